@@ -1,0 +1,32 @@
+# Every command of the README. Each creates what it needs in .venv and leaves the rest of the machine alone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes), then look at demo.png
+	$(BIN)/gradclip demo $(ARGS)
+
+test: $(VENV)/.test  ## the unit tests, the contract on every namespace, and the docstrings' examples
+	$(BIN)/python -m pytest tests conformance $(ARGS)
+
+check: $(VENV)/.test $(VENV)/.check  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e ".[$*]"
+	touch $@

@@ -1,0 +1,23 @@
+"""Adapters: one module a framework, each a faster ``Ops`` for it and the way into its containers.
+
+``import gradclip.backends.torch`` is how an adapter is chosen. Nothing here imports a framework by itself:
+the names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+ADAPTERS: tuple[str, ...] = ()
+"""The adapters that this version ships, by module name."""
+
+__all__ = ["ADAPTERS", *ADAPTERS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ADAPTERS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no adapter {name!r}; it has {', '.join(ADAPTERS) or 'none yet'}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ADAPTERS})
