@@ -1,0 +1,170 @@
+"""Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
+
+import math
+from typing import Any
+
+import numpy as np
+import optree
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._coefficient import Coefficient, coefficient
+from gradclip._partial import root
+from gradclip._tree import Leaves, flatten
+from gradclip._types import Array, Axes, Scalar, Tree
+
+
+def adaptive_grad_clip(
+    grads: Tree,
+    params: Any,
+    clipping: Scalar = 0.01,
+    *,
+    eps: Scalar = 1e-3,
+    axis: int | tuple[int, ...] | None = None,
+) -> Tree:
+    r"""Return gradients whose norm, unit by unit, is at most ``clipping`` times that of the parameters (AGC).
+
+    .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `clip_by_global_norm`. Not written to.
+    params : array or container of arrays
+        The parameters, of the structure and the shapes of ``grads``.
+    clipping : float or 0-d array
+        λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+    eps : float or 0-d array
+        ε, at least 0: the least norm that a unit of parameters is taken to have, so that zero-initialised ones can move.
+    axis : int, tuple of int or None
+        The axes that make up a unit. None takes what the layouts of JAX need: a leaf of at most one axis longer than 1
+        is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. PyTorch's layouts need the axes from 1 on.
+
+    Returns
+    -------
+    container of arrays
+        Of the structure, shapes, dtypes and devices of ``grads``; units that need no clipping bit for bit.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array, or an argument not a number.
+    ValueError
+        If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of range.
+
+    References
+    ----------
+    .. [1] A. Brock, S. De, S. L. Smith, K. Simonyan, "High-Performance Large-Scale Image Recognition Without
+       Normalization", ICML 2021, arXiv:2102.06171, equation 3.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> grads, params = np.array([[3.0, 0.0], [4.0, 0.01]]), np.ones((2, 2))
+    >>> gradclip.adaptive_grad_clip(grads, params, 0.5, axis=1)
+    array([[0.70710678, 0.        ],
+           [0.70710457, 0.00176776]])
+    """
+    rule = _checks.threshold(clipping, "clipping", optional=False), _checks.not_negative(eps, "eps")
+    leaves = flatten(grads)
+    with np.errstate(all="ignore"):
+        restored: Tree = leaves.restore(leaves.ops.scale(leaves.arrays, _units(leaves, grads, params, *rule, axis)))
+    return restored
+
+
+def adaptive_grad_clip_(
+    grads: Any,
+    params: Any,
+    clipping: Scalar = 0.01,
+    *,
+    eps: Scalar = 1e-3,
+    axis: int | tuple[int, ...] | None = None,
+) -> None:
+    """Clip gradients in place by the norms of the parameters that they belong to, unit by unit (AGC).
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `adaptive_grad_clip`, writable. On a host, leaves that need no clipping are not written to.
+    params, clipping, eps, axis
+        As for `adaptive_grad_clip`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `adaptive_grad_clip`; also if leaves cannot be written, or overlap. Nothing was written then.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> g = np.array([3.0, 4.0])
+    >>> gradclip.adaptive_grad_clip_(g, np.array([1.0, 0.0]), 0.5)
+    >>> g
+    array([0.3, 0.4])
+    """
+    rule = _checks.threshold(clipping, "clipping", optional=False), _checks.not_negative(eps, "eps")
+    leaves = flatten(grads)
+    _checks.writable(leaves.arrays, leaves.array_paths, "adaptive_grad_clip")
+    with np.errstate(all="ignore"):
+        leaves.ops.scale_(leaves.arrays, _units(leaves, grads, params, *rule, axis))
+
+
+def unit_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None, path: str = "grads") -> Axes:
+    """Return the axes that make up a unit of a leaf, as `adaptive_grad_clip` describes them."""
+    rank = len(shape)
+    if axis is None:
+        if sum(n != 1 for n in shape) <= 1:
+            return tuple(range(rank))
+        if rank > 5:
+            raise ValueError(
+                f"{path} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as axis="
+            )
+        return tuple(range({2: 1, 3: 1}.get(rank, rank - 1)))
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    if not axes or not all(-rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
+        raise ValueError(
+            f"axis={axis!r}, expected distinct axes of {path}, which has shape {shape}; pass axes below {rank}"
+        )
+    return tuple(sorted(a % rank for a in axes))
+
+
+def _units(
+    leaves: Leaves, grads: Any, params: Any, clipping: Scalar, eps: Scalar, axis: int | tuple[int, ...] | None
+) -> list[Coefficient]:
+    weights = _matching(leaves, grads, params)
+    axes = [unit_axes(tuple(x.shape), axis, path) for x, path in zip(leaves.arrays, leaves.array_paths(), strict=True)]
+    return [_unit(leaves, g, w, a, clipping, eps) for g, w, a in zip(leaves.arrays, weights, axes, strict=True)]
+
+
+def _unit(leaves: Leaves, grad: Array, weight: Array, axes: Axes, clipping: Scalar, eps: Scalar) -> Coefficient:
+    partial = leaves.ops.partial_along(grad, 2.0, axes)
+    of_weight = leaves.ops.partial_along(weight, 2.0, axes)
+    xp = ns.namespace([partial.total])
+    norm = of_weight.scale * root(xp, of_weight.total, 2.0)
+    floored = xp.where(norm <= eps, xp.zeros_like(norm) + eps, norm)  # NaN stays
+    return coefficient(partial, math.inf if clipping == math.inf else floored * clipping)
+
+
+def _matching(leaves: Leaves, grads: Any, params: Any) -> list[Array]:
+    """Return the parameter for each distinct gradient."""
+    try:
+        kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
+        weights = flatten(kept, "params", distinct=False)
+        same = len(weights.slots) == len(leaves.slots)
+    except ValueError as e:
+        raise ValueError(
+            f"params has another structure than grads ({e}), expected the same; pass both as one container"
+        ) from e
+    if not same:
+        raise ValueError(
+            f"params has {len(weights.slots)} leaves and grads {len(leaves.slots)}, expected one parameter for each "
+            "gradient; pass both in containers of the same structure"
+        )
+    matched = [weights.arrays[leaves.slots.index(i)] for i in range(len(leaves.arrays))]
+    for g, w, path in zip(leaves.arrays, matched, leaves.array_paths(), strict=True):
+        if tuple(g.shape) != tuple(w.shape):
+            raise ValueError(
+                f"{path} has shape {tuple(g.shape)} and its parameter {tuple(w.shape)}, expected equal shapes; "
+                "pass params in the same order as grads"
+            )
+    return matched

@@ -1,0 +1,85 @@
+"""Clipping by value: each element into an interval."""
+
+from typing import Any
+
+import numpy as np
+
+from gradclip import _checks
+from gradclip._tree import Leaves, flatten
+from gradclip._types import Scalar, Tree
+
+
+def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None) -> Tree:
+    """Return gradients with each element moved into ``[-max_value, max_value]``.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `clip_by_global_norm`, of real dtypes. Not written to.
+    max_value : float or 0-d array
+        The upper bound, at least 0 unless ``min_value`` is given; inf for none. It is rounded to a leaf's dtype; beyond
+        that dtype's range it is the largest finite number.
+    min_value : float, 0-d array or None
+        The lower bound, -``max_value`` by default.
+
+    Returns
+    -------
+    container of arrays
+        Of the structure, shapes, dtypes and devices of ``grads``. NaN stays NaN, ±inf goes to the bounds.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is complex or not a floating-point array, or a bound is not a number.
+    ValueError
+        If a bound is NaN, ``max_value`` is negative without ``min_value``, or ``min_value`` exceeds it.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> gradclip.clip_by_value([np.array([-3.0, 0.5, np.inf])], 1.0)
+    [array([-1. ,  0.5,  1. ])]
+    """
+    low, high = _checks.bounds(max_value, min_value)
+    leaves = _real(flatten(grads))
+    if not leaves.arrays:
+        return grads
+    with np.errstate(all="ignore"):
+        restored: Tree = leaves.restore(leaves.ops.clamp(leaves.arrays, low, high))
+    return restored
+
+
+def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
+    """Move each element into ``[-max_value, max_value]`` in place.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `clip_by_value`, writable. On a host, chunks within the bounds are not written to.
+    max_value, min_value
+        As for `clip_by_value`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `clip_by_value`; also if leaves cannot be written, or overlap. Nothing was written then.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> g = np.array([-3.0, 0.5, 2.0])
+    >>> gradclip.clip_by_value_(g, 1.0)
+    >>> g
+    array([-1. ,  0.5,  1. ])
+    """
+    low, high = _checks.bounds(max_value, min_value)
+    leaves = _real(flatten(grads))
+    _checks.writable(leaves.arrays, leaves.array_paths, "clip_by_value")
+    with np.errstate(all="ignore"):
+        leaves.ops.clamp_(leaves.arrays, low, high)
+
+
+def _real(leaves: Leaves) -> Leaves:
+    for i, x in enumerate(leaves.arrays):
+        _checks.not_complex(x, lambda i=i: leaves.array_paths()[i])
+    return leaves

@@ -1,0 +1,184 @@
+"""Argument checks, and every error message: what came, what was expected, and the remedy.
+
+All run before the first write.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from gradclip import _namespace as ns
+from gradclip._memory import overlapping_pair, overlaps_itself
+from gradclip._partial import NormPartial
+from gradclip._types import Array, Nonfinite, Scalar
+
+_POLICIES = ("propagate", "error", "zero")
+
+
+def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
+    """Return a threshold as a float, a 0-d array or None: not negative and not NaN, as far as that can be known.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number or a 0-d array.
+    ValueError
+        If it is negative or NaN.
+    """
+    if value is None and optional:
+        return None
+    number = _scalar(value, name, "None for no clipping" if optional else "math.inf for no bound")
+    if isinstance(number, float) and not number >= 0:
+        raise ValueError(
+            f"{name}={value!r}, expected a number >= 0: a negative or NaN threshold would turn or destroy the "
+            f"gradients; pass {name}=math.inf to leave them as they are"
+        )
+    return number
+
+
+def order(value: object) -> float:
+    """Return the order of a norm as a float, greater than 0."""
+    number = _scalar(value, "ord", "math.inf for the largest element")
+    if not isinstance(number, float):
+        raise TypeError(f"ord={value!r}, expected a Python number: an order cannot be an array; pass float(ord)")
+    if not number > 0:
+        raise ValueError(
+            f"ord={value!r}, expected a number > 0 or math.inf; orders <= 0 are not norms. "
+            "Pass ord=2.0 for the Euclidean norm"
+        )
+    return number
+
+
+def positive(value: object, name: str, remedy: str) -> Scalar:
+    """Return a number that is positive and finite."""
+    number = _scalar(value, name, remedy)
+    if isinstance(number, float) and not 0 < number < math.inf:
+        raise ValueError(f"{name}={value!r}, expected a finite number > 0; pass {remedy}")
+    return number
+
+
+def known_norm(value: object) -> Scalar | NormPartial:
+    """Return a norm that is known already: a float that is not negative, a 0-d array, or a 0-d NormPartial."""
+    if isinstance(value, NormPartial):
+        return value
+    number = _scalar(value, "norm", "the NormPartial")
+    if isinstance(number, float) and number < 0:
+        raise ValueError(f"norm={value!r}, expected a norm, which is >= 0; pass what global_norm() returned")
+    return number
+
+
+def not_negative(value: object, name: str) -> Scalar:
+    """Return a number that is finite and at least 0."""
+    number = _scalar(value, name, "0.0 for none")
+    if isinstance(number, float) and not 0 <= number < math.inf:
+        raise ValueError(f"{name}={value!r}, expected a finite number >= 0; pass {name}=0.0 for none")
+    return number
+
+
+def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
+    """Return the bounds of clipping by value, low and high."""
+    if min_value is None:
+        high = threshold(max_value, "max_value", optional=False)
+        return -high, high
+    low, high = (_scalar(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
+    for value, name in ((low, "min_value"), (high, "max_value")):
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name}={value!r}, expected a number; pass math.inf or -math.inf for no bound")
+    if isinstance(low, float) and isinstance(high, float) and low > high:
+        raise ValueError(
+            f"min_value={min_value!r} is above max_value={max_value!r}, expected min_value <= max_value; exchange them"
+        )
+    return low, high
+
+
+def policy(value: object) -> Nonfinite:
+    """Return the name of a policy for non-finite gradients."""
+    if value not in _POLICIES:
+        raise ValueError(f"nonfinite={value!r}, expected one of {', '.join(map(repr, _POLICIES))}; pass one of these")
+    return value  # type: ignore[return-value]  # it is one of the three
+
+
+def _scalar(value: object, name: str, remedy: str) -> Scalar:
+    """Return a number as a float; a 0-d array as a float if its value is on the host, else as it is."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool):
+        return float(value)
+    if not ns.is_array(value):
+        raise TypeError(
+            f"{name}={value!r} is a {type(value).__name__}, expected a real number or a 0-d array; "
+            f"pass a float, or {remedy}"
+        )
+    if value.ndim != 0:  # type: ignore[attr-defined]  # an array
+        raise TypeError(f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number")  # type: ignore[attr-defined]
+    if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):  # type: ignore[attr-defined]
+        raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")  # type: ignore[attr-defined]
+    return float(value) if ns.is_host(value) else value  # type: ignore[arg-type]
+
+
+def leaf(x: Array, path: str) -> None:
+    """Check that a leaf is an array of real or complex floating-point numbers.
+
+    Raises
+    ------
+    TypeError
+        If it is not, with its path.
+    """
+    if not ns.is_array(x):
+        remedy = "pass list(...) of it" if hasattr(x, "__next__") else "pass an array, or None for no gradient"
+        raise TypeError(
+            f"{path} is a {type(x).__name__}, expected an array, or a list, tuple, dict or dataclass of arrays; {remedy}"
+        )
+    if not (ns.is_real(x.dtype) or ns.is_complex(x.dtype)):
+        raise TypeError(
+            f"{path} has dtype {x.dtype}, expected real or complex floating-point gradients; "
+            "leave it out, put None in its place, or convert it to a floating-point dtype"
+        )
+
+
+def not_complex(x: Array, path: Callable[[], str]) -> None:
+    """Check that a leaf has an order of its elements, so that they can be bounded."""
+    if ns.is_complex(x.dtype):
+        raise TypeError(
+            f"{path()} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip by value; "
+            "clip by norm, or clip real and imaginary parts by themselves"
+        )
+
+
+def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
+    """Report leaves that do not belong together, given as (path, type)."""
+    (path, kind), (other_path, other) = kinds[0], next(k for k in kinds if k[1] != kinds[0][1])
+    raise TypeError(
+        f"{path} is a {kind} and {other_path} a {other}, expected arrays of one namespace; "
+        "convert them to one, or clip them apart and merge their norm_partial()s"
+    )
+
+
+def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str) -> None:
+    """Check that every leaf can be written in place, and that no element would be written twice.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is read-only or immutable; names the pure function.
+    ValueError
+        If a leaf overlaps itself or another one.
+    """
+    for i, x in enumerate(leaves):
+        if not ns.is_writable(x):
+            raise TypeError(
+                f"{paths()[i]} is a {type(x).__name__} that cannot be written, expected writable arrays; "
+                f"use gradclip.{pure}(), which returns new arrays"
+            )
+        if overlaps_itself(x):
+            raise ValueError(
+                f"{paths()[i]} overlaps itself in memory (a broadcast or sliding view), expected each element in a place of "
+                f"its own: it would be scaled more than once; pass a copy, or use gradclip.{pure}()"
+            )
+    pair = overlapping_pair(leaves)
+    if pair is not None:
+        raise ValueError(
+            f"{paths()[pair[0]]} and {paths()[pair[1]]} overlap in memory, expected leaves that share no element: it would "
+            f"be scaled twice; pass the array that both are views of, or use gradclip.{pure}()"
+        )

@@ -1,0 +1,103 @@
+"""From a norm and a threshold to the one number that every leaf is multiplied by.
+
+Nothing here branches on values, so the same lines run on the host, on an accelerator and under tracing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gradclip._namespace import device, namespace, to_device
+from gradclip._partial import NormPartial, root
+from gradclip._types import Array, Nonfinite, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """The number ``factor / divisor`` that a leaf is multiplied by, kept as two so that neither over- nor underflows.
+
+    Parameters
+    ----------
+    divisor, factor : array
+        Of the accumulation dtype, 0-d or of a shape that broadcasts with the leaf.
+    changed : array
+        Boolean: where it is False, the leaf stays as it is, bit for bit.
+    zeroed : array or None
+        Boolean: where it is True, the leaf becomes zero, NaN too.
+    """
+
+    divisor: Array
+    factor: Array
+    changed: Array
+    zeroed: Array | None = None
+
+    def __getitem__(self, key: Any) -> "Coefficient":
+        """Return the coefficient of a part: of one leaf of a batch, or of one slice of a leaf."""
+        zeroed = None if self.zeroed is None else self.zeroed[key]
+        return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
+
+    def to(self, target: object) -> "Coefficient":
+        """Return the coefficient on a device."""
+        if target is None or target == device(self.factor):
+            return self
+        zeroed = None if self.zeroed is None else to_device(self.zeroed, target)
+        parts = (to_device(part, target) for part in (self.divisor, self.factor, self.changed))
+        return Coefficient(*parts, zeroed)
+
+
+def coefficient(
+    partial: NormPartial,
+    max_norm: Scalar | None,
+    *,
+    eps: Scalar = 0.0,
+    scale: Scalar = 1.0,
+    nonfinite: Nonfinite = "propagate",
+) -> Coefficient:
+    """Return what brings a norm down to ``max_norm``: max_norm / (norm + eps) where that is below 1, else 1.
+
+    With s · r the norm of the leaves, of which r = total^(1/p), and L the loss scale by which they are too large:
+
+        max_norm / (s · r / L + eps) / L  =  max_norm / (r + eps · L / s)  /  s
+
+    of which the right side is computed: ``factor`` and ``divisor`` are in range even where s · r is not.
+
+    Parameters
+    ----------
+    partial : NormPartial
+        The norm, 0-d or a batch of them.
+    max_norm : float, array or None
+        The threshold, or one for each norm of the batch; None or inf never clips.
+    eps : float
+        Added to the norm, for parity with libraries that do so.
+    scale : float or 0-d array
+        The loss scale L: the leaves are divided by it, clipped or not.
+    nonfinite : {"propagate", "error", "zero"}
+        With "zero", leaves become zero where ``partial`` is NaN or inf.
+    """
+    xp = namespace([partial.total])
+    one = xp.ones_like(partial.total)
+    unscaled = one / scale
+    r = root(xp, partial.total, partial.ord)
+    if max_norm is None or (isinstance(max_norm, float) and max_norm == math.inf):
+        clipped = xp.zeros_like(partial.total, dtype=xp.bool)
+        divisor, factor = one, unscaled
+    else:
+        limit = _like(partial, max_norm)
+        below = partial.scale * r / scale + eps <= limit  # False for NaN, so that NaN spreads
+        clipped = ~(below | (limit == math.inf))
+        divisor = xp.where(clipped, partial.scale, one)
+        factor = xp.where(clipped, limit / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
+    changed = clipped if isinstance(scale, float) and scale == 1 else clipped | (one == 1)
+    zeroed = None
+    if nonfinite == "zero":
+        zeroed = ~xp.isfinite(partial.total)
+        changed = changed | zeroed
+    return Coefficient(divisor, factor, changed, zeroed)
+
+
+def _like(partial: NormPartial, value: Scalar) -> Array:
+    """Return a threshold as an array beside the partial, in its dtype."""
+    xp = namespace([partial.total])
+    if isinstance(value, float):
+        return xp.full_like(partial.total, value)
+    return to_device(xp.astype(value, partial.total.dtype), device(partial.total))

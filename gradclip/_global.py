@@ -1,0 +1,284 @@
+"""Clipping by the global norm: one coefficient for all leaves, so that the direction of the step stays."""
+
+from typing import Any, NoReturn
+
+import numpy as np
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._coefficient import Coefficient, coefficient
+from gradclip._norms import partial_of, reported
+from gradclip._partial import NormPartial, from_norm
+from gradclip._tree import Leaves, flatten
+from gradclip._types import Array, Nonfinite, Scalar, Tree
+
+
+def clip_by_global_norm(
+    grads: Tree,
+    max_norm: Scalar | None,
+    *,
+    ord: float = 2.0,
+    nonfinite: Nonfinite = "propagate",
+    scale: Scalar = 1.0,
+    eps: float = 0.0,
+) -> tuple[Tree, Array]:
+    r"""Return gradients whose norm is at most ``max_norm``, and the norm that they had.
+
+    .. math:: g \leftarrow g \cdot \min\big(1, \tfrac{\text{max\_norm}}{\|g\| + \text{eps}}\big)
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        An array or any nesting of list, tuple, NamedTuple, dict and dataclass, with leaves of any shape and of any real
+        or complex floating-point dtype. Not written to.
+    max_norm : float, 0-d array or None
+        The largest norm that is let through, at least 0. None or inf: no clipping, the norm only. 0: zeros.
+    ord : float
+        The order of the norm, greater than 0, or ``math.inf``.
+    nonfinite : {"propagate", "error", "zero"}
+        What becomes of gradients with NaN or inf. "propagate": NaN in one element becomes NaN in all, inf becomes NaN
+        and finite elements 0. "error": FloatingPointError; this reads one flag back from the device. "zero": all leaves
+        become zero, decided on the device: the step is lost, but not the model. The norm is NaN or inf all the same.
+    scale : float or 0-d array
+        The loss scale by which the gradients are too large, greater than 0. They are divided by it in the same pass,
+        and ``max_norm`` and the norm are those of the unscaled gradients.
+    eps : float
+        Added to the norm in the denominator, for results equal to those of libraries that do so (PyTorch: 1e-6).
+
+    Returns
+    -------
+    clipped : container of arrays
+        Of the structure, shapes, dtypes and devices of ``grads``. The leaves are multiplied in float32 or wider and
+        rounded once. Where nothing is clipped they are ``grads``' bit for bit, and on a host its very arrays.
+    norm : array
+        As `global_norm` returns it: before clipping, 0-d, not read back from an accelerator.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array, or an argument not a number.
+    ValueError
+        If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` not greater than 0, ``eps`` negative, or ``nonfinite``
+        an unknown name.
+    FloatingPointError
+        If a gradient is NaN or inf and ``nonfinite="error"``.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+       arXiv:1211.5063, Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> clipped, norm = gradclip.clip_by_global_norm({"w": np.array([3.0]), "b": np.array([4.0])}, 1.0)
+    >>> clipped, norm
+    ({'w': array([0.6]), 'b': array([0.8])}, array(5.))
+
+    A norm far beyond float32's squares is clipped as well:
+
+    >>> clipped, norm = gradclip.clip_by_global_norm(np.float32([3e20, 4e20]), 1.0)
+    >>> clipped.round(6), norm
+    (array([0.6, 0.8], dtype=float32), array(5.e+20, dtype=float32))
+    """
+    rule = Rule(max_norm, ord, nonfinite, scale, eps)
+    return clip_leaves(flatten(grads), rule)
+
+
+def clip_by_global_norm_(
+    grads: Any,
+    max_norm: Scalar | None,
+    *,
+    ord: float = 2.0,
+    nonfinite: Nonfinite = "propagate",
+    scale: Scalar = 1.0,
+    eps: float = 0.0,
+) -> Array:
+    """Clip gradients by their global norm in place, and return the norm that they had.
+
+    On a host, gradients that need no clipping are not written to. Storage, views and strides stay.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `clip_by_global_norm`, writable; distinct leaves must not overlap in memory.
+    max_norm, ord, nonfinite, scale, eps
+        As for `clip_by_global_norm`.
+
+    Returns
+    -------
+    array
+        The norm before clipping: 0-d, not read back from an accelerator.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array, or cannot be written: JAX arrays, read-only NumPy arrays.
+    ValueError
+        As `clip_by_global_norm`; also if leaves overlap in memory.
+    FloatingPointError
+        If a gradient is NaN or inf and ``nonfinite="error"``. Whatever is raised, nothing was written.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> g = np.array([3.0, 4.0])
+    >>> gradclip.clip_by_global_norm_([g], 1.0)
+    array(5.)
+    >>> g
+    array([0.6, 0.8])
+    """
+    rule = Rule(max_norm, ord, nonfinite, scale, eps)
+    return clip_leaves_(flatten(grads), rule)
+
+
+def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Tree:
+    """Return gradients clipped by a norm that is known already: the second half of `clip_by_global_norm`.
+
+    For gradients that are a part of a whole, whose norm was reduced elsewhere (see `norm_partial`).
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `clip_by_global_norm`. Not written to.
+    max_norm : float, 0-d array or None
+        The largest norm of the whole that is let through, at least 0; None or inf for no clipping.
+    norm : float, 0-d array or NormPartial
+        The norm of the whole. A NormPartial is right even where its norm overflows.
+
+    Returns
+    -------
+    container of arrays
+        ``grads`` times min(1, max_norm / norm).
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array, or an argument not a number.
+    ValueError
+        If ``max_norm`` is negative or NaN, or ``norm`` negative.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> here, elsewhere = np.array([3.0]), np.array([4.0])
+    >>> whole = gradclip.norm_partial(here).merge(gradclip.norm_partial(elsewhere))
+    >>> gradclip.clip_with_norm(here, 1.0, whole)
+    array([0.6])
+    """
+    limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
+    leaves = flatten(grads)
+    if not leaves.arrays:
+        return grads
+    with np.errstate(all="ignore"):
+        c = coefficient(_known_partial(leaves, known), limit)
+        restored: Tree = leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays)))
+    return restored
+
+
+def clip_with_norm_(grads: Any, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
+    """Clip gradients in place by a norm that is known already: the second half of `clip_by_global_norm_`.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `clip_by_global_norm_`, writable.
+    max_norm, norm
+        As for `clip_with_norm`.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array or cannot be written, or an argument is not a number.
+    ValueError
+        If ``max_norm`` is negative or NaN, ``norm`` negative, or leaves overlap. Nothing was written then.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> g = np.array([3.0, 4.0])
+    >>> gradclip.clip_with_norm_(g, 1.0, 10.0)
+    >>> g
+    array([0.3, 0.4])
+    """
+    limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
+    leaves = flatten(grads)
+    _checks.writable(leaves.arrays, leaves.array_paths, "clip_with_norm")
+    if not leaves.arrays:
+        return
+    with np.errstate(all="ignore"):
+        c = coefficient(_known_partial(leaves, known), limit)
+        leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
+
+
+class Rule:
+    """The checked arguments of clipping by global norm."""
+
+    def __init__(self, max_norm: object, ord: object, nonfinite: object, scale: object, eps: object) -> None:
+        self.max_norm = _checks.threshold(max_norm, "max_norm")
+        self.ord = _checks.order(ord)
+        self.nonfinite = _checks.policy(nonfinite)
+        self.scale = _checks.positive(scale, "scale", "scale=1.0 for gradients that are not scaled")
+        self.eps = _checks.not_negative(eps, "eps")
+
+    def coefficient(self, leaves: Leaves, partial: NormPartial) -> Coefficient:
+        """Return the coefficient for a norm, or refuse it."""
+        if self.nonfinite == "error":
+            _refuse_nonfinite(leaves, partial)
+        return coefficient(partial, self.max_norm, eps=self.eps, scale=self.scale, nonfinite=self.nonfinite)
+
+
+def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Array]:
+    """Return the container of clipped leaves, and the norm: the algorithm, for any adapter's leaves."""
+    partial = partial_of(leaves, rule.ord)
+    with np.errstate(all="ignore"):
+        norm = reported(partial, rule.scale)
+        if not leaves.arrays:
+            return leaves.restore([]), norm
+        c = rule.coefficient(leaves, partial)
+        return leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays))), norm
+
+
+def clip_leaves_(leaves: Leaves, rule: Rule) -> Array:
+    """Clip leaves in place and return the norm: the algorithm, for any adapter's leaves."""
+    _checks.writable(leaves.arrays, leaves.array_paths, "clip_by_global_norm")
+    partial = partial_of(leaves, rule.ord)
+    with np.errstate(all="ignore"):
+        if leaves.arrays:
+            c = rule.coefficient(leaves, partial)
+            leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
+        return reported(partial, rule.scale)
+
+
+def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:
+    if isinstance(norm, NormPartial):
+        return norm
+    first = leaves.arrays[0]
+    xp = ns.namespace([first])
+    where, wide = ns.device(first), ns.wide_dtype(xp, first)
+    if isinstance(norm, float):
+        return from_norm(xp, xp.full((), norm, dtype=wide, device=where))
+    return from_norm(xp, ns.to_device(xp.astype(norm, wide), where))
+
+
+def _refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
+    xp = ns.namespace([partial.total])
+    try:
+        finite = bool(xp.isfinite(partial.total))
+    except TypeError as e:  # a traced array has no value yet
+        raise ValueError(
+            'nonfinite="error" was asked for under tracing, where no value is known, expected "propagate" or "zero"; '
+            'pass nonfinite="zero", or clip outside of the traced function'
+        ) from e
+    if not finite:
+        _raise_nonfinite(leaves)
+
+
+def _raise_nonfinite(leaves: Leaves) -> NoReturn:
+    xp = ns.namespace(leaves.arrays)
+    totals = leaves.ops.partials(leaves.arrays, 2.0).total
+    bad = [path for i, path in enumerate(leaves.array_paths()) if not bool(xp.isfinite(totals[i, ...]))]
+    raise FloatingPointError(
+        f"{bad[0]} is NaN or inf in some element ({len(bad)} of {len(leaves.arrays)} leaves are), expected finite "
+        'gradients; nothing was written. Skip this step, or pass nonfinite="zero" to make its gradients zero'
+    )

@@ -1,0 +1,98 @@
+"""Where leaves lie in memory: which are the same, which overlap, and how to walk through one in the order of its bytes."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradclip._types import Array
+
+_EFFORT = 100_000
+"""How hard NumPy tries to prove that two strided arrays share no element before we refuse them."""
+
+
+def identities(leaves: Sequence[Array]) -> list[Hashable]:
+    """Return a key for each leaf: equal where two leaves are the same array, or NumPy views of all the same elements."""
+    if all(type(x) is not np.ndarray or x.base is None for x in leaves):
+        return [id(x) for x in leaves]
+    return [_place(x) if type(x) is np.ndarray else id(x) for x in leaves]
+
+
+def _place(x: np.ndarray[Any, Any]) -> Hashable:
+    return x.__array_interface__["data"][0], x.shape, x.strides, x.dtype
+
+
+def in_byte_order(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a view of all elements in the order in which they lie in memory: 1-D where there are no gaps.
+
+    Element order does not matter to norms and scaling, so a Fortran or channels-last array need not be copied.
+    """
+    if x.flags.c_contiguous:
+        return x.reshape(-1)
+    if any(step < 0 for step in x.strides):
+        x = x[tuple(slice(None, None, -1 if step < 0 else 1) for step in x.strides)]
+    x = x.transpose(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+    return x.reshape(-1) if x.flags.c_contiguous else x
+
+
+def overlaps_itself(x: Array) -> bool:
+    """Whether two elements of ``x`` may lie in the same place, as in a broadcast array."""
+    span = view_of(x)
+    if span is None or span.flags.c_contiguous or span.size < 2:
+        return False
+    reach = span.itemsize
+    for step, n in sorted((abs(step), n) for step, n in zip(span.strides, span.shape, strict=True) if n > 1):
+        if step < reach:
+            return True
+        reach += step * (n - 1)
+    return False
+
+
+def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
+    """Return the positions of two leaves that share an element, or None.
+
+    Leaves whose memory is not known (see ``view_of``) are taken not to overlap.
+    """
+    spans = [(*np.lib.array_utils.byte_bounds(v), i, v) for i, v in enumerate(map(view_of, leaves)) if v is not None]
+    spans = sorted((span for span in spans if span[3].size), key=lambda span: span[:3])
+    open_spans: list[tuple[int, int, int, np.ndarray[Any, Any]]] = []
+    for start, stop, i, view in spans:
+        open_spans = [span for span in open_spans if span[1] > start]
+        for _, _, j, other in open_spans:
+            if _share(view, other):
+                return min(i, j), max(i, j)
+        open_spans.append((start, stop, i, view))
+    return None
+
+
+def _share(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    try:
+        return np.shares_memory(one, other, max_work=_EFFORT)
+    except np.exceptions.TooHardError:
+        return True  # not proved apart: refuse rather than risk scaling an element twice
+
+
+def view_of(x: Array) -> np.ndarray[Any, Any] | None:
+    """Return a NumPy array with the address, shape and strides of ``x``, or None if it does not tell them.
+
+    It is only compared, never read: the address may be a GPU's.
+    """
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "data_ptr") and hasattr(x, "stride"):  # torch
+        return _phantom(x.data_ptr(), tuple(x.shape), x.element_size(), x.stride())
+    try:
+        return np.from_dlpack(x)
+    except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
+        return None
+
+
+class _Place:
+    def __init__(self, interface: dict[str, object]) -> None:
+        self.__array_interface__ = interface
+
+
+def _phantom(address: int, shape: tuple[int, ...], width: int, steps: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    strides = tuple(step * width for step in steps)
+    place = {"data": (address, False), "shape": shape, "strides": strides, "typestr": f"|V{width}", "version": 3}
+    return np.asarray(_Place(place))

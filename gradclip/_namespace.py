@@ -1,0 +1,147 @@
+"""What an array is: its namespace, its dtype's kind, its device, and whether its values may be read at once.
+
+The only module that imports array_api_compat. No framework is imported here: array_api_compat recognises the arrays of
+frameworks that the user has imported already.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable
+from functools import lru_cache
+
+import array_api_compat as compat
+import numpy as np
+
+from gradclip._types import Array, Namespace
+
+_REAL = re.compile(r"^(bfloat|float)[1-9]")
+_COMPLEX = re.compile(r"^complex")
+_DOUBLE = {"float64", "complex128", "float128", "complex256", "longdouble", "clongdouble"}
+_LARGEST = {
+    "float8_e4m3fn": 448.0,
+    "float8_e5m2": 57344.0,
+    "float16": 65504.0,
+    "bfloat16": float.fromhex("0x1.fep127"),
+    "float32": float.fromhex("0x1.fffffep127"),
+    "float64": float.fromhex("0x1.fffffffffffffp1023"),
+}
+
+
+@lru_cache(maxsize=256)
+def dtype_name(dtype: object) -> str:
+    """Return the bare name of a dtype, such as ``"float32"``: torch prints ``torch.float32``, NumPy ``float32``."""
+    return str(getattr(dtype, "name", None) or dtype).rsplit(".", 1)[-1]
+
+
+@lru_cache(maxsize=256)
+def is_real(dtype: object) -> bool:
+    """Whether a dtype is real floating-point, counting bfloat16 and float8, which the standard does not know."""
+    return _REAL.match(dtype_name(dtype)) is not None
+
+
+@lru_cache(maxsize=256)
+def is_complex(dtype: object) -> bool:
+    """Whether a dtype is complex."""
+    return _COMPLEX.match(dtype_name(dtype)) is not None
+
+
+@lru_cache(maxsize=256)
+def is_double(dtype: object) -> bool:
+    """Whether a dtype has double precision or more: nothing wider can accumulate it."""
+    return dtype_name(dtype) in _DOUBLE
+
+
+def largest(dtype: object) -> float:
+    """Return the largest finite value of a real dtype."""
+    return _LARGEST.get(dtype_name(dtype), float("inf"))
+
+
+@lru_cache(maxsize=256)
+def _is_array_type(kind: type) -> bool:
+    if issubclass(kind, np.ndarray | np.generic):
+        return not issubclass(kind, np.ma.MaskedArray | np.matrix)
+    return hasattr(kind, "__array_namespace__") or kind.__module__.partition(".")[0] in {"torch", "dask", "cupy"}
+
+
+def is_array(x: object) -> bool:
+    """Whether ``x`` is an array that array_api_compat has, or can make, a namespace for."""
+    return _is_array_type(type(x)) and (type(x).__module__ == "numpy" or compat.is_array_api_obj(x))
+
+
+def namespace(leaves: Iterable[Array]) -> Namespace:
+    """Return the namespace that all leaves share, looked up once for each distinct type.
+
+    Raises
+    ------
+    TypeError
+        If the leaves belong to different namespaces.
+    """
+    one_of_each = {type(x): x for x in leaves}
+    return compat.array_namespace(*one_of_each.values())
+
+
+def is_numpy(xp: Namespace) -> bool:
+    """Whether a namespace is NumPy's."""
+    return compat.is_numpy_namespace(xp)
+
+
+def adds_pairwise(xp: Namespace) -> bool:
+    """Whether a namespace's ``sum`` is known to add in a tree, so that its rounding error stays small at any size."""
+    return compat.is_numpy_namespace(xp) or compat.is_dask_namespace(xp)
+
+
+def is_lazy(x: Array) -> bool:
+    """Whether ``x`` is traced or delayed: its values cannot be read, or only by running everything before it."""
+    return not isinstance(x, np.ndarray | np.generic) and compat.is_lazy_array(x)
+
+
+def is_host(x: Array) -> bool:
+    """Whether Python may branch on the values of ``x``: it is there already, and in the host's memory."""
+    if isinstance(x, np.ndarray | np.generic):
+        return True
+    if compat.is_lazy_array(x) or compat.is_cupy_array(x):
+        return False
+    return not compat.is_torch_array(x) or bool(x.device.type == "cpu")
+
+
+def is_writable(x: Array) -> bool:
+    """Whether ``x`` can be written in place."""
+    return compat.is_writeable_array(x)
+
+
+def device(x: Array) -> object:
+    """Return the device of ``x``, or None where it has none that can be named (traced or delayed arrays)."""
+    return None if is_lazy(x) else compat.device(x)
+
+
+def to_device(x: Array, target: object) -> Array:
+    """Return ``x`` on ``target``; the same array if it is there, or if ``target`` is None."""
+    return x if target is None or device(x) in (None, target) else compat.to_device(x, target)
+
+
+def wide_dtype(xp: Namespace, x: Array) -> Array:
+    """Return the dtype that sums on ``x``'s device are kept in: float64, or float32 where there is no float64."""
+    if is_numpy(xp):
+        return xp.float64
+    # JAX can switch float64 on and off at any time: the answer is not kept.
+    has = _has_float64.__wrapped__ if compat.is_jax_namespace(xp) else _has_float64
+    return xp.float64 if has(xp, device(x)) else xp.float32
+
+
+@lru_cache(maxsize=64)
+def _has_float64(xp: Namespace, where: object) -> bool:
+    try:
+        return "float64" in xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
+    except (AttributeError, RuntimeError):  # a namespace before the 2023.12 standard: try it
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return bool(xp.zeros((), dtype=xp.float64, device=where).dtype == xp.float64)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False
+
+
+def norm_dtype(xp: Namespace, x: Array) -> Array:
+    """Return the dtype of the norm of ``x``: float64 for float64 and complex128, float32 for all others."""
+    return xp.float64 if is_double(x.dtype) else xp.float32

@@ -1,0 +1,154 @@
+"""Norms: of all leaves together, of each leaf, and as a partial that merges with others."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._partial import NormPartial, root
+from gradclip._tree import Leaves, flatten
+from gradclip._types import Array, Tree
+
+
+def global_norm(grads: Any, *, ord: float = 2.0) -> Array:
+    r"""Return the norm of all leaves laid end to end.
+
+    .. math:: \|g\|_p = \Big(\sum_{\text{leaves}} \sum_i |g_i|^p\Big)^{1/p}
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        An array or any nesting of list, tuple, NamedTuple, dict and dataclass, with leaves of any shape and of any real
+        or complex floating-point dtype. None leaves are left out. A leaf that is passed twice counts once.
+    ord : float
+        The order p, greater than 0, or ``math.inf`` for the largest absolute value.
+
+    Returns
+    -------
+    array
+        0-d, real, on the first leaf's device; float64 if any leaf is float64 or complex128, else float32. Relative
+        error at most 1e-6 (float64: 1e-14) at any size and magnitude; inf where the dtype cannot represent the norm.
+        0 for an empty container. Not read back: on an accelerator nothing is synchronised.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array; the message has its path.
+    ValueError
+        If ``ord`` is not greater than 0.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+       arXiv:1211.5063: watching this norm is how the threshold is chosen.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> gradclip.global_norm({"w": np.array([[3.0], [0.0]]), "b": np.array([4.0])})
+    array(5.)
+    >>> gradclip.global_norm([np.full(4, 1e20, np.float32)])
+    array(2.e+20, dtype=float32)
+    """
+    return norm_partial(grads, ord=ord).norm()
+
+
+def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
+    """Return the norm of each leaf, in the container that the leaves came in.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `global_norm`.
+    ord : float
+        The order, greater than 0, or ``math.inf``.
+
+    Returns
+    -------
+    container of arrays
+        0-d norms in place of the leaves, each on its leaf's device: float64 for float64 and complex128 leaves, else
+        float32. Not read back from an accelerator.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array.
+    ValueError
+        If ``ord`` is not greater than 0.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> gradclip.leaf_norms({"w": np.array([3.0, 4.0]), "b": None, "c": np.zeros((0, 2))})
+    {'w': array(5.), 'b': None, 'c': array(0.)}
+    """
+    order = _checks.order(ord)
+    leaves = flatten(grads)
+    if not leaves.arrays:
+        return grads
+    with np.errstate(all="ignore"):
+        batch = leaves.ops.partials(leaves.arrays, order)
+        xp = ns.namespace([batch.total])
+        wide = batch.scale * root(xp, batch.total, order)
+        norms = [
+            ns.to_device(xp.asarray(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
+            for i, x in enumerate(leaves.arrays)
+        ]
+    restored: Tree = leaves.restore(norms)
+    return restored
+
+
+def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
+    """Return the norm of these gradients in a form that merges with that of others.
+
+    The norm of gradients that do not lie together, on several ranks, in pipeline stages or in batches that come one after
+    the other, is the norm of their merged partials. `clip_with_norm` then applies it to each part.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        As for `global_norm`.
+    ord : float
+        The order, greater than 0, or ``math.inf``; partials merge with those of the same order.
+
+    Returns
+    -------
+    NormPartial
+        0-d, on the first leaf's device.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array.
+    ValueError
+        If ``ord`` is not greater than 0.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> first = gradclip.norm_partial([np.array([3.0])])
+    >>> second = gradclip.norm_partial([np.array([4.0])])
+    >>> first.merge(second).norm()
+    array(5.)
+    """
+    order = _checks.order(ord)
+    return partial_of(flatten(grads), order)
+
+
+def partial_of(leaves: Leaves, ord: float) -> NormPartial:
+    """Return the partial norm of all leaves; of no leaves, a NumPy zero."""
+    if not leaves.arrays:
+        return NormPartial(np.asarray(1.0), np.asarray(0.0), ord, np.float32)
+    with np.errstate(all="ignore"):
+        return leaves.ops.partial(leaves.arrays, ord)
+
+
+def reported(partial: NormPartial, loss_scale: Any) -> Array:
+    """Return the norm of gradients that are ``loss_scale`` times too large."""
+    if isinstance(loss_scale, float) and loss_scale == 1:
+        return partial.norm()
+    unit = partial.scale / loss_scale if partial.ord != math.inf else partial.scale
+    total = partial.total if partial.ord != math.inf else partial.total / loss_scale
+    return NormPartial(unit, total, partial.ord, partial.dtype).norm()

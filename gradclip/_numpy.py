@@ -1,0 +1,172 @@
+"""``Ops`` for NumPy: one read for the norm at the speed of memory, one write only where something is clipped.
+
+Sums of squares run through ``np.vecdot`` in blocks short enough that float32 rounding stays below 1e-7, and the blocks'
+sums are added in float64. That cannot see magnitudes whose squares leave float32; whether it could have gone wrong shows
+in the sum, and then the leaves are read again the slow way, which is right at any magnitude.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gradclip import _namespace as ns
+from gradclip._chunks import HOST_ELEMENTS, boxes
+from gradclip._coefficient import Coefficient
+from gradclip._memory import in_byte_order
+from gradclip._ops import ArrayOps
+from gradclip._partial import NormPartial
+from gradclip._types import Scalar
+
+NDArray: TypeAlias = np.ndarray[Any, Any]
+
+_BLOCK = 512
+"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 16 squares at most."""
+
+_PACK = 1 << 14
+"""Leaves below this many elements are laid end to end first: a copy in the cache costs less than a call."""
+
+_PACKED = 1 << 17
+
+# What an element's square can lose by underflow in the dtype that it is squared in, and how much of the sum may be lost.
+_LOSS = {np.dtype(np.float32): (2.0**-126, 2.0**-28), np.dtype(np.float64): (2.0**-1022, 2.0**-58)}
+
+
+class NumpyOps(ArrayOps):
+    """The operations of ``Ops`` for NumPy arrays; what is not here, or not ordinary, is ``ArrayOps``'."""
+
+    def partial(self, leaves: Sequence[NDArray], ord: float) -> NormPartial:
+        """Return the partial norm of all leaves laid end to end."""
+        if ord == 2:
+            squares = _Squares()
+            for x in _packed(leaves):
+                squares.add(x)
+            if squares.right():
+                return _plain(squares.total, leaves)
+        return super().partial(leaves, ord)
+
+    def partials(self, leaves: Sequence[NDArray], ord: float) -> NormPartial:
+        """Return one partial norm for each leaf."""
+        if ord != 2:
+            return super().partials(leaves, ord)
+        scales, totals = np.ones(len(leaves)), np.empty(len(leaves))
+        for i, x in enumerate(leaves):
+            squares = _Squares()
+            squares.add(x)
+            if squares.right():
+                totals[i] = squares.total
+            else:
+                partial = self._whole(x, ord)
+                scales[i], totals[i] = partial.scale, partial.total
+        return NormPartial(scales, totals, ord, _plain(0.0, leaves).dtype)
+
+    def scale(self, leaves: Sequence[NDArray], coefficients: Sequence[Coefficient]) -> list[NDArray]:
+        """Return each leaf times its coefficient; the same leaf where that changes nothing."""
+        return [self._scaled(x, c) for x, c in zip(leaves, coefficients, strict=True)]
+
+    def scale_(self, leaves: Sequence[NDArray], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each leaf by its coefficient in place, if that changes anything."""
+        for x, c in zip(leaves, coefficients, strict=True):
+            factor = _plain_factor(x, c)
+            if factor is None:
+                super().scale_([x], [c])
+            elif factor != 1.0:
+                _multiply_(x, factor)
+
+    def clamp_(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> None:
+        """Move each leaf's elements into the bounds in place."""
+        super().clamp_([in_byte_order(x) for x in leaves], low, high)
+
+    def _scaled(self, x: NDArray, c: Coefficient) -> NDArray:
+        factor = _plain_factor(x, c)
+        if factor is None or (factor != 1.0 and x.dtype not in _LOSS):
+            return super().scale([x], [c])[0]
+        return x if factor == 1.0 else np.asarray(np.multiply(x, x.dtype.type(factor)))
+
+
+class _Squares:
+    """A running sum of squares that knows when it cannot be trusted."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._lost = dict.fromkeys(_LOSS, 0.0)
+
+    def add(self, x: NDArray) -> None:
+        """Add the squares of all elements."""
+        for part in _real_parts(x):
+            for flat in _flat_chunks(part):
+                self.total += _sum_of_squares(flat)
+            if part.dtype.itemsize > 2:
+                self._lost[flat.dtype] += part.size * _LOSS[flat.dtype][0]
+
+    def right(self) -> bool:
+        """Whether no square that matters overflowed or underflowed."""
+        if not math.isfinite(self.total):
+            return False
+        return all(lost <= self.total * _LOSS[dtype][1] for dtype, lost in self._lost.items())
+
+
+def _sum_of_squares(flat: NDArray) -> float:
+    whole = flat.size - flat.size % _BLOCK
+    blocks = flat[:whole].reshape(-1, _BLOCK)
+    rest = flat[whole:]
+    return float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64)) + float(np.vecdot(rest, rest))
+
+
+def _real_parts(x: NDArray) -> Sequence[NDArray]:
+    if x.dtype.kind != "c":
+        return [x]
+    return [x.view(x.real.dtype)] if x.flags.c_contiguous and x.ndim else [x.real, x.imag]
+
+
+def _flat_chunks(x: NDArray) -> Iterator[NDArray]:
+    """Yield all elements as 1-D arrays of float32 or float64: a view of the leaf where its memory allows, else chunks."""
+    ordered = in_byte_order(x)
+    if ordered.ndim == 1 and ordered.dtype in _LOSS:
+        yield ordered
+        return
+    dtype = np.float64 if ns.is_double(ordered.dtype) else np.float32
+    for key in boxes(ordered.shape, HOST_ELEMENTS):
+        yield np.ascontiguousarray(ordered[key], dtype=dtype).reshape(-1)
+
+
+def _packed(leaves: Sequence[NDArray]) -> Iterator[NDArray]:
+    """Yield the leaves, small ones of a dtype laid end to end."""
+    small: dict[np.dtype[Any], list[NDArray]] = {}
+    for x in leaves:
+        if x.size >= _PACK or x.dtype not in _LOSS:
+            yield x
+            continue
+        pack = small.setdefault(x.dtype, [])
+        pack.append(x.reshape(-1))
+        if len(pack) * _PACK >= _PACKED and sum(part.size for part in pack) >= _PACKED:
+            yield np.concatenate(small.pop(x.dtype))
+    for pack in small.values():
+        yield pack[0] if len(pack) == 1 else np.concatenate(pack)
+
+
+def _plain(total: float, leaves: Sequence[NDArray]) -> NormPartial:
+    dtype = np.float64 if any(ns.is_double(x.dtype) for x in leaves) else np.float32
+    return NormPartial(np.asarray(1.0), np.asarray(total), 2.0, dtype)
+
+
+def _plain_factor(x: NDArray, c: Coefficient) -> float | None:
+    """Return the coefficient as one number, 1.0 for no change; None if the leaf's own precision cannot hold it."""
+    if c.zeroed is not None or c.factor.ndim:
+        return None
+    if not c.changed:
+        return 1.0
+    factor = float(c.factor) / float(c.divisor)
+    least = 2.0**-1022 if ns.is_double(x.dtype) else 2.0**-126
+    return factor if least <= factor <= 1.0 / least else None
+
+
+def _multiply_(x: NDArray, factor: float) -> None:
+    for part in (x.real, x.imag) if x.dtype.kind == "c" else (x,):
+        if part.dtype in _LOSS:
+            np.multiply(part, part.dtype.type(factor), out=part)
+            continue
+        ordered = in_byte_order(part)
+        for key in boxes(ordered.shape, HOST_ELEMENTS):
+            ordered[key] = ordered[key].astype(np.float32) * np.float32(factor)

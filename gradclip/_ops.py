@@ -1,0 +1,191 @@
+"""``Ops`` over the Array API standard: right on every namespace, without a copy of a leaf where slices can be written.
+
+Leaves are widened to the accumulation dtype (float64, or float32 where the device has no float64) a chunk at a time.
+Lazy and traced leaves are taken whole: their compilers fuse what is written here into one pass.
+"""
+
+import math
+from collections.abc import Sequence
+
+from gradclip import _namespace as ns
+from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, Box, boxes, halve, size, whole
+from gradclip._coefficient import Coefficient
+from gradclip._partial import NormPartial, concat, merge_elements, reduce_powers, root, safe_scale, stack
+from gradclip._types import Array, Axes, Namespace, Scalar
+
+
+class ArrayOps:
+    """The operations of ``Ops`` for one namespace.
+
+    Parameters
+    ----------
+    xp : namespace
+        The leaves' own, as array_api_compat gives it.
+    """
+
+    def __init__(self, xp: Namespace) -> None:
+        self.xp = xp
+
+    def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+        """Return the partial norm of all leaves laid end to end."""
+        return merge_elements(self.partials(leaves, ord))
+
+    def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+        """Return one partial norm for each leaf."""
+        return stack([self._whole(x, ord) for x in leaves])
+
+    def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
+        """Return the partial norms of one leaf's slices, merged from chunks."""
+        return self._piece(leaf, ord, axes) if ns.is_lazy(leaf) else self._box(leaf, whole(leaf.shape), ord, axes)
+
+    def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
+        """Return each leaf times its coefficient."""
+        return [self._scale(x, c.to(ns.device(x))) for x, c in zip(leaves, coefficients, strict=True)]
+
+    def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each leaf by its coefficient in place; on a host, only where that changes anything."""
+        for x, c in zip(leaves, coefficients, strict=True):
+            if _may_change(self.xp, x, c.changed):
+                self._write(x, c.to(ns.device(x)))
+
+    def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
+        """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
+        xp = self.xp
+        if ns.is_lazy(leaf) or leaf.size <= _limit(leaf) or leaf.shape[0] < 2:
+            terms = scaled(xp, leaf, coefficient)
+            return xp.asarray(xp.astype(xp.sum(terms, axis=0, dtype=terms.dtype), leaf.dtype))
+        rows = max(1, _limit(leaf) // (leaf.size // leaf.shape[0]))
+        total = None
+        for start in range(0, leaf.shape[0], rows):
+            part = slice(start, start + rows)
+            terms = xp.sum(scaled(xp, leaf[part, ...], coefficient[part, ...]), axis=0)
+            total = terms if total is None else total + terms
+        return xp.asarray(xp.astype(total, leaf.dtype))
+
+    def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
+        """Return each leaf with its elements moved into the bounds."""
+        return [self.xp.asarray(_clamped(self.xp, x, *_bounds(self.xp, x, low, high))) for x in leaves]
+
+    def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
+        """Move each leaf's elements into the bounds, chunk by chunk; on a host, only chunks that need it."""
+        for x in leaves:
+            bounds = _bounds(self.xp, x, low, high)
+            for key in _keys(x):
+                part = x[key]
+                outside = (part < bounds[0]) | (part > bounds[1])
+                if _may_change(self.xp, x, outside):
+                    x[key] = _clamped(self.xp, part, *bounds)
+
+    def _whole(self, x: Array, ord: float) -> NormPartial:
+        if ns.is_lazy(x):
+            return self._piece(x, ord)
+        partial = self._box(x, whole(x.shape), ord, tuple(range(x.ndim)))
+        scale, total = (self.xp.reshape(part, ()) for part in (partial.scale, partial.total))
+        return NormPartial(scale, total, ord, partial.dtype)
+
+    def _box(self, x: Array, box: Box, ord: float, axes: Axes) -> NormPartial:
+        """Return the partial of a box: of its two halves, merged where the cut is summed over, else side by side."""
+        if size(box) <= _limit(x):
+            return self._piece(x[box], ord, axes)
+        axis, *halves = halve(box)
+        first, second = (self._box(x, half, ord, axes) for half in halves)
+        return first.merge(second) if axis in axes else concat(first, second, axis)
+
+    def _piece(self, x: Array, ord: float, axes: Axes | None = None) -> NormPartial:
+        """Return the partial of an array that is small enough to be widened."""
+        xp = self.xp
+        dtype = ns.norm_dtype(xp, x)
+        wide = ns.wide_dtype(xp, x)
+        if 0 in x.shape:
+            zero = _reduced_zeros(xp, x, wide, axes)
+            return NormPartial(zero + 1, zero, ord, dtype)
+        parts = [xp.real(x), xp.imag(x)] if ns.is_complex(x.dtype) else [x]
+        parts = [xp.astype(part, wide) for part in parts]
+        if _fits(x, wide, ord):  # no power of a leaf's elements leaves the range of the wide dtype
+            total = reduce_powers(xp, _magnitudes(xp, parts), ord, axes)
+            return NormPartial(xp.ones_like(total), total, ord, dtype)
+        peaks = [xp.max(xp.abs(part), axis=axes, keepdims=axes is not None) for part in parts]
+        scale = safe_scale(xp, peaks[0] if len(peaks) == 1 else xp.where(peaks[0] >= peaks[1], peaks[0], peaks[1]))
+        total = reduce_powers(xp, _magnitudes(xp, [part / scale for part in parts]), ord, axes)
+        return NormPartial(scale, total, ord, dtype)
+
+    def _scale(self, x: Array, c: Coefficient) -> Array:
+        xp = self.xp
+        if not _may_change(xp, x, c.changed):
+            return x
+        if not ns.is_lazy(x) and ns.is_writable(x) and x.size > _limit(x):
+            out = xp.asarray(x, copy=True)
+            self._write(out, c)
+            return out
+        return xp.asarray(_finished(xp, x, c))
+
+    def _write(self, x: Array, c: Coefficient) -> None:
+        for key in _keys(x):
+            x[key] = _finished(self.xp, x[key], c[_fit(c.factor.shape, key)] if c.factor.ndim else c)
+
+
+def scaled(xp: Namespace, x: Array, c: Coefficient) -> Array:
+    """Return ``x`` times a coefficient in the accumulation dtype; bits stay where nothing changes."""
+    wide = c.factor.dtype
+    if ns.is_complex(x.dtype):
+        wide = xp.complex128 if ns.is_double(wide) else xp.complex64
+    y = xp.astype(x, wide)
+    y = xp.where(c.changed, y / c.divisor * c.factor, y)
+    return y if c.zeroed is None else xp.where(c.zeroed, xp.zeros_like(y), y)
+
+
+def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
+    """Return ``x`` times a coefficient, cast last; where nothing changes, not even cast there and back."""
+    return xp.where(c.changed, xp.astype(scaled(xp, x, c), x.dtype), x)
+
+
+def _magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
+    """Return the absolute values of an array, given whole or as its real and imaginary parts."""
+    if len(parts) == 1:
+        return xp.abs(parts[0])
+    return root(xp, parts[0] * parts[0] + parts[1] * parts[1], 2)
+
+
+def _fits(x: Array, wide: Array, ord: float) -> bool:
+    return ns.is_double(wide) and not ns.is_double(x.dtype) and (1 <= ord <= 4 or ord == math.inf)
+
+
+def _may_change(xp: Namespace, x: Array, changed: Array) -> bool:
+    """Whether anything may have to be written: known on a host, assumed elsewhere."""
+    return not ns.is_host(x) or bool(xp.any(changed))
+
+
+def _limit(x: Array) -> int:
+    return HOST_ELEMENTS if ns.is_host(x) else DEVICE_ELEMENTS
+
+
+def _keys(x: Array) -> Sequence[object]:
+    """Return what selects each chunk of a leaf for reading and writing; the whole leaf if it is lazy."""
+    return [...] if ns.is_lazy(x) else list(boxes(x.shape, _limit(x)))
+
+
+def _fit(shape: tuple[int, ...], key: object) -> object:
+    """Return the part of a key that an array of ``shape`` has, where it broadcasts along axes of length 1."""
+    return (
+        tuple(slice(None) if n == 1 else k for n, k in zip(shape, key, strict=True)) if isinstance(key, tuple) else key
+    )
+
+
+def _bounds(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
+    """Return the bounds in the leaf's dtype: a finite bound beyond its range is its largest finite number."""
+    most = ns.largest(x.dtype)
+    return tuple(  # type: ignore[return-value]  # a pair
+        xp.asarray(max(-most, min(most, bound)) if math.isfinite(bound) else bound, dtype=x.dtype, device=ns.device(x))
+        if isinstance(bound, float)
+        else ns.to_device(xp.astype(bound, x.dtype), ns.device(x))
+        for bound in (low, high)
+    )
+
+
+def _clamped(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
+    return xp.where(x < low, low, xp.where(x > high, high, x))  # NaN is neither below nor above
+
+
+def _reduced_zeros(xp: Namespace, x: Array, dtype: Array, axes: Axes | None) -> Array:
+    shape = () if axes is None else tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    return xp.zeros(shape, dtype=dtype, device=ns.device(x))

@@ -1,0 +1,190 @@
+"""The mergeable partial norm: a pair (scale, total) that stands for scale · total^(1/p).
+
+Chunks of a leaf, leaves of a model, devices of a mesh and ranks of a cluster all merge by the functions below. Because
+the magnitude lives in ``scale``, ``total`` neither overflows nor underflows, and merging is associative: one device and
+a thousand give the same norm.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradclip._namespace import adds_pairwise, device, is_double, namespace, to_device
+from gradclip._types import Array, Axes, Namespace
+
+_LIMITS = {  # the smallest normal and the largest finite number, by whether the partial is kept in double precision
+    True: (math.ldexp(1.0, -1022), float.fromhex("0x1.fffffffffffffp1023")),
+    False: (math.ldexp(1.0, -126), float.fromhex("0x1.fffffep127")),
+}
+_BLOCK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class NormPartial:
+    """The norm of a part of the gradients, in a form that merges with the norms of other parts.
+
+    It stands for ``scale * total ** (1 / ord)``; for ``ord=inf``, for ``scale * total``. Two arrays of the same shape:
+    0-d for the norm of one thing, longer for a batch of norms. To merge over processes, gather ``scale`` and ``total``.
+
+    Parameters
+    ----------
+    scale : array
+        Positive and finite, float64 (float32 on devices without float64).
+    total : array
+        The sum of ``|x / scale| ** ord``, of the same shape, dtype and device. NaN or inf if a gradient is.
+    ord : float
+        The order of the norm, positive or inf.
+    dtype : dtype
+        The dtype of the norm that it becomes: float64 if any leaf is float64 or complex128, else float32.
+
+    See Also
+    --------
+    gradclip.norm_partial : makes one from a container of arrays.
+    gradclip.clip_with_norm : the second half, for a norm that was reduced elsewhere.
+
+    References
+    ----------
+    .. [1] J. L. Blue, "A Portable Fortran Program to Find the Euclidean Norm of a Vector", ACM TOMS 4(1), 1978: the
+       scaled sum of squares, generalised here to any order.
+    """
+
+    scale: Array
+    total: Array
+    ord: float
+    dtype: Array
+
+    def merge(self, other: "NormPartial") -> "NormPartial":
+        """Return the partial of both parts together, element by element, on this partial's device.
+
+        Parameters
+        ----------
+        other : NormPartial
+            The partial of another part, of the same order and of a shape that broadcasts with this one's.
+
+        Raises
+        ------
+        TypeError
+            If ``other`` is not a NormPartial.
+        ValueError
+            If the orders differ.
+
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> a = gradclip.norm_partial(np.array([3e300]))
+        >>> b = gradclip.norm_partial(np.array([4e300]))
+        >>> a.merge(b).norm()
+        array(5.e+300)
+        """
+        _check_mergeable(self, other)
+        xp = namespace([self.total])
+        where = device(self.total)
+        s1, t1 = self.scale, self.total
+        s2, t2 = to_device(other.scale, where), to_device(other.total, where)
+        scale = xp.where(s1 >= s2, s1, s2)
+        t1, t2 = _rescale(xp, t1, s1 / scale, self.ord), _rescale(xp, t2, s2 / scale, self.ord)
+        total = t1 + t2 if self.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
+        return NormPartial(scale, total, self.ord, self.dtype if is_double(self.dtype) else other.dtype)
+
+    def norm(self) -> Array:
+        """Return the norm: real, of ``dtype``, of this partial's shape; inf where it is not representable.
+
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.norm_partial(np.array([3.0, 4.0])).norm()
+        array(5.)
+        """
+        xp = namespace([self.total])
+        return xp.asarray(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
+
+
+def root(xp: Namespace, total: Array, ord: float) -> Array:
+    """Return ``total ** (1 / ord)``, with a finite derivative at zero."""
+    if ord in (1, math.inf):
+        return total
+    zero = total == 0
+    safe = xp.where(zero, xp.ones_like(total), total)  # the derivative of the root at 0 is inf, and inf · 0 is NaN
+    return xp.where(zero, total, xp.sqrt(safe) if ord == 2 else safe ** (1 / ord))
+
+
+def safe_scale(xp: Namespace, largest: Array) -> Array:
+    """Return ``largest`` where it can divide its elements, else the nearest number that can: never 0, inf or NaN."""
+    low, high = (xp.full_like(largest, limit) for limit in _LIMITS[is_double(largest.dtype)])
+    usable = (largest >= low) & (largest <= high)
+    return xp.where(usable, largest, xp.where(largest < low, low, high))
+
+
+def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = None) -> Array:
+    """Return the sum of ``values ** ord`` (their maximum for inf) over ``axes``, which stay; over all for None."""
+    keep = axes is not None
+    if ord == math.inf:
+        return xp.max(values, axis=axes, keepdims=keep)
+    powers = _power(values, ord)
+    return xp.sum(powers, axis=axes, keepdims=True) if keep else _sum(xp, powers)
+
+
+def merge_elements(partial: NormPartial) -> NormPartial:
+    """Return the 0-d partial of all elements of a batch of partials, of shape (n,) with n > 0."""
+    xp = namespace([partial.total])
+    scale = xp.max(partial.scale)
+    terms = _rescale(xp, partial.total, partial.scale / scale, partial.ord)
+    total = xp.max(terms) if partial.ord == math.inf else xp.sum(terms)
+    return NormPartial(scale, total, partial.ord, partial.dtype)
+
+
+def stack(partials: Sequence[NormPartial]) -> NormPartial:
+    """Return 0-d partials as one batch of shape (len(partials),), on the device of the first."""
+    xp = namespace([partials[0].total])
+    where = device(partials[0].total)
+    scale = xp.stack([to_device(p.scale, where) for p in partials])
+    total = xp.stack([to_device(p.total, where) for p in partials])
+    dtype = next((p.dtype for p in partials if is_double(p.dtype)), partials[0].dtype)
+    return NormPartial(scale, total, partials[0].ord, dtype)
+
+
+def concat(first: NormPartial, second: NormPartial, axis: int) -> NormPartial:
+    """Return two batches of partials laid end to end along ``axis``."""
+    xp = namespace([first.total])
+    scale = xp.concat([first.scale, second.scale], axis=axis)
+    return NormPartial(scale, xp.concat([first.total, second.total], axis=axis), first.ord, first.dtype)
+
+
+def from_norm(xp: Namespace, norm: Array) -> NormPartial:
+    """Return the partial of a norm that is known already: a 0-d array of the accumulation dtype."""
+    scale = safe_scale(xp, norm)
+    return NormPartial(scale, norm / scale, math.inf, norm.dtype)
+
+
+def _sum(xp: Namespace, values: Array) -> Array:
+    """Return the sum of all elements, added in a tree: rounding grows with the tree's height, not with the size.
+
+    NumPy and Dask add in a tree of their own; other namespaces may add one by one.
+    """
+    if adds_pairwise(xp) or values.size <= _BLOCK:
+        return xp.sum(values)
+    whole = values.size - values.size % _BLOCK
+    flat = xp.reshape(values, (-1,))
+    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK)), axis=1)
+    return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < values.size else blocks)
+
+
+def _rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:
+    """Return ``total`` for a scale ``1 / ratio`` times as large; NaN and inf stay, for 0 · inf would be NaN."""
+    return xp.where(xp.isfinite(total), total * _power(ratio, ord), total)
+
+
+def _power(values: Array, ord: float) -> Array:
+    if ord in (1, math.inf):
+        return values
+    return values * values if ord == 2 else values**ord
+
+
+def _check_mergeable(one: NormPartial, other: object) -> None:
+    if not isinstance(other, NormPartial):
+        raise TypeError(f"merge() got {type(other).__name__}, expected a NormPartial; make one with norm_partial()")
+    if one.ord != other.ord:
+        raise ValueError(
+            f"merge() got partials of ord={one.ord} and ord={other.ord}, expected the same order; "
+            "make both with the same ord="
+        )

@@ -1,0 +1,94 @@
+"""Clipping each example of a batch by its own norm, and adding up: the gradient step of private learning."""
+
+from typing import Any
+
+import numpy as np
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._coefficient import Coefficient, coefficient
+from gradclip._partial import NormPartial
+from gradclip._tree import Leaves, flatten
+from gradclip._types import Array, Scalar, Tree
+
+
+def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]:
+    """Return the sum of the examples' gradients, each clipped by its global norm, and how many were clipped.
+
+    Parameters
+    ----------
+    grads : array or container of arrays
+        Gradients of shape ``(batch, ...)``: the leading axis of every leaf counts the examples. Not written to.
+    max_norm : float, 0-d array or None
+        The largest norm of an example's gradient, over all leaves, at least 0; None or inf for no clipping.
+
+    Returns
+    -------
+    summed : container of arrays
+        Of the structure, dtypes and devices of ``grads``, without the leading axis. Added up in float32 or wider.
+    clipped : array
+        0-d, integer, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array, or ``max_norm`` not a number.
+    ValueError
+        If leaves have no leading axis or differ in its length, or ``max_norm`` is negative or NaN.
+
+    References
+    ----------
+    .. [1] M. Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133, Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, gradclip
+    >>> per_example = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])
+    >>> gradclip.clip_per_example([per_example], 1.0)
+    ([array([0.6, 1.3])], array(1))
+    """
+    limit = _checks.threshold(max_norm, "max_norm")
+    leaves = flatten(grads)
+    if not leaves.arrays:
+        return grads, np.asarray(0)
+    _check_batch(leaves)
+    with np.errstate(all="ignore"):
+        return _sums(leaves, limit)
+
+
+def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
+    xp = ns.namespace(leaves.arrays)
+    partial: NormPartial | None = None
+    for x in leaves.arrays:
+        part = _examples(leaves, x)
+        partial = part if partial is None else partial.merge(part)
+    assert partial is not None  # there are leaves
+    c = coefficient(partial, limit)
+    summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
+    count = xp.sum(xp.astype(c.changed, xp.int32))
+    return leaves.restore(summed), xp.asarray(count)
+
+
+def _examples(leaves: Leaves, x: Array) -> NormPartial:
+    """Return one partial for each example, of shape (batch,)."""
+    xp = ns.namespace([x])
+    rows = x if x.ndim > 1 else x[:, None]
+    part = leaves.ops.partial_along(rows, 2.0, tuple(range(1, rows.ndim)))
+    scale, total = (xp.reshape(values, (x.shape[0],)) for values in (part.scale, part.total))
+    return NormPartial(scale, total, 2.0, part.dtype)
+
+
+def _along_examples(c: Coefficient, x: Array) -> Coefficient:
+    """Return coefficients of shape (batch,) so that they broadcast with a leaf."""
+    return c[(slice(None), *[None] * (x.ndim - 1))]
+
+
+def _check_batch(leaves: Leaves) -> None:
+    first = leaves.arrays[0]
+    for i, x in enumerate(leaves.arrays):
+        if x.ndim == 0 or x.shape[0] != (first.shape[0] if first.ndim else None):
+            paths = leaves.array_paths()
+            raise ValueError(
+                f"{paths[i]} has shape {tuple(x.shape)} and {paths[0]} {tuple(first.shape)}, expected leaves whose "
+                "leading axis counts the same examples; pass gradients of shape (batch, ...)"
+            )

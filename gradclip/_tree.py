@@ -1,0 +1,159 @@
+"""Containers of arrays: to leaves, and back to the same container.
+
+optree's built-in and registered nodes are walked by optree; plain dataclasses, which optree takes for leaves, here.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._memory import identities
+from gradclip._numpy import NumpyOps
+from gradclip._ops import ArrayOps
+from gradclip._types import Array, Ops
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The arrays of a container, each once, with what is needed to work on them and to put them back.
+
+    Parameters
+    ----------
+    arrays : list of arrays
+        The distinct leaves, in order. A leaf that stands in two places (tied parameters) is here once.
+    ops : Ops
+        The operations for them.
+    slots : list of int
+        For each place in the container, which of ``arrays`` belongs there.
+    rebuild : callable
+        Makes the container from one value for each place.
+    paths : callable
+        Gives each place a name, such as ``grads['layer'][0]``, for error messages.
+    """
+
+    arrays: list[Array]
+    ops: Ops
+    slots: Sequence[int]
+    rebuild: Callable[[list[Any]], Any]
+    paths: Callable[[], list[str]]
+
+    def restore(self, values: Sequence[Any]) -> Any:
+        """Return the container with a value for each of ``arrays``."""
+        return self.rebuild([values[slot] for slot in self.slots])
+
+    def array_paths(self) -> list[str]:
+        """Return a name for each of ``arrays``: its first place."""
+        names: dict[int, str] = {}
+        for slot, path in zip(self.slots, self.paths(), strict=True):
+            names.setdefault(slot, path)
+        return [names[slot] for slot in range(len(self.arrays))]
+
+
+def flatten(container: object, name: str = "grads", *, distinct: bool = True) -> Leaves:
+    """Return the leaves of a container, checked.
+
+    Parameters
+    ----------
+    container : array or container of arrays
+        An array, or any nesting of list, tuple, NamedTuple, dict, dataclass and nodes registered with optree. None
+        stays None.
+    name : str
+        What the container is called in error messages.
+    distinct : bool
+        Whether leaves that are the same array count once; otherwise there is one for each place.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not an array of floating-point numbers, or if leaves are of different namespaces.
+    """
+    places, rebuild = _walk(container)
+
+    def paths() -> list[str]:
+        return _paths(container, name)
+
+    _check(places, paths)
+    keys = identities(places) if distinct else range(len(places))
+    first: dict[Any, int] = {}
+    slots = [first.setdefault(key, len(first)) for key in keys]
+    arrays = places if len(first) == len(places) else [places[slots.index(i)] for i in range(len(first))]
+    return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
+
+
+def ops_for(arrays: Sequence[Array]) -> Ops:
+    """Return the operations for leaves of one namespace."""
+    if all(type(x) is np.ndarray for x in arrays):
+        return _NUMPY
+    xp = ns.namespace(arrays)
+    return _NUMPY if ns.is_numpy(xp) else ArrayOps(xp)
+
+
+_NUMPY = NumpyOps(ns.namespace([np.zeros(())]))
+
+
+def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
+    for i, x in enumerate(places):
+        if not (ns.is_array(x) and (ns.is_real(x.dtype) or ns.is_complex(x.dtype))):
+            _checks.leaf(x, paths()[i])
+    if len({type(x) for x in places}) > 1:
+        try:
+            ns.namespace(places)
+        except TypeError:
+            _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), places, strict=True)])
+
+
+def _walk(container: object) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """Return the leaves, and a function that makes the container from leaves."""
+    if _is_dataclass(container):
+        return _walk_fields(container)
+    leaves, spec = optree.tree_flatten(container)  # type: ignore[arg-type]  # optree's own type for "anything"
+    if not any(_is_dataclass(leaf) for leaf in leaves):
+        return leaves, spec.unflatten
+    walked = [_walk(leaf) if _is_dataclass(leaf) else ([leaf], lambda values: values[0]) for leaf in leaves]
+    return _joined(walked, spec.unflatten)
+
+
+def _walk_fields(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    names = [field.name for field in dataclasses.fields(container)]
+
+    def replaced(values: list[Any]) -> Any:
+        new = copy.copy(container)  # not by its constructor, which may do more than set the fields
+        for field, value in zip(names, values, strict=True):
+            object.__setattr__(new, field, value)
+        return new
+
+    return _joined([_walk(getattr(container, field)) for field in names], replaced)
+
+
+def _joined(
+    parts: Sequence[tuple[list[Any], Callable[[list[Any]], Any]]], rebuild: Callable[[list[Any]], Any]
+) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    def rebuilt(values: list[Any]) -> Any:
+        rest = iter(values)
+        return rebuild([make([next(rest) for _ in leaves]) for leaves, make in parts])
+
+    return [leaf for leaves, _ in parts for leaf in leaves], rebuilt
+
+
+def _paths(container: object, name: str) -> list[str]:
+    if _is_dataclass(container):
+        fields = dataclasses.fields(container)  # type: ignore[arg-type]  # an instance of a dataclass
+        return [path for f in fields for path in _paths(getattr(container, f.name), f"{name}.{f.name}")]
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)  # type: ignore[arg-type]
+    names = [accessor.codify(name) for accessor in accessors]
+    return [
+        path
+        for n, leaf in zip(names, leaves, strict=True)
+        for path in (_paths(leaf, n) if _is_dataclass(leaf) else [n])
+    ]
+
+
+def _is_dataclass(x: object) -> bool:
+    return dataclasses.is_dataclass(x) and not isinstance(x, type) and not ns.is_array(x)
