@@ -1,7 +1,7 @@
 """Adapters: one module a framework, each a faster ``Ops`` for it and the way into its containers.
 
-``import gradclip.backends.torch`` is how an adapter is chosen. Nothing here imports a framework by itself:
-the names below are loaded when they are first used.
+``import gradclip.backends.torch`` is how an adapter is chosen. Nothing here imports a framework by itself: the modules
+are loaded when they are first named.
 """
 
 from importlib import import_module
@@ -9,8 +9,6 @@ from typing import Any
 
 ADAPTERS: tuple[str, ...] = ()
 """The adapters that this version ships, by module name."""
-
-__all__ = ["ADAPTERS", *ADAPTERS]
 
 
 def __getattr__(name: str) -> Any:

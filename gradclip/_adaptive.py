@@ -1,6 +1,7 @@
 """Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._partial import root
 from gradclip._tree import Leaves, flatten
-from gradclip._types import Array, Axes, Scalar, Tree
+from gradclip._types import Array, Axes, Ops, Scalar, Tree
 
 
 def adaptive_grad_clip(
@@ -35,7 +36,7 @@ def adaptive_grad_clip(
     clipping : float or 0-d array
         λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
     eps : float or 0-d array
-        ε, at least 0: the least norm that a unit of parameters is taken to have, so that zero-initialised ones can move.
+        ε, at least 0: the least norm that a unit of parameters is taken to have, so that one of zeros can move.
     axis : int, tuple of int or None
         The axes that make up a unit. None takes what the layouts of JAX need: a leaf of at most one axis longer than 1
         is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. PyTorch's layouts need the axes from 1 on.
@@ -50,7 +51,8 @@ def adaptive_grad_clip(
     TypeError
         If a leaf is not a floating-point array, or an argument not a number.
     ValueError
-        If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of range.
+        If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of
+        range.
 
     References
     ----------
@@ -65,11 +67,9 @@ def adaptive_grad_clip(
     array([[0.70710678, 0.        ],
            [0.70710457, 0.00176776]])
     """
-    rule = _checks.threshold(clipping, "clipping", optional=False), _checks.not_negative(eps, "eps")
+    rule = UnitRule(clipping, eps, axis)
     leaves = flatten(grads)
-    with np.errstate(all="ignore"):
-        restored: Tree = leaves.restore(leaves.ops.scale(leaves.arrays, _units(leaves, grads, params, *rule, axis)))
-    return restored
+    return clip_units(leaves, _matching(leaves, grads, params), rule)  # type: ignore[no-any-return]  # grads' own type
 
 
 def adaptive_grad_clip_(
@@ -102,14 +102,56 @@ def adaptive_grad_clip_(
     >>> g
     array([0.3, 0.4])
     """
-    rule = _checks.threshold(clipping, "clipping", optional=False), _checks.not_negative(eps, "eps")
+    rule = UnitRule(clipping, eps, axis)
     leaves = flatten(grads)
+    clip_units_(leaves, _matching(leaves, grads, params), rule)
+
+
+class UnitRule:
+    """The checked arguments of adaptive gradient clipping."""
+
+    def __init__(self, clipping: object, eps: object, axis: int | tuple[int, ...] | None) -> None:
+        self.clipping = _checks.threshold(clipping, "clipping", optional=False)
+        self.eps = _checks.not_negative(eps, "eps")
+        self.axis = axis
+
+    def coefficients(self, leaves: Leaves, weights: Sequence[Array]) -> list[Coefficient]:
+        """Return the coefficients of each leaf's units."""
+        _check_shapes(leaves, weights)
+        pairs = list(zip(leaves.arrays, weights, strict=True))
+        axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, (x, _) in enumerate(pairs)]
+        return [self._unit(leaves.ops, g, w, a) for (g, w), a in zip(pairs, axes, strict=True)]
+
+    def _unit(self, ops: Ops, grad: Array, weight: Array, axes: Axes) -> Coefficient:
+        partial = ops.partial_along(grad, 2.0, axes)
+        if self.clipping == math.inf:
+            return coefficient(partial, None)
+        of_weight = ops.partial_along(weight, 2.0, axes)
+        xp = ns.namespace([of_weight.total])
+        norm = of_weight.scale * root(xp, of_weight.total, 2.0)
+        floored = xp.where(norm <= self.eps, xp.zeros_like(norm) + self.eps, norm)  # NaN stays
+        return coefficient(partial, floored * self.clipping)
+
+
+def clip_units(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Any:
+    """Return the container of leaves clipped unit by unit: the algorithm, for any adapter's leaves.
+
+    ``weights`` has the parameter for each of ``leaves.arrays``.
+    """
+    with np.errstate(all="ignore"):
+        return leaves.restore(leaves.ops.scale(leaves.arrays, rule.coefficients(leaves, weights)))
+
+
+def clip_units_(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> None:
+    """Clip leaves unit by unit in place: the algorithm, for any adapter's leaves."""
     _checks.writable(leaves.arrays, leaves.array_paths, "adaptive_grad_clip")
     with np.errstate(all="ignore"):
-        leaves.ops.scale_(leaves.arrays, _units(leaves, grads, params, *rule, axis))
+        leaves.ops.scale_(leaves.arrays, rule.coefficients(leaves, weights))
 
 
-def unit_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None, path: str = "grads") -> Axes:
+def unit_axes(
+    shape: tuple[int, ...], axis: int | tuple[int, ...] | None, paths: Callable[[], list[str]], place: int
+) -> Axes:
     """Return the axes that make up a unit of a leaf, as `adaptive_grad_clip` describes them."""
     rank = len(shape)
     if axis is None:
@@ -117,54 +159,41 @@ def unit_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None, path: 
             return tuple(range(rank))
         if rank > 5:
             raise ValueError(
-                f"{path} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as axis="
+                f"{paths()[place]} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as axis="
             )
         return tuple(range({2: 1, 3: 1}.get(rank, rank - 1)))
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     if not axes or not all(-rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
         raise ValueError(
-            f"axis={axis!r}, expected distinct axes of {path}, which has shape {shape}; pass axes below {rank}"
+            f"axis={axis!r}, expected distinct axes of {paths()[place]}, which has shape {shape}; "
+            f"pass axes below {rank}"
         )
     return tuple(sorted(a % rank for a in axes))
-
-
-def _units(
-    leaves: Leaves, grads: Any, params: Any, clipping: Scalar, eps: Scalar, axis: int | tuple[int, ...] | None
-) -> list[Coefficient]:
-    weights = _matching(leaves, grads, params)
-    axes = [unit_axes(tuple(x.shape), axis, path) for x, path in zip(leaves.arrays, leaves.array_paths(), strict=True)]
-    return [_unit(leaves, g, w, a, clipping, eps) for g, w, a in zip(leaves.arrays, weights, axes, strict=True)]
-
-
-def _unit(leaves: Leaves, grad: Array, weight: Array, axes: Axes, clipping: Scalar, eps: Scalar) -> Coefficient:
-    partial = leaves.ops.partial_along(grad, 2.0, axes)
-    of_weight = leaves.ops.partial_along(weight, 2.0, axes)
-    xp = ns.namespace([partial.total])
-    norm = of_weight.scale * root(xp, of_weight.total, 2.0)
-    floored = xp.where(norm <= eps, xp.zeros_like(norm) + eps, norm)  # NaN stays
-    return coefficient(partial, math.inf if clipping == math.inf else floored * clipping)
 
 
 def _matching(leaves: Leaves, grads: Any, params: Any) -> list[Array]:
     """Return the parameter for each distinct gradient."""
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
-        weights = flatten(kept, "params", distinct=False)
-        same = len(weights.slots) == len(leaves.slots)
     except ValueError as e:
         raise ValueError(
-            f"params has another structure than grads ({e}), expected the same; pass both as one container"
+            f"params has another structure than grads ({e}), expected the same; "
+            "pass both in containers of one structure"
         ) from e
-    if not same:
+    weights = flatten(kept, "params", distinct=False)
+    if len(weights.slots) != len(leaves.slots):
         raise ValueError(
             f"params has {len(weights.slots)} leaves and grads {len(leaves.slots)}, expected one parameter for each "
-            "gradient; pass both in containers of the same structure"
+            "gradient; pass both in containers of one structure"
         )
-    matched = [weights.arrays[leaves.slots.index(i)] for i in range(len(leaves.arrays))]
-    for g, w, path in zip(leaves.arrays, matched, leaves.array_paths(), strict=True):
+    slots = list(leaves.slots)
+    return [weights.arrays[slots.index(i)] for i in range(len(leaves.arrays))]
+
+
+def _check_shapes(leaves: Leaves, weights: Sequence[Array]) -> None:
+    for i, (g, w) in enumerate(zip(leaves.arrays, weights, strict=True)):
         if tuple(g.shape) != tuple(w.shape):
             raise ValueError(
-                f"{path} has shape {tuple(g.shape)} and its parameter {tuple(w.shape)}, expected equal shapes; "
-                "pass params in the same order as grads"
+                f"{leaves.array_paths()[i]} has shape {tuple(g.shape)} and its parameter {tuple(w.shape)}, expected "
+                "equal shapes; pass params in the same order as grads"
             )
-    return matched

@@ -51,7 +51,7 @@ def clip_by_norm(grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> T
     [array([0.6, 0.8]), array([0.1])]
     """
     limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    return clip_each(flatten(grads), lambda *_: limit, order)
+    return clip_each(flatten(grads), lambda *_: limit, order)  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> None:
@@ -115,7 +115,7 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
     [array([ 1., -1.,  1., -1.]), array([0.1])]
     """
     limit = _checks.threshold(max_rms, "max_rms")
-    return clip_each(flatten(grads), _rms_limit(limit), 2.0)
+    return clip_each(flatten(grads), rms_limit(limit), 2.0)  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
@@ -142,7 +142,7 @@ def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
     array([ 1., -1.,  1., -1.])
     """
     limit = _checks.threshold(max_rms, "max_rms")
-    clip_each_(flatten(grads), _rms_limit(limit), 2.0, "clip_by_rms")
+    clip_each_(flatten(grads), rms_limit(limit), 2.0, "clip_by_rms")
 
 
 def clip_each(leaves: Leaves, limit: Limit, ord: float) -> Any:
@@ -167,14 +167,14 @@ def _each(leaves: Leaves, limit: Limit, ord: float) -> list[Coefficient]:
     return [c[i, ...] for i in range(len(leaves.arrays))]
 
 
-def _rms_limit(max_rms: Scalar | None) -> Limit:
+def rms_limit(max_rms: Scalar | None) -> Limit:
     """Return the thresholds of norm that are one threshold of root mean square: sqrt(size) times it."""
 
     def limit(leaves: Leaves, batch: NormPartial) -> Scalar | None:
         if max_rms is None:
             return None
         xp = ns.namespace([batch.total])
-        roots = [math.sqrt(max(1, x.size)) for x in leaves.arrays]
+        roots = [math.sqrt(max(1, ns.size(x))) for x in leaves.arrays]
         sizes = xp.asarray(roots, dtype=batch.total.dtype, device=ns.device(batch.total))
         rms = max_rms if isinstance(max_rms, float) else xp.astype(max_rms, batch.total.dtype)
         return sizes * rms

@@ -41,12 +41,7 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
     [array([-1. ,  0.5,  1. ])]
     """
     low, high = _checks.bounds(max_value, min_value)
-    leaves = _real(flatten(grads))
-    if not leaves.arrays:
-        return grads
-    with np.errstate(all="ignore"):
-        restored: Tree = leaves.restore(leaves.ops.clamp(leaves.arrays, low, high))
-    return restored
+    return clamp_leaves(flatten(grads), low, high)  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
@@ -73,13 +68,24 @@ def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = 
     array([-1. ,  0.5,  1. ])
     """
     low, high = _checks.bounds(max_value, min_value)
-    leaves = _real(flatten(grads))
+    clamp_leaves_(flatten(grads), low, high)
+
+
+def clamp_leaves(leaves: Leaves, low: Scalar, high: Scalar) -> Any:
+    """Return the container of clamped leaves: the algorithm, for any adapter's leaves."""
+    _check_real(leaves)
+    with np.errstate(all="ignore"):
+        return leaves.restore(leaves.ops.clamp(leaves.arrays, low, high))
+
+
+def clamp_leaves_(leaves: Leaves, low: Scalar, high: Scalar) -> None:
+    """Clamp leaves in place: the algorithm, for any adapter's leaves."""
+    _check_real(leaves)
     _checks.writable(leaves.arrays, leaves.array_paths, "clip_by_value")
     with np.errstate(all="ignore"):
         leaves.ops.clamp_(leaves.arrays, low, high)
 
 
-def _real(leaves: Leaves) -> Leaves:
+def _check_real(leaves: Leaves) -> None:
     for i, x in enumerate(leaves.arrays):
-        _checks.not_complex(x, lambda i=i: leaves.array_paths()[i])
-    return leaves
+        _checks.not_complex(x, leaves.array_paths, i)

@@ -11,7 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from gradclip import _namespace as ns
-from gradclip._memory import overlapping_pair, overlaps_itself
+from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Nonfinite, Scalar
 
@@ -81,7 +81,7 @@ def not_negative(value: object, name: str) -> Scalar:
 def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
     """Return the bounds of clipping by value, low and high."""
     if min_value is None:
-        high = threshold(max_value, "max_value", optional=False)
+        high: Scalar = threshold(max_value, "max_value", optional=False)
         return -high, high
     low, high = (_scalar(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
     for value, name in ((low, "min_value"), (high, "max_value")):
@@ -96,7 +96,7 @@ def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
 
 def policy(value: object) -> Nonfinite:
     """Return the name of a policy for non-finite gradients."""
-    if value not in _POLICIES:
+    if not isinstance(value, str) or value not in _POLICIES:
         raise ValueError(f"nonfinite={value!r}, expected one of {', '.join(map(repr, _POLICIES))}; pass one of these")
     return value  # type: ignore[return-value]  # it is one of the three
 
@@ -117,7 +117,7 @@ def _scalar(value: object, name: str, remedy: str) -> Scalar:
     return float(value) if ns.is_host(value) else value  # type: ignore[arg-type]
 
 
-def leaf(x: Array, path: str) -> None:
+def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
     """Check that a leaf is an array of real or complex floating-point numbers.
 
     Raises
@@ -128,21 +128,22 @@ def leaf(x: Array, path: str) -> None:
     if not ns.is_array(x):
         remedy = "pass list(...) of it" if hasattr(x, "__next__") else "pass an array, or None for no gradient"
         raise TypeError(
-            f"{path} is a {type(x).__name__}, expected an array, or a list, tuple, dict or dataclass of arrays; {remedy}"
+            f"{paths()[place]} is a {type(x).__name__}, expected an array, or a list, tuple, dict or dataclass of "
+            f"arrays; {remedy}"
         )
     if not (ns.is_real(x.dtype) or ns.is_complex(x.dtype)):
         raise TypeError(
-            f"{path} has dtype {x.dtype}, expected real or complex floating-point gradients; "
+            f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients; "
             "leave it out, put None in its place, or convert it to a floating-point dtype"
         )
 
 
-def not_complex(x: Array, path: Callable[[], str]) -> None:
+def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
     """Check that a leaf has an order of its elements, so that they can be bounded."""
     if ns.is_complex(x.dtype):
         raise TypeError(
-            f"{path()} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip by value; "
-            "clip by norm, or clip real and imaginary parts by themselves"
+            f"{paths()[place]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
+            "by value; clip by norm, or clip real and imaginary parts by themselves"
         )
 
 
@@ -165,6 +166,8 @@ def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str)
     ValueError
         If a leaf overlaps itself or another one.
     """
+    if owns_all(leaves) and all(x.flags.writeable for x in leaves):
+        return
     for i, x in enumerate(leaves):
         if not ns.is_writable(x):
             raise TypeError(
@@ -173,12 +176,12 @@ def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str)
             )
         if overlaps_itself(x):
             raise ValueError(
-                f"{paths()[i]} overlaps itself in memory (a broadcast or sliding view), expected each element in a place of "
-                f"its own: it would be scaled more than once; pass a copy, or use gradclip.{pure}()"
+                f"{paths()[i]} overlaps itself in memory (a broadcast or sliding view), expected each element in a "
+                f"place of its own: it would be scaled more than once; pass a copy, or use gradclip.{pure}()"
             )
     pair = overlapping_pair(leaves)
     if pair is not None:
         raise ValueError(
-            f"{paths()[pair[0]]} and {paths()[pair[1]]} overlap in memory, expected leaves that share no element: it would "
-            f"be scaled twice; pass the array that both are views of, or use gradclip.{pure}()"
+            f"{paths()[pair[0]]} and {paths()[pair[1]]} overlap in memory, expected leaves that share no element: it "
+            f"would be scaled twice; pass the array that both are views of, or use gradclip.{pure}()"
         )

@@ -41,8 +41,8 @@ class Coefficient:
         if target is None or target == device(self.factor):
             return self
         zeroed = None if self.zeroed is None else to_device(self.zeroed, target)
-        parts = (to_device(part, target) for part in (self.divisor, self.factor, self.changed))
-        return Coefficient(*parts, zeroed)
+        divisor, factor, changed = (to_device(part, target) for part in (self.divisor, self.factor, self.changed))
+        return Coefficient(divisor, factor, changed, zeroed)
 
 
 def coefficient(

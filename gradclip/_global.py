@@ -167,13 +167,7 @@ def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPart
     array([0.6])
     """
     limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
-    leaves = flatten(grads)
-    if not leaves.arrays:
-        return grads
-    with np.errstate(all="ignore"):
-        c = coefficient(_known_partial(leaves, known), limit)
-        restored: Tree = leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays)))
-    return restored
+    return clip_leaves_with(flatten(grads), limit, known)  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_with_norm_(grads: Any, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
@@ -202,13 +196,7 @@ def clip_with_norm_(grads: Any, max_norm: Scalar | None, norm: Scalar | NormPart
     array([0.3, 0.4])
     """
     limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
-    leaves = flatten(grads)
-    _checks.writable(leaves.arrays, leaves.array_paths, "clip_with_norm")
-    if not leaves.arrays:
-        return
-    with np.errstate(all="ignore"):
-        c = coefficient(_known_partial(leaves, known), limit)
-        leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
+    clip_leaves_with_(flatten(grads), limit, known)
 
 
 class Rule:
@@ -217,7 +205,7 @@ class Rule:
     def __init__(self, max_norm: object, ord: object, nonfinite: object, scale: object, eps: object) -> None:
         self.max_norm = _checks.threshold(max_norm, "max_norm")
         self.ord = _checks.order(ord)
-        self.nonfinite = _checks.policy(nonfinite)
+        self.nonfinite: Nonfinite = _checks.policy(nonfinite)
         self.scale = _checks.positive(scale, "scale", "scale=1.0 for gradients that are not scaled")
         self.eps = _checks.not_negative(eps, "eps")
 
@@ -248,6 +236,24 @@ def clip_leaves_(leaves: Leaves, rule: Rule) -> Array:
             c = rule.coefficient(leaves, partial)
             leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
         return reported(partial, rule.scale)
+
+
+def clip_leaves_with(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPartial) -> Any:
+    """Return the container of leaves clipped by a known norm: the algorithm, for any adapter's leaves."""
+    if not leaves.arrays:
+        return leaves.restore([])
+    with np.errstate(all="ignore"):
+        c = coefficient(_known_partial(leaves, norm), limit)
+        return leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays)))
+
+
+def clip_leaves_with_(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPartial) -> None:
+    """Clip leaves by a known norm in place: the algorithm, for any adapter's leaves."""
+    _checks.writable(leaves.arrays, leaves.array_paths, "clip_with_norm")
+    if leaves.arrays:
+        with np.errstate(all="ignore"):
+            c = coefficient(_known_partial(leaves, norm), limit)
+            leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
 
 
 def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:

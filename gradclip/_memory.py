@@ -1,4 +1,4 @@
-"""Where leaves lie in memory: which are the same, which overlap, and how to walk through one in the order of its bytes."""
+"""Where leaves lie in memory: which are the same, which overlap, and how to walk one in the order of its bytes."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -12,10 +12,15 @@ _EFFORT = 100_000
 
 
 def identities(leaves: Sequence[Array]) -> list[Hashable]:
-    """Return a key for each leaf: equal where two leaves are the same array, or NumPy views of all the same elements."""
-    if all(type(x) is not np.ndarray or x.base is None for x in leaves):
+    """Return a key for each leaf: equal where two are the same array, or NumPy views of all the same elements."""
+    if owns_all(leaves) or not any(type(x) is np.ndarray for x in leaves):
         return [id(x) for x in leaves]
     return [_place(x) if type(x) is np.ndarray else id(x) for x in leaves]
+
+
+def owns_all(leaves: Sequence[Array]) -> bool:
+    """Whether every leaf is a NumPy array with memory of its own, which then can overlap nothing."""
+    return all(type(x) is np.ndarray and x.base is None for x in leaves)
 
 
 def _place(x: np.ndarray[Any, Any]) -> Hashable:
@@ -53,6 +58,8 @@ def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
 
     Leaves whose memory is not known (see ``view_of``) are taken not to overlap.
     """
+    if owns_all(leaves):
+        return None
     spans = [(*np.lib.array_utils.byte_bounds(v), i, v) for i, v in enumerate(map(view_of, leaves)) if v is not None]
     spans = sorted((span for span in spans if span[3].size), key=lambda span: span[:3])
     open_spans: list[tuple[int, int, int, np.ndarray[Any, Any]]] = []
@@ -67,7 +74,7 @@ def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
 
 def _share(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     try:
-        return np.shares_memory(one, other, max_work=_EFFORT)
+        return np.shares_memory(one, other, max_work=_EFFORT)  # type: ignore[arg-type]  # any int, NumPy says
     except np.exceptions.TooHardError:
         return True  # not proved apart: refuse rather than risk scaling an element twice
 

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import array_api_compat as compat
 import numpy as np
@@ -27,25 +28,26 @@ _LARGEST = {
 }
 
 
-@lru_cache(maxsize=256)
+# typed=True keeps dtypes of different namespaces from being compared with each other, which some warn about.
+@lru_cache(maxsize=256, typed=True)
 def dtype_name(dtype: object) -> str:
     """Return the bare name of a dtype, such as ``"float32"``: torch prints ``torch.float32``, NumPy ``float32``."""
     return str(getattr(dtype, "name", None) or dtype).rsplit(".", 1)[-1]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256, typed=True)
 def is_real(dtype: object) -> bool:
     """Whether a dtype is real floating-point, counting bfloat16 and float8, which the standard does not know."""
     return _REAL.match(dtype_name(dtype)) is not None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256, typed=True)
 def is_complex(dtype: object) -> bool:
     """Whether a dtype is complex."""
     return _COMPLEX.match(dtype_name(dtype)) is not None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256, typed=True)
 def is_double(dtype: object) -> bool:
     """Whether a dtype has double precision or more: nothing wider can accumulate it."""
     return dtype_name(dtype) in _DOUBLE
@@ -57,7 +59,7 @@ def largest(dtype: object) -> float:
 
 
 @lru_cache(maxsize=256)
-def _is_array_type(kind: type) -> bool:
+def _is_array_type(kind: Any) -> bool:
     if issubclass(kind, np.ndarray | np.generic):
         return not issubclass(kind, np.ma.MaskedArray | np.matrix)
     return hasattr(kind, "__array_namespace__") or kind.__module__.partition(".")[0] in {"torch", "dask", "cupy"}
@@ -65,7 +67,8 @@ def _is_array_type(kind: type) -> bool:
 
 def is_array(x: object) -> bool:
     """Whether ``x`` is an array that array_api_compat has, or can make, a namespace for."""
-    return _is_array_type(type(x)) and (type(x).__module__ == "numpy" or compat.is_array_api_obj(x))
+    kind: Any = type(x)  # any type is hashable
+    return _is_array_type(kind) and (kind.__module__ == "numpy" or compat.is_array_api_obj(x))
 
 
 def namespace(leaves: Iterable[Array]) -> Namespace:
@@ -77,17 +80,19 @@ def namespace(leaves: Iterable[Array]) -> Namespace:
         If the leaves belong to different namespaces.
     """
     one_of_each = {type(x): x for x in leaves}
+    if len(one_of_each) == 1 and np.ndarray in one_of_each:
+        return np  # which follows the standard by itself, and is faster than its wrapper
     return compat.array_namespace(*one_of_each.values())
 
 
 def is_numpy(xp: Namespace) -> bool:
     """Whether a namespace is NumPy's."""
-    return compat.is_numpy_namespace(xp)
+    return xp is np or compat.is_numpy_namespace(xp)
 
 
 def adds_pairwise(xp: Namespace) -> bool:
     """Whether a namespace's ``sum`` is known to add in a tree, so that its rounding error stays small at any size."""
-    return compat.is_numpy_namespace(xp) or compat.is_dask_namespace(xp)
+    return is_numpy(xp) or compat.is_dask_namespace(xp)
 
 
 def is_lazy(x: Array) -> bool:
@@ -106,7 +111,12 @@ def is_host(x: Array) -> bool:
 
 def is_writable(x: Array) -> bool:
     """Whether ``x`` can be written in place."""
-    return compat.is_writeable_array(x)
+    return bool(x.flags.writeable) if isinstance(x, np.ndarray) else compat.is_writeable_array(x)
+
+
+def size(x: Array) -> int:
+    """Return the number of elements, 0 where it is not known yet (in torch, ``x.size`` is a method)."""
+    return compat.size(x) or 0
 
 
 def device(x: Array) -> object:

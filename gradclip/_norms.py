@@ -103,8 +103,8 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
 def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
     """Return the norm of these gradients in a form that merges with that of others.
 
-    The norm of gradients that do not lie together, on several ranks, in pipeline stages or in batches that come one after
-    the other, is the norm of their merged partials. `clip_with_norm` then applies it to each part.
+    The norm of gradients that do not lie together, on several ranks, in pipeline stages or in batches that come one
+    after the other, is the norm of their merged partials. `clip_with_norm` then applies it to each part.
 
     Parameters
     ----------

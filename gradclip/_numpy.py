@@ -1,8 +1,8 @@
 """``Ops`` for NumPy: one read for the norm at the speed of memory, one write only where something is clipped.
 
-Sums of squares run through ``np.vecdot`` in blocks short enough that float32 rounding stays below 1e-7, and the blocks'
-sums are added in float64. That cannot see magnitudes whose squares leave float32; whether it could have gone wrong shows
-in the sum, and then the leaves are read again the slow way, which is right at any magnitude.
+Sums of squares run through ``np.vecdot`` in blocks short enough that float32 rounding stays below 1e-7, and the
+blocks' sums are added in float64. That cannot see magnitudes whose squares leave float32; whether it could have gone
+wrong shows in the sum, and then the leaves are read again the slow way, which is right at any magnitude.
 """
 
 import math
@@ -29,8 +29,11 @@ _PACK = 1 << 14
 
 _PACKED = 1 << 17
 
-# What an element's square can lose by underflow in the dtype that it is squared in, and how much of the sum may be lost.
-_LOSS = {np.dtype(np.float32): (2.0**-126, 2.0**-28), np.dtype(np.float64): (2.0**-1022, 2.0**-58)}
+# For each dtype that is squared in: what a square can lose by underflow, and which part of the sum may be lost.
+_LOSS: dict[np.dtype[Any], tuple[float, float]] = {
+    np.dtype(np.float32): (2.0**-126, 2.0**-28),
+    np.dtype(np.float64): (2.0**-1022, 2.0**-58),
+}
 
 
 class NumpyOps(ArrayOps):
@@ -67,8 +70,14 @@ class NumpyOps(ArrayOps):
 
     def scale_(self, leaves: Sequence[NDArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, if that changes anything."""
+        if coefficients and all(c is coefficients[0] for c in coefficients) and _is_identity(coefficients[0]):
+            return
+        known: dict[tuple[int, np.dtype[Any]], float | None] = {}  # mostly one coefficient for all leaves
         for x, c in zip(leaves, coefficients, strict=True):
-            factor = _plain_factor(x, c)
+            key = id(c), x.dtype
+            if key not in known:
+                known[key] = _plain_factor(x, c)
+            factor = known[key]
             if factor is None:
                 super().scale_([x], [c])
             elif factor != 1.0:
@@ -81,7 +90,8 @@ class NumpyOps(ArrayOps):
     def _scaled(self, x: NDArray, c: Coefficient) -> NDArray:
         factor = _plain_factor(x, c)
         if factor is None or (factor != 1.0 and x.dtype not in _LOSS):
-            return super().scale([x], [c])[0]
+            scaled: NDArray = super().scale([x], [c])[0]
+            return scaled
         return x if factor == 1.0 else np.asarray(np.multiply(x, x.dtype.type(factor)))
 
 
@@ -90,15 +100,15 @@ class _Squares:
 
     def __init__(self) -> None:
         self.total = 0.0
-        self._lost = dict.fromkeys(_LOSS, 0.0)
+        self._lost: dict[np.dtype[Any], float] = dict.fromkeys(_LOSS, 0.0)
 
     def add(self, x: NDArray) -> None:
         """Add the squares of all elements."""
         for part in _real_parts(x):
             for flat in _flat_chunks(part):
                 self.total += _sum_of_squares(flat)
-            if part.dtype.itemsize > 2:
-                self._lost[flat.dtype] += part.size * _LOSS[flat.dtype][0]
+                if part.dtype.name != "float16":  # whose squares float32 holds
+                    self._lost[flat.dtype] += flat.size * _LOSS[flat.dtype][0]
 
     def right(self) -> bool:
         """Whether no square that matters overflowed or underflowed."""
@@ -121,7 +131,7 @@ def _real_parts(x: NDArray) -> Sequence[NDArray]:
 
 
 def _flat_chunks(x: NDArray) -> Iterator[NDArray]:
-    """Yield all elements as 1-D arrays of float32 or float64: a view of the leaf where its memory allows, else chunks."""
+    """Yield all elements as 1-D arrays of float32 or float64: a view of the leaf if its memory allows, else chunks."""
     ordered = in_byte_order(x)
     if ordered.ndim == 1 and ordered.dtype in _LOSS:
         yield ordered
@@ -133,22 +143,28 @@ def _flat_chunks(x: NDArray) -> Iterator[NDArray]:
 
 def _packed(leaves: Sequence[NDArray]) -> Iterator[NDArray]:
     """Yield the leaves, small ones of a dtype laid end to end."""
-    small: dict[np.dtype[Any], list[NDArray]] = {}
+    packs: dict[np.dtype[Any], list[NDArray]] = {}
+    sizes: dict[np.dtype[Any], int] = dict.fromkeys(_LOSS, 0)
     for x in leaves:
-        if x.size >= _PACK or x.dtype not in _LOSS:
+        if x.size >= _PACK or x.dtype not in sizes:
             yield x
             continue
-        pack = small.setdefault(x.dtype, [])
-        pack.append(x.reshape(-1))
-        if len(pack) * _PACK >= _PACKED and sum(part.size for part in pack) >= _PACKED:
-            yield np.concatenate(small.pop(x.dtype))
-    for pack in small.values():
+        packs.setdefault(x.dtype, []).append(x.reshape(-1))
+        sizes[x.dtype] += x.size
+        if sizes[x.dtype] >= _PACKED:
+            yield np.concatenate(packs.pop(x.dtype))
+            sizes[x.dtype] = 0
+    for pack in packs.values():
         yield pack[0] if len(pack) == 1 else np.concatenate(pack)
 
 
 def _plain(total: float, leaves: Sequence[NDArray]) -> NormPartial:
     dtype = np.float64 if any(ns.is_double(x.dtype) for x in leaves) else np.float32
     return NormPartial(np.asarray(1.0), np.asarray(total), 2.0, dtype)
+
+
+def _is_identity(c: Coefficient) -> bool:
+    return c.changed.ndim == 0 and not c.changed
 
 
 def _plain_factor(x: NDArray, c: Coefficient) -> float | None:
@@ -163,6 +179,9 @@ def _plain_factor(x: NDArray, c: Coefficient) -> float | None:
 
 
 def _multiply_(x: NDArray, factor: float) -> None:
+    if x.dtype in _LOSS:
+        np.multiply(x, x.dtype.type(factor), out=x)
+        return
     for part in (x.real, x.imag) if x.dtype.kind == "c" else (x,):
         if part.dtype in _LOSS:
             np.multiply(part, part.dtype.type(factor), out=part)

@@ -51,10 +51,10 @@ class ArrayOps:
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         xp = self.xp
-        if ns.is_lazy(leaf) or leaf.size <= _limit(leaf) or leaf.shape[0] < 2:
+        if ns.is_lazy(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
             return xp.asarray(xp.astype(xp.sum(terms, axis=0, dtype=terms.dtype), leaf.dtype))
-        rows = max(1, _limit(leaf) // (leaf.size // leaf.shape[0]))
+        rows = max(1, _limit(leaf) // (ns.size(leaf) // leaf.shape[0]))
         total = None
         for start in range(0, leaf.shape[0], rows):
             part = slice(start, start + rows)
@@ -113,7 +113,7 @@ class ArrayOps:
         xp = self.xp
         if not _may_change(xp, x, c.changed):
             return x
-        if not ns.is_lazy(x) and ns.is_writable(x) and x.size > _limit(x):
+        if not ns.is_lazy(x) and ns.is_writable(x) and ns.size(x) > _limit(x):
             out = xp.asarray(x, copy=True)
             self._write(out, c)
             return out
@@ -174,7 +174,7 @@ def _fit(shape: tuple[int, ...], key: object) -> object:
 def _bounds(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
     """Return the bounds in the leaf's dtype: a finite bound beyond its range is its largest finite number."""
     most = ns.largest(x.dtype)
-    return tuple(  # type: ignore[return-value]  # a pair
+    return tuple(
         xp.asarray(max(-most, min(most, bound)) if math.isfinite(bound) else bound, dtype=x.dtype, device=ns.device(x))
         if isinstance(bound, float)
         else ns.to_device(xp.astype(bound, x.dtype), ns.device(x))

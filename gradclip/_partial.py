@@ -9,12 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradclip._namespace import adds_pairwise, device, is_double, namespace, to_device
+from gradclip._namespace import adds_pairwise, device, is_double, namespace, size, to_device
 from gradclip._types import Array, Axes, Namespace
 
-_LIMITS = {  # the smallest normal and the largest finite number, by whether the partial is kept in double precision
-    True: (math.ldexp(1.0, -1022), float.fromhex("0x1.fffffffffffffp1023")),
-    False: (math.ldexp(1.0, -126), float.fromhex("0x1.fffffep127")),
+_LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
+    True: (2.0**-1022, 2.0**1022),
+    False: (2.0**-126, 2.0**126),
 }
 _BLOCK = 128
 
@@ -109,7 +109,10 @@ def root(xp: Namespace, total: Array, ord: float) -> Array:
 
 
 def safe_scale(xp: Namespace, largest: Array) -> Array:
-    """Return ``largest`` where it can divide its elements, else the nearest number that can: never 0, inf or NaN."""
+    """Return ``largest``, or the nearest number that its elements can be divided by: never 0, inf or NaN.
+
+    Compilers divide by multiplying with the reciprocal, and flush subnormals to zero: both have to be normal.
+    """
     low, high = (xp.full_like(largest, limit) for limit in _LIMITS[is_double(largest.dtype)])
     usable = (largest >= low) & (largest <= high)
     return xp.where(usable, largest, xp.where(largest < low, low, high))
@@ -161,12 +164,13 @@ def _sum(xp: Namespace, values: Array) -> Array:
 
     NumPy and Dask add in a tree of their own; other namespaces may add one by one.
     """
-    if adds_pairwise(xp) or values.size <= _BLOCK:
+    n = size(values)
+    if adds_pairwise(xp) or n <= _BLOCK:
         return xp.sum(values)
-    whole = values.size - values.size % _BLOCK
+    whole = n - n % _BLOCK
     flat = xp.reshape(values, (-1,))
     blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK)), axis=1)
-    return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < values.size else blocks)
+    return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 
 def _rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:

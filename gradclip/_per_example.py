@@ -49,8 +49,11 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     """
     limit = _checks.threshold(max_norm, "max_norm")
     leaves = flatten(grads)
-    if not leaves.arrays:
-        return grads, np.asarray(0)
+    return clip_examples(leaves, limit) if leaves.arrays else (grads, np.asarray(0))
+
+
+def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
+    """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves, at least one."""
     _check_batch(leaves)
     with np.errstate(all="ignore"):
         return _sums(leaves, limit)

@@ -99,10 +99,10 @@ _NUMPY = NumpyOps(ns.namespace([np.zeros(())]))
 
 
 def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
-    for i, x in enumerate(places):
-        if not (ns.is_array(x) and (ns.is_real(x.dtype) or ns.is_complex(x.dtype))):
-            _checks.leaf(x, paths()[i])
-    if len({type(x) for x in places}) > 1:
+    seen = {(type(x), getattr(x, "dtype", None)): i for i, x in reversed(list(enumerate(places)))}  # the first of each
+    for i in sorted(seen.values()):
+        _checks.leaf(places[i], paths, i)
+    if len({kind for kind, _ in seen}) > 1:
         try:
             ns.namespace(places)
         except TypeError:
@@ -113,8 +113,9 @@ def _walk(container: object) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """Return the leaves, and a function that makes the container from leaves."""
     if _is_dataclass(container):
         return _walk_fields(container)
-    leaves, spec = optree.tree_flatten(container)  # type: ignore[arg-type]  # optree's own type for "anything"
-    if not any(_is_dataclass(leaf) for leaf in leaves):
+    leaves: list[Any]
+    leaves, spec = optree.tree_flatten(container)  # type: ignore[arg-type]  # optree has a type of its own
+    if not any(_is_dataclass(leaf) for leaf in {type(leaf): leaf for leaf in leaves}.values()):
         return leaves, spec.unflatten
     walked = [_walk(leaf) if _is_dataclass(leaf) else ([leaf], lambda values: values[0]) for leaf in leaves]
     return _joined(walked, spec.unflatten)
@@ -146,7 +147,8 @@ def _paths(container: object, name: str) -> list[str]:
     if _is_dataclass(container):
         fields = dataclasses.fields(container)  # type: ignore[arg-type]  # an instance of a dataclass
         return [path for f in fields for path in _paths(getattr(container, f.name), f"{name}.{f.name}")]
-    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)  # type: ignore[arg-type]
+    leaves: list[Any]
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)  # type: ignore[arg-type]  # as in _walk
     names = [accessor.codify(name) for accessor in accessors]
     return [
         path
@@ -156,4 +158,4 @@ def _paths(container: object, name: str) -> list[str]:
 
 
 def _is_dataclass(x: object) -> bool:
-    return dataclasses.is_dataclass(x) and not isinstance(x, type) and not ns.is_array(x)
+    return not ns.is_array(x) and dataclasses.is_dataclass(x) and not isinstance(x, type)
