@@ -31,8 +31,9 @@ _LARGEST = {
 # typed=True keeps dtypes of different namespaces from being compared with each other, which some warn about.
 @lru_cache(maxsize=256, typed=True)
 def dtype_name(dtype: object) -> str:
-    """Return the bare name of a dtype, such as ``"float32"``: torch prints ``torch.float32``, NumPy ``float32``."""
-    return str(getattr(dtype, "name", None) or dtype).rsplit(".", 1)[-1]
+    """Return the bare name of a dtype or scalar type, such as ``"float32"``, where torch prints ``torch.float32``."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    return str(name).rsplit(".", 1)[-1]
 
 
 @lru_cache(maxsize=256, typed=True)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradclip._namespace import adds_pairwise, device, is_double, namespace, size, to_device
 from gradclip._types import Array, Axes, Namespace
 
@@ -53,6 +55,7 @@ class NormPartial:
     ord: float
     dtype: Array
 
+    @np.errstate(all="ignore")
     def merge(self, other: "NormPartial") -> "NormPartial":
         """Return the partial of both parts together, element by element, on this partial's device.
 
@@ -86,6 +89,7 @@ class NormPartial:
         total = t1 + t2 if self.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
         return NormPartial(scale, total, self.ord, self.dtype if is_double(self.dtype) else other.dtype)
 
+    @np.errstate(all="ignore")
     def norm(self) -> Array:
         """Return the norm: real, of ``dtype``, of this partial's shape; inf where it is not representable.
 

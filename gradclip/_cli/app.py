@@ -1,0 +1,77 @@
+"""The commands and their options."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gradclip._cli.backend import Sizes, load_backend
+from gradclip._cli.checks import RefusedError, check_count, check_figure, check_positive
+from gradclip._cli.demo import Demo, run_demo
+from gradclip._cli.text import read_corpus
+from gradclip._cli.train import Recipe
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        try:
+            typer.echo(f"gradclip {version('gradclip')}")
+        except PackageNotFoundError:
+            typer.echo("gradclip (a source checkout that is not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def gradclip(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Gradient clipping that is right, fast, and the same on every array framework."""
+
+
+@app.command()
+def demo(
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text to learn, in UTF-8.  [default: Python's own documentation]"),
+    ] = None,
+    max_norm: Annotated[
+        float,
+        typer.Option(
+            help="The largest global norm let through. The default is just above the norm at which this network "
+            "settles while it learns, about 0.47 (see the figure), so that clipping acts on the peaks."
+        ),
+    ] = 0.5,
+    max_value: Annotated[float, typer.Option(help="The largest element let through when clipping by value.")] = 0.01,
+    learning_rate: Annotated[
+        float, typer.Option(help="The peak of the learning rate. Lower it to see when training survives unclipped.")
+    ] = 2.0,
+    steps: Annotated[int, typer.Option(help="Training steps for each of the three runs.")] = 1500,
+    seed: Annotated[int, typer.Option(help="For the first weights, the reading and the sample.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="PATH", help="The figure: .png, .pdf or .svg.")] = Path("demo.png"),
+    backend: Annotated[str, typer.Option(help="What computes the network: numpy.")] = "numpy",
+) -> None:
+    """Watch clipping save a training run.
+
+    Trains a plain character-level recurrent network three times on the same text from the same seed: without
+    clipping, clipped by global norm, and clipped by value. Then compares the runs in a table and a figure.
+    """
+    try:
+        check_count("--steps", steps, 1, "--steps 1500")
+        check_count("--seed", seed, 0, "--seed 0")
+        check_positive("--max-norm", max_norm, "--max-norm 0.5")
+        check_positive("--max-value", max_value, "--max-value 0.01")
+        check_positive("--learning-rate", learning_rate, "--learning-rate 2")
+        check_figure(out)
+        network = load_backend(backend)
+        corpus = read_corpus(text, Sizes.rows * (Sizes.length + 1))
+    except RefusedError as refused:
+        typer.echo(f"gradclip demo: {refused}", err=True)
+        raise typer.Exit(2) from None
+    run_demo(Console(), Demo(network, corpus, Recipe(steps, seed, learning_rate), max_norm, max_value, out))

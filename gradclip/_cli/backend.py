@@ -1,0 +1,100 @@
+"""What a framework must be able to do to run the demo; training, report and figure are the same for all of them."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, TypeVar
+
+from gradclip._cli.checks import RefusedError
+from gradclip._cli.text import Batch
+
+Array = TypeVar("Array")
+
+BACKENDS = {"numpy": "gradclip._cli.rnn"}
+"""The module of each backend. It has a class ``RNN`` and is imported only if the user asks for it."""
+
+PLANNED = ("torch", "jax", "cupy")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of the network and of a batch.
+
+    Parameters
+    ----------
+    vocabulary : int
+        The number of distinct characters.
+    hidden : int
+        The number of recurrent units.
+    rows : int
+        Pieces of text that are read side by side.
+    length : int
+        Characters through which the gradient goes back in time.
+    """
+
+    vocabulary: int
+    hidden: int = 192
+    rows: int = 32
+    length: int = 64
+
+    @property
+    def weights(self) -> int:
+        """The number of trained weights."""
+        return self.hidden * (2 * self.vocabulary + self.hidden + 1) + self.vocabulary
+
+
+class Backend(Protocol[Array]):
+    """A plain recurrent network on one framework; parameters and gradients are a dict of its arrays.
+
+    A method may write to the gradients and parameters that it is given and return them, or return new ones: the
+    caller goes on with what comes back.
+    """
+
+    def init(self, seed: int, sizes: Sizes) -> dict[str, Array]:
+        """Return the parameters to start from: the same numbers for the same seed."""
+        ...
+
+    def hidden(self, sizes: Sizes) -> Array:
+        """Return the hidden state before any text: zeros of shape (rows, hidden)."""
+        ...
+
+    def loss_and_grads(
+        self, params: dict[str, Array], hidden: Array, batch: Batch
+    ) -> tuple[float, dict[str, Array], Array]:
+        """Return the mean cross-entropy per character in nats, its gradient, and the last hidden state."""
+        ...
+
+    def global_norm(self, grads: dict[str, Array], ord: float = 2.0) -> float:
+        """Return the norm of all gradients laid end to end."""
+        ...
+
+    def clip_by_global_norm(self, grads: dict[str, Array], max_norm: float) -> tuple[dict[str, Array], float]:
+        """Return gradients whose norm is at most ``max_norm``, and the norm before."""
+        ...
+
+    def clip_by_value(self, grads: dict[str, Array], max_value: float) -> dict[str, Array]:
+        """Return gradients whose elements are in [-max_value, max_value]."""
+        ...
+
+    def sgd(self, params: dict[str, Array], grads: dict[str, Array], rate: float) -> dict[str, Array]:
+        """Return the parameters after one step of plain gradient descent."""
+        ...
+
+    def sample(self, params: dict[str, Array], prompt: list[int], length: int, seed: int) -> list[int]:
+        """Return ``prompt`` and up to ``length`` further codes; fewer if the weights are no longer finite."""
+        ...
+
+
+def load_backend(name: str) -> Backend[Any]:
+    """Return the backend of that name.
+
+    Raises
+    ------
+    RefusedError
+        If there is none, or not yet.
+    """
+    if name in BACKENDS:
+        backend: Backend[Any] = import_module(BACKENDS[name]).RNN()
+        return backend
+    came = "planned but not there yet" if name in PLANNED else "not a backend"
+    there = ", ".join(BACKENDS)
+    raise RefusedError(f"--backend {name} is {came}; expected one of: {there}. Try --backend {there.split(',')[0]}.")

@@ -1,0 +1,69 @@
+"""What the runs came to: a table, and what it means in a sentence or two."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gradclip._cli.rnn import TEMPERATURE
+from gradclip._cli.style import COLOURS, number
+from gradclip._cli.train import AVERAGED, PROMPT, Run
+
+
+def show_report(console: Console, runs: Sequence[Run]) -> None:
+    """Print the table, a column for each run, and the conclusion."""
+    table = Table(box=box.SIMPLE_HEAD, show_lines=False, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for run, colour in zip(runs, COLOURS, strict=True):
+        table.add_column(run.rule.name, header_style=f"bold {colour}", ratio=1)
+    table.add_row("steps survived", *(f"{run.survived:,} of {run.steps:,}" for run in runs))
+    table.add_row("steps clipped", *map(_clipped, runs))
+    table.add_row("largest norm", *(number(run.largest_norm) for run in runs))
+    table.add_row("final loss", *map(_final_loss, runs), end_section=True)
+    table.add_row("it writes", *map(_sample, runs))
+    console.print(table)
+    console.print(
+        f"Loss: nats per character, the mean of the last {AVERAGED} steps. Norms: before clipping. "
+        f"Text: after {PROMPT.strip()!r}, at temperature {TEMPERATURE}.",
+        style="dim",
+        highlight=False,
+    )
+    console.print()
+    console.print(conclusion(runs), highlight=False)
+
+
+def conclusion(runs: Sequence[Run]) -> str:
+    """Return what the runs show, whatever it is: with other options nothing need have exploded."""
+    free, *clipped = runs
+    if free.fatal is not None:
+        first = f"Without clipping the network is lost: its loss is {free.fatal} at step {free.survived + 1:,}."
+    else:
+        first = f"Without clipping the network survived, with a final loss of {number(free.final_loss)}."
+    rest = [
+        f"Clipped {run.rule.name} it came to {number(run.final_loss)}."
+        if run.fatal is None
+        else f"Clipped {run.rule.name} it was lost as well, at step {run.survived + 1:,}."
+        for run in clipped
+    ]
+    return " ".join([first, *rest, "Same network, same text, same seed: only the clipping differs."])
+
+
+def _clipped(run: Run) -> str:
+    """Return the number of clipped steps and their share."""
+    if not run.clipped:
+        return "none"
+    return f"{run.clipped:,} ({run.clipped / run.survived:.0%})"
+
+
+def _final_loss(run: Run) -> Text:
+    """Return the final loss; one that is not finite stands out."""
+    return Text(number(run.final_loss), style="" if run.fatal is None else "bold red")
+
+
+def _sample(run: Run) -> Text:
+    """Return what the network writes, on one line: its own line breaks would break up the column."""
+    if len(run.sample) <= len(PROMPT):
+        return Text("nothing: its weights are not finite", style="dim")
+    return Text(" ".join(run.sample.split()))
