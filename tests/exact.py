@@ -9,7 +9,7 @@ import mpmath
 mpmath.mp.dps = 100
 
 
-def norm(values: Iterable[float | complex], ord: float = 2.0) -> mpmath.mpf:
+def norm(values: Iterable[complex], ord: float = 2.0) -> mpmath.mpf:
     """Return the p-norm to 100 digits."""
     parts = [_magnitude(v) for v in values]
     if not parts:
@@ -39,7 +39,7 @@ def relative_error(got: float, exact: mpmath.mpf) -> float:
     return float(abs(mpmath.mpf(float(got)) - exact) / exact)
 
 
-def _magnitude(value: float | complex) -> mpmath.mpf:
+def _magnitude(value: complex) -> mpmath.mpf:
     if isinstance(value, complex):
         return mpmath.hypot(mpmath.mpf(value.real), mpmath.mpf(value.imag))
     return abs(mpmath.mpf(float(value)))

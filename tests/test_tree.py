@@ -79,7 +79,8 @@ def test_every_kind_of_container_comes_back_as_it_was():
     assert isinstance(out["data"], Layer)
     assert isinstance(out["data"].b[0], Frozen)
     leaves = [
-        out["list"][0], out["list"][1][0], out["named"].w, out["ordered"]["z"], out["ordered"]["a"], out["default"]["k"][0],
+        out["list"][0], out["list"][1][0], out["named"].w, out["ordered"]["z"], out["ordered"]["a"],
+        out["default"]["k"][0],
         out["data"].w, out["data"].b[0].inner[0],
     ]  # fmt: skip
     for leaf in leaves:

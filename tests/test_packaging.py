@@ -1,0 +1,101 @@
+"""What is installed: built, unpacked and imported for real."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_REQUIRE"))}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git tracks, as a fresh clone has them."""
+    target = tmp_path_factory.mktemp("checkout")
+    listed = run("git", "ls-files", "-z", cwd=ROOT).split("\0")
+    for name in filter(None, listed):
+        source, copy = ROOT / name, target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            copy.symlink_to(source.readlink())
+        elif source.is_file():
+            copy.write_bytes(source.read_bytes())
+    return target
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path) -> tuple[Path, Path]:
+    """The source distribution, and the wheel that is made from it."""
+    run(sys.executable, "-m", "build", "--outdir", "dist", cwd=checkout)
+    (sdist,) = (checkout / "dist").glob("*.tar.gz")
+    (wheel,) = (checkout / "dist").glob("*.whl")
+    return sdist, wheel
+
+
+def modules(root: Path) -> set[str]:
+    core = {f"gradclip/{p.relative_to(root / 'gradclip')}" for p in (root / "gradclip").rglob("*.py")}
+    return core | {f"gradclip/backends/{p.relative_to(root / 'backends')}" for p in (root / "backends").rglob("*.py")}
+
+
+def test_the_wheel_has_every_module_once_and_no_other_top_level_package(checkout, built):
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = wheel.namelist()
+    assert len(names) == len(set(names))
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"gradclip"}
+    assert {name for name in names if name.endswith(".py")} == modules(checkout)
+    assert "gradclip/py.typed" in names
+
+
+def test_the_source_distribution_has_the_license_and_the_adapters(built):
+    with tarfile.open(built[0]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "backends/__init__.py"} <= names
+
+
+def test_every_package_is_listed(checkout):
+    listed = CONFIG["tool"]["setuptools"]["packages"]
+    folders = {Path(name).parent.as_posix().replace("/", ".") for name in modules(checkout)}
+    assert set(listed) == folders
+
+
+@pytest.mark.parametrize("how", ["wheel", "editable"])
+def test_installed_it_runs_without_any_framework(how, checkout, built, tmp_path):
+    venv.create(tmp_path / "env", with_pip=True, symlinks=True)
+    python = tmp_path / "env" / "bin" / "python"
+    what = [built[1]] if how == "wheel" else ["-e", checkout]
+    run(python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *what, cwd=tmp_path)
+    code = (
+        "import sys, numpy as np, gradclip, gradclip.backends as b\n"
+        "g = np.array([3., 4.]); gradclip.clip_by_global_norm_(g, 1.0)\n"
+        "assert abs(g - [.6, .8]).max() < 1e-15\n"
+        "assert b.__spec__.name == 'gradclip.backends' and 'backends' not in sys.modules\n"
+        "print(gradclip.__file__)"
+    )
+    where = run(python, "-c", code, cwd=tmp_path)
+    assert where.startswith(str((checkout if how == "editable" else tmp_path / "env").resolve()))
+    said = subprocess.run(
+        [tmp_path / "env" / "bin" / "gradclip"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert said.returncode != 0
+    assert 'pip install "gradclip[demo]"' in said.stdout + said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_the_link_that_editable_installs_and_type_checkers_follow():
+    link = ROOT / "gradclip" / "backends"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../backends")
