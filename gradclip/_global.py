@@ -212,7 +212,7 @@ class Rule:
     def coefficient(self, leaves: Leaves, partial: NormPartial) -> Coefficient:
         """Return the coefficient for a norm, or refuse it."""
         if self.nonfinite == "error":
-            _refuse_nonfinite(leaves, partial)
+            refuse_nonfinite(leaves, partial)
         return coefficient(partial, self.max_norm, eps=self.eps, scale=self.scale, nonfinite=self.nonfinite)
 
 
@@ -267,7 +267,8 @@ def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:
     return from_norm(xp, ns.to_device(xp.astype(norm, wide), where))
 
 
-def _refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
+def refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
+    """Raise FloatingPointError if the norm of leaves is NaN or inf; this reads its value back."""
     xp = ns.namespace([partial.total])
     try:
         finite = bool(xp.isfinite(partial.total))

@@ -15,9 +15,9 @@ import numpy as np
 
 from gradclip._types import Array, Namespace
 
-_REAL = re.compile(r"^(bfloat|float)[1-9]")
-_COMPLEX = re.compile(r"^complex")
-_DOUBLE = {"float64", "complex128", "float128", "complex256", "longdouble", "clongdouble"}
+_REAL = re.compile(r"^(bfloat16|float(4|6|8|16|32|64)(_.*)?)$")
+_COMPLEX = re.compile(r"^complex(32|64|128)$")
+_DOUBLE = {"float64", "complex128"}
 _LARGEST = {
     "float8_e4m3fn": 448.0,
     "float8_e5m2": 57344.0,
@@ -50,7 +50,7 @@ def is_complex(dtype: object) -> bool:
 
 @lru_cache(maxsize=256, typed=True)
 def is_double(dtype: object) -> bool:
-    """Whether a dtype has double precision or more: nothing wider can accumulate it."""
+    """Whether a dtype has double precision: nothing wider can accumulate it."""
     return dtype_name(dtype) in _DOUBLE
 
 
@@ -63,7 +63,9 @@ def largest(dtype: object) -> float:
 def _is_array_type(kind: Any) -> bool:
     if issubclass(kind, np.ndarray | np.generic):
         return not issubclass(kind, np.ma.MaskedArray | np.matrix)
-    return hasattr(kind, "__array_namespace__") or kind.__module__.partition(".")[0] in {"torch", "dask", "cupy"}
+    if hasattr(kind, "__array_namespace__"):
+        return True
+    return any(base.__module__.partition(".")[0] in {"torch", "dask", "cupy"} for base in kind.__mro__)
 
 
 def is_array(x: object) -> bool:
@@ -93,7 +95,7 @@ def is_numpy(xp: Namespace) -> bool:
 
 def adds_pairwise(xp: Namespace) -> bool:
     """Whether a namespace's ``sum`` is known to add in a tree, so that its rounding error stays small at any size."""
-    return is_numpy(xp) or compat.is_dask_namespace(xp)
+    return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp)  # XLA rewrites sums as trees
 
 
 def is_lazy(x: Array) -> bool:

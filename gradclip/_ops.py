@@ -64,12 +64,12 @@ class ArrayOps:
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds."""
-        return [self.xp.asarray(_clamped(self.xp, x, *_bounds(self.xp, x, low, high))) for x in leaves]
+        return [self.xp.asarray(_clamped(self.xp, x, *bounds_for(self.xp, x, low, high))) for x in leaves]
 
     def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds, chunk by chunk; on a host, only chunks that need it."""
         for x in leaves:
-            bounds = _bounds(self.xp, x, low, high)
+            bounds = bounds_for(self.xp, x, low, high)
             for key in _keys(x):
                 part = x[key]
                 outside = (part < bounds[0]) | (part > bounds[1])
@@ -95,7 +95,7 @@ class ArrayOps:
         """Return the partial of an array that is small enough to be widened."""
         xp = self.xp
         dtype = ns.norm_dtype(xp, x)
-        wide = ns.wide_dtype(xp, x)
+        wide = self._wide(x)
         if 0 in x.shape:
             zero = _reduced_zeros(xp, x, wide, axes)
             return NormPartial(zero + 1, zero, ord, dtype)
@@ -104,10 +104,19 @@ class ArrayOps:
         if _fits(x, wide, ord):  # no power of a leaf's elements leaves the range of the wide dtype
             total = reduce_powers(xp, _magnitudes(xp, parts), ord, axes)
             return NormPartial(xp.ones_like(total), total, ord, dtype)
-        peaks = [xp.max(xp.abs(part), axis=axes, keepdims=axes is not None) for part in parts]
-        scale = safe_scale(xp, peaks[0] if len(peaks) == 1 else xp.where(peaks[0] >= peaks[1], peaks[0], peaks[1]))
+        scale = self._unit(parts, axes)
         total = reduce_powers(xp, _magnitudes(xp, [part / scale for part in parts]), ord, axes)
         return NormPartial(scale, total, ord, dtype)
+
+    def _wide(self, x: Array) -> Array:
+        """Return the dtype that a leaf is accumulated in."""
+        return ns.wide_dtype(self.xp, x)
+
+    def _unit(self, parts: Sequence[Array], axes: Axes | None) -> Array:
+        """Return the scale that an array is divided by, given whole or as its real and imaginary parts."""
+        xp = self.xp
+        peaks = [xp.max(xp.abs(part), axis=axes, keepdims=axes is not None) for part in parts]
+        return safe_scale(xp, peaks[0] if len(peaks) == 1 else xp.where(peaks[0] >= peaks[1], peaks[0], peaks[1]))
 
     def _scale(self, x: Array, c: Coefficient) -> Array:
         xp = self.xp
@@ -171,7 +180,7 @@ def _fit(shape: tuple[int, ...], key: object) -> object:
     )
 
 
-def _bounds(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
+def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
     """Return the bounds in the leaf's dtype: a finite bound beyond its range is its largest finite number."""
     most = ns.largest(x.dtype)
     return tuple(

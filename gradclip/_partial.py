@@ -127,16 +127,16 @@ def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = 
     keep = axes is not None
     if ord == math.inf:
         return xp.max(values, axis=axes, keepdims=keep)
-    powers = _power(values, ord)
+    powers = _power(xp, values, ord)
     return xp.sum(powers, axis=axes, keepdims=True) if keep else _sum(xp, powers)
 
 
-def merge_elements(partial: NormPartial) -> NormPartial:
-    """Return the 0-d partial of all elements of a batch of partials, of shape (n,) with n > 0."""
+def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial:
+    """Return the partial of all elements of a batch together, along one axis (which goes) or 0-d; none may be empty."""
     xp = namespace([partial.total])
-    scale = xp.max(partial.scale)
+    scale = xp.max(partial.scale, axis=axis)
     terms = _rescale(xp, partial.total, partial.scale / scale, partial.ord)
-    total = xp.max(terms) if partial.ord == math.inf else xp.sum(terms)
+    total = xp.max(terms, axis=axis) if partial.ord == math.inf else xp.sum(terms, axis=axis)
     return NormPartial(scale, total, partial.ord, partial.dtype)
 
 
@@ -166,7 +166,7 @@ def from_norm(xp: Namespace, norm: Array) -> NormPartial:
 def _sum(xp: Namespace, values: Array) -> Array:
     """Return the sum of all elements, added in a tree: rounding grows with the tree's height, not with the size.
 
-    NumPy and Dask add in a tree of their own; other namespaces may add one by one.
+    NumPy, Dask and XLA add in a tree of their own; other namespaces may add one by one.
     """
     n = size(values)
     if adds_pairwise(xp) or n <= _BLOCK:
@@ -179,13 +179,16 @@ def _sum(xp: Namespace, values: Array) -> Array:
 
 def _rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:
     """Return ``total`` for a scale ``1 / ratio`` times as large; NaN and inf stay, for 0 · inf would be NaN."""
-    return xp.where(xp.isfinite(total), total * _power(ratio, ord), total)
+    return xp.where(xp.isfinite(total), total * _power(xp, ratio, ord), total)
 
 
-def _power(values: Array, ord: float) -> Array:
+def _power(xp: Namespace, values: Array, ord: float) -> Array:
     if ord in (1, math.inf):
         return values
-    return values * values if ord == 2 else values**ord
+    if ord >= 2:
+        return values * values if ord == 2 else values**ord
+    zero = values == 0  # there a derivative of the power is inf, and inf · 0 is NaN
+    return xp.where(zero, values, xp.where(zero, xp.ones_like(values), values) ** ord)
 
 
 def _check_mergeable(one: NormPartial, other: object) -> None:
