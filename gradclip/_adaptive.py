@@ -186,8 +186,7 @@ def _matching(leaves: Leaves, grads: Any, params: Any) -> list[Array]:
             f"params has {len(weights.slots)} leaves and grads {len(leaves.slots)}, expected one parameter for each "
             "gradient; pass both in containers of one structure"
         )
-    slots = list(leaves.slots)
-    return [weights.arrays[slots.index(i)] for i in range(len(leaves.arrays))]
+    return leaves.firsts(weights.arrays)
 
 
 def _check_shapes(leaves: Leaves, weights: Sequence[Array]) -> None:

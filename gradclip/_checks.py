@@ -133,8 +133,8 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
         )
     if not (ns.is_real(x.dtype) or ns.is_complex(x.dtype)):
         raise TypeError(
-            f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients; "
-            "leave it out, put None in its place, or convert it to a floating-point dtype"
+            f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
+            "double precision; leave it out, put None in its place, or convert it to such a dtype"
         )
 
 

@@ -15,7 +15,7 @@ from gradclip import _namespace as ns
 from gradclip._chunks import HOST_ELEMENTS, boxes
 from gradclip._coefficient import Coefficient
 from gradclip._memory import in_byte_order
-from gradclip._ops import ArrayOps
+from gradclip._ops import ArrayOps, bounds_for
 from gradclip._partial import NormPartial
 from gradclip._types import Scalar
 
@@ -83,16 +83,37 @@ class NumpyOps(ArrayOps):
             elif factor != 1.0:
                 _multiply_(x, factor)
 
+    def clamp(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> list[NDArray]:
+        """Return each leaf with its elements moved into the bounds."""
+        return [_clamped(x, bounds_for(self.xp, x, low, high)) for x in leaves]
+
     def clamp_(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> None:
-        """Move each leaf's elements into the bounds in place."""
-        super().clamp_([in_byte_order(x) for x in leaves], low, high)
+        """Move each leaf's elements into the bounds in place, chunk by chunk, where any is outside."""
+        for x in leaves:
+            bounds = bounds_for(self.xp, x, low, high)
+            ordered = in_byte_order(x)
+            for key in boxes(ordered.shape, HOST_ELEMENTS):
+                part = ordered[key]
+                if part.size and not (part.min() >= bounds[0] and part.max() <= bounds[1]):  # NaN is neither
+                    _clamped(part, bounds, out=part)
 
     def _scaled(self, x: NDArray, c: Coefficient) -> NDArray:
         factor = _plain_factor(x, c)
-        if factor is None or (factor != 1.0 and x.dtype not in _LOSS):
+        if factor is None:
             scaled: NDArray = super().scale([x], [c])[0]
             return scaled
-        return x if factor == 1.0 else np.asarray(np.multiply(x, x.dtype.type(factor)))
+        if factor == 1.0:
+            return x
+        if x.dtype in _LOSS:
+            return np.asarray(np.multiply(x, x.dtype.type(factor)))
+        out = np.array(x, copy=True)
+        _multiply_(out, factor)
+        return out
+
+
+def _clamped(x: NDArray, bounds: tuple[NDArray, NDArray], out: NDArray | None = None) -> NDArray:
+    out = np.maximum(x, bounds[0], out=out)
+    return np.asarray(np.minimum(out, bounds[1], out=out if out.ndim else None))
 
 
 class _Squares:
@@ -169,7 +190,7 @@ def _is_identity(c: Coefficient) -> bool:
 
 def _plain_factor(x: NDArray, c: Coefficient) -> float | None:
     """Return the coefficient as one number, 1.0 for no change; None if the leaf's own precision cannot hold it."""
-    if c.zeroed is not None or c.factor.ndim:
+    if c.factor.ndim or (c.zeroed is not None and c.zeroed):
         return None
     if not c.changed:
         return 1.0

@@ -50,10 +50,11 @@ class Leaves:
 
     def array_paths(self) -> list[str]:
         """Return a name for each of ``arrays``: its first place."""
-        names: dict[int, str] = {}
-        for slot, path in zip(self.slots, self.paths(), strict=True):
-            names.setdefault(slot, path)
-        return [names[slot] for slot in range(len(self.arrays))]
+        return self.firsts(self.paths())
+
+    def firsts(self, values: Sequence[Any]) -> list[Any]:
+        """Return one for each of ``arrays`` from values that there are for each place."""
+        return _firsts(values, self.slots)
 
 
 def flatten(container: object, name: str = "grads", *, distinct: bool = True) -> Leaves:
@@ -83,8 +84,16 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True) ->
     keys = identities(places) if distinct else range(len(places))
     first: dict[Any, int] = {}
     slots = [first.setdefault(key, len(first)) for key in keys]
-    arrays = places if len(first) == len(places) else [places[slots.index(i)] for i in range(len(first))]
+    arrays = places if len(first) == len(places) else _firsts(places, slots)
     return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
+
+
+def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
+    """Return what stands in the first place of each slot."""
+    found: dict[int, Any] = {}
+    for slot, x in zip(slots, places, strict=True):
+        found.setdefault(slot, x)
+    return list(found.values())
 
 
 def ops_for(arrays: Sequence[Array]) -> Ops:
