@@ -50,7 +50,7 @@ def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = 
     Parameters
     ----------
     grads : array or container of arrays
-        As for `clip_by_value`, writable. On a host, chunks within the bounds are not written to.
+        As for `clip_by_value`, writable; distinct leaves must not overlap in memory.
     max_value, min_value
         As for `clip_by_value`.
 

@@ -124,6 +124,8 @@ def size(x: Array) -> int:
 
 def device(x: Array) -> object:
     """Return the device of ``x``, or None where it has none that can be named (traced or delayed arrays)."""
+    if isinstance(x, np.ndarray | np.generic):
+        return "cpu"
     return None if is_lazy(x) else compat.device(x)
 
 

@@ -85,17 +85,18 @@ class NumpyOps(ArrayOps):
 
     def clamp(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> list[NDArray]:
         """Return each leaf with its elements moved into the bounds."""
-        return [_clamped(x, bounds_for(self.xp, x, low, high)) for x in leaves]
+        bounds = self._bounds(leaves, low, high)
+        return [np.asarray(np.clip(x, *bounds[x.dtype])) for x in leaves]
 
     def clamp_(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> None:
-        """Move each leaf's elements into the bounds in place, chunk by chunk, where any is outside."""
+        """Move each leaf's elements into the bounds in place."""
+        bounds = self._bounds(leaves, low, high)
         for x in leaves:
-            bounds = bounds_for(self.xp, x, low, high)
-            ordered = in_byte_order(x)
-            for key in boxes(ordered.shape, HOST_ELEMENTS):
-                part = ordered[key]
-                if part.size and not (part.min() >= bounds[0] and part.max() <= bounds[1]):  # NaN is neither
-                    _clamped(part, bounds, out=part)
+            np.clip(x, *bounds[x.dtype], out=x)
+
+    def _bounds(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> dict[np.dtype[Any], Any]:
+        one_of_each = {x.dtype: x for x in leaves}
+        return {dtype: bounds_for(self.xp, x, low, high) for dtype, x in one_of_each.items()}
 
     def _scaled(self, x: NDArray, c: Coefficient) -> NDArray:
         factor = _plain_factor(x, c)
@@ -111,11 +112,6 @@ class NumpyOps(ArrayOps):
         return out
 
 
-def _clamped(x: NDArray, bounds: tuple[NDArray, NDArray], out: NDArray | None = None) -> NDArray:
-    out = np.maximum(x, bounds[0], out=out)
-    return np.asarray(np.minimum(out, bounds[1], out=out if out.ndim else None))
-
-
 class _Squares:
     """A running sum of squares that knows when it cannot be trusted."""
 
@@ -128,7 +124,7 @@ class _Squares:
         for part in _real_parts(x):
             for flat in _flat_chunks(part):
                 self.total += _sum_of_squares(flat)
-                if part.dtype.name != "float16":  # whose squares float32 holds
+                if ns.dtype_name(part.dtype) != "float16":  # whose squares float32 holds
                     self._lost[flat.dtype] += flat.size * _LOSS[flat.dtype][0]
 
     def right(self) -> bool:
@@ -140,6 +136,8 @@ class _Squares:
 
 def _sum_of_squares(flat: NDArray) -> float:
     whole = flat.size - flat.size % _BLOCK
+    if whole == 0:
+        return float(np.vecdot(flat, flat))
     blocks = flat[:whole].reshape(-1, _BLOCK)
     rest = flat[whole:]
     return float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64)) + float(np.vecdot(rest, rest))
@@ -158,8 +156,17 @@ def _flat_chunks(x: NDArray) -> Iterator[NDArray]:
         yield ordered
         return
     dtype = np.float64 if ns.is_double(ordered.dtype) else np.float32
-    for key in boxes(ordered.shape, HOST_ELEMENTS):
-        yield np.ascontiguousarray(ordered[key], dtype=dtype).reshape(-1)
+    for part in _chunks(ordered):
+        yield np.ascontiguousarray(part, dtype=dtype).reshape(-1)
+
+
+def _chunks(x: NDArray) -> Iterator[NDArray]:
+    """Yield views of the leaf that fit into the cache, and make it up."""
+    if x.size <= HOST_ELEMENTS:
+        yield x
+        return
+    for key in boxes(x.shape, HOST_ELEMENTS):
+        yield x[key]
 
 
 def _packed(leaves: Sequence[NDArray]) -> Iterator[NDArray]:
@@ -207,6 +214,5 @@ def _multiply_(x: NDArray, factor: float) -> None:
         if part.dtype in _LOSS:
             np.multiply(part, part.dtype.type(factor), out=part)
             continue
-        ordered = in_byte_order(part)
-        for key in boxes(ordered.shape, HOST_ELEMENTS):
-            ordered[key] = ordered[key].astype(np.float32) * np.float32(factor)
+        for chunk in _chunks(in_byte_order(part)):
+            chunk[...] = chunk.astype(np.float32) * np.float32(factor)

@@ -102,10 +102,10 @@ class ArrayOps:
         parts = [xp.real(x), xp.imag(x)] if ns.is_complex(x.dtype) else [x]
         parts = [xp.astype(part, wide) for part in parts]
         if _fits(x, wide, ord):  # no power of a leaf's elements leaves the range of the wide dtype
-            total = reduce_powers(xp, _magnitudes(xp, parts), ord, axes)
+            total = reduce_powers(xp, magnitudes(xp, parts), ord, axes)
             return NormPartial(xp.ones_like(total), total, ord, dtype)
         scale = self._unit(parts, axes)
-        total = reduce_powers(xp, _magnitudes(xp, [part / scale for part in parts]), ord, axes)
+        total = reduce_powers(xp, magnitudes(xp, [part / scale for part in parts]), ord, axes)
         return NormPartial(scale, total, ord, dtype)
 
     def _wide(self, x: Array) -> Array:
@@ -148,7 +148,7 @@ def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
     return xp.where(c.changed, xp.astype(scaled(xp, x, c), x.dtype), x)
 
 
-def _magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
+def magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
     """Return the absolute values of an array, given whole or as its real and imaginary parts."""
     if len(parts) == 1:
         return xp.abs(parts[0])
