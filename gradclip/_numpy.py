@@ -86,7 +86,7 @@ class NumpyOps(ArrayOps):
     def clamp(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> list[NDArray]:
         """Return each leaf with its elements moved into the bounds."""
         bounds = self._bounds(leaves, low, high)
-        return [np.asarray(np.clip(x, *bounds[x.dtype])) for x in leaves]
+        return [np.clip(x, *bounds[x.dtype], out=np.empty_like(x)) for x in leaves]
 
     def clamp_(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds in place."""
