@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gradclip._namespace import device, namespace, to_device
-from gradclip._partial import NormPartial, root
+from gradclip._namespace import device, to_device
+from gradclip._partial import NormPartial, root, space
 from gradclip._types import Array, Nonfinite, Scalar
 
 
@@ -74,7 +74,7 @@ def coefficient(
     nonfinite : {"propagate", "error", "zero"}
         With "zero", leaves become zero where ``partial`` is NaN or inf.
     """
-    xp = namespace([partial.total])
+    xp = space(partial.total)
     one = xp.ones_like(partial.total)
     unscaled = one / scale
     r = root(xp, partial.total, partial.ord)
@@ -97,7 +97,7 @@ def coefficient(
 
 def _like(partial: NormPartial, value: Scalar) -> Array:
     """Return a threshold as an array beside the partial, in its dtype."""
-    xp = namespace([partial.total])
+    xp = space(partial.total)
     if isinstance(value, float):
         return xp.full_like(partial.total, value)
     return to_device(xp.astype(value, partial.total.dtype), device(partial.total))

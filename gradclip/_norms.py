@@ -85,19 +85,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
     {'w': array(5.), 'b': None, 'c': array(0.)}
     """
     order = _checks.order(ord)
-    leaves = flatten(grads)
-    if not leaves.arrays:
-        return grads
-    with np.errstate(all="ignore"):
-        batch = leaves.ops.partials(leaves.arrays, order)
-        xp = ns.namespace([batch.total])
-        wide = batch.scale * root(xp, batch.total, order)
-        norms = [
-            ns.to_device(xp.asarray(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
-            for i, x in enumerate(leaves.arrays)
-        ]
-    restored: Tree = leaves.restore(norms)
-    return restored
+    return norms_of(flatten(grads), order)  # type: ignore[no-any-return]  # grads' own type
 
 
 def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
@@ -135,6 +123,22 @@ def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
     """
     order = _checks.order(ord)
     return partial_of(flatten(grads), order)
+
+
+def norms_of(leaves: Leaves, ord: float) -> Any:
+    """Return the container of the leaves' norms: the algorithm, for any adapter's leaves."""
+    if not leaves.arrays:
+        return leaves.restore([])
+    with np.errstate(all="ignore"):
+        batch = leaves.ops.partials(leaves.arrays, ord)
+        xp = ns.namespace([batch.total])
+        wide = batch.scale * root(xp, batch.total, ord)
+        return leaves.restore(
+            [
+                ns.to_device(xp.asarray(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
+                for i, x in enumerate(leaves.arrays)
+            ]
+        )
 
 
 def partial_of(leaves: Leaves, ord: float) -> NormPartial:

@@ -188,7 +188,7 @@ def _packed(leaves: Sequence[NDArray]) -> Iterator[NDArray]:
 
 def _plain(total: float, leaves: Sequence[NDArray]) -> NormPartial:
     dtype = np.float64 if any(ns.is_double(x.dtype) for x in leaves) else np.float32
-    return NormPartial(np.asarray(1.0), np.asarray(total), 2.0, dtype)
+    return NormPartial(np.float64(1.0), np.float64(total), 2.0, dtype)
 
 
 def _is_identity(c: Coefficient) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradclip import _scalars
 from gradclip._namespace import adds_pairwise, device, is_double, namespace, size, to_device
 from gradclip._types import Array, Axes, Namespace
 
@@ -99,8 +100,13 @@ class NormPartial:
         >>> gradclip.norm_partial(np.array([3.0, 4.0])).norm()
         array(5.)
         """
-        xp = namespace([self.total])
+        xp = space(self.total)
         return xp.asarray(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
+
+
+def space(value: Array) -> Namespace:
+    """Return the namespace to calculate with a norm in: a lighter one where it is a NumPy scalar."""
+    return _scalars if type(value) is np.float64 else namespace([value])
 
 
 def root(xp: Namespace, total: Array, ord: float) -> Array:
@@ -109,7 +115,7 @@ def root(xp: Namespace, total: Array, ord: float) -> Array:
         return total
     zero = total == 0
     safe = xp.where(zero, xp.ones_like(total), total)  # the derivative of the root at 0 is inf, and inf · 0 is NaN
-    return xp.where(zero, total, xp.sqrt(safe) if ord == 2 else safe ** (1 / ord))
+    return xp.where(zero, xp.zeros_like(total), xp.sqrt(safe) if ord == 2 else safe ** (1 / ord))
 
 
 def safe_scale(xp: Namespace, largest: Array) -> Array:
