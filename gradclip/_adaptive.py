@@ -124,7 +124,7 @@ class UnitRule:
 
     def _unit(self, ops: Ops, grad: Array, weight: Array, axes: Axes) -> Coefficient:
         partial = ops.partial_along(grad, 2.0, axes)
-        if self.clipping == math.inf:
+        if isinstance(self.clipping, float) and self.clipping == math.inf:
             return coefficient(partial, None)
         of_weight = ops.partial_along(weight, 2.0, axes)
         xp = ns.namespace([of_weight.total])

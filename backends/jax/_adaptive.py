@@ -1,0 +1,98 @@
+"""Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
+
+import math
+from typing import Any
+
+import jax
+
+from gradclip._adaptive import UnitRule, clip_units
+from gradclip._tree import Leaves
+from gradclip._types import Array, Axes, Scalar, Tree
+from gradclip.backends.jax._eager import compiled
+from gradclip.backends.jax._global import limit
+from gradclip.backends.jax._tree import flatten, scalar, split
+
+
+def adaptive_grad_clip(
+    grads: Tree,
+    params: Any,
+    clipping: Scalar = 0.01,
+    *,
+    eps: Scalar = 1e-3,
+    axis: int | Axes | None = None,
+    donate: bool = False,
+) -> Tree:
+    r"""Return gradients whose norm, unit by unit, is at most ``clipping`` times that of the parameters (AGC).
+
+    .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
+
+    Parameters
+    ----------
+    grads : pytree of arrays
+        As for `global_norm`.
+    params : pytree of arrays
+        The parameters, of the structure and the shapes of ``grads``. Where ``grads`` has None, anything may stand.
+    clipping : float or 0-d array
+        λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+    eps : float or 0-d array
+        ε, at least 0: the least norm that a unit of parameters is taken to have, so that one of zeros can move.
+    axis : int, tuple of int or None
+        The axes that make up a unit. None: a leaf of at most one axis longer than 1 is one unit; else axis 0 of 2 and
+        3, axes 0-2 of 4, axes 0-3 of 5, as the layouts of Flax and Haiku need.
+    donate : bool
+        As for `clip_by_global_norm`.
+
+    Returns
+    -------
+    pytree of arrays
+        Of the structure, shapes, dtypes and shardings of ``grads``; units that need no clipping bit for bit.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array, or an argument not a number.
+    ValueError
+        If the pytrees do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of range.
+
+    References
+    ----------
+    .. [1] A. Brock, S. De, S. L. Smith, K. Simonyan, "High-Performance Large-Scale Image Recognition Without
+       Normalization", ICML 2021, arXiv:2102.06171, equation 3.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends.jax import adaptive_grad_clip
+    >>> adaptive_grad_clip(jnp.array([3.0, 4.0]), jnp.array([0.0, 5.0]), 0.5)
+    Array([1.5, 2. ], dtype=float32)
+    """
+    rule = UnitRule(clipping, eps, axis)
+    parts = split(grads)
+    weights = split(_beside(parts.arrays, params), "params").arrays
+    axes = rule.axis if rule.axis is None or isinstance(rule.axis, int) else tuple(rule.axis)
+    numbers = limit(rule.clipping), rule.eps
+    clipped: Tree = parts.restore(_adaptive(parts.arrays, weights, *numbers, axis=axes, donate=donate))
+    return clipped
+
+
+@compiled("axis")
+def _adaptive(grads: Any, params: Any, clipping: Scalar | None, eps: Scalar, *, axis: int | Axes | None) -> Any:
+    leaves, weights = matched(grads, params)
+    rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
+    return clip_units(leaves, weights, rule)
+
+
+def matched(grads: Any, params: Any) -> tuple[Leaves, list[Array]]:
+    """Return the leaves of gradients, and the parameter for each."""
+    leaves = flatten(grads, beside=params)
+    return leaves, flatten(params, "params").arrays
+
+
+def _beside(grads: Any, params: Any) -> Any:
+    """Return the parameters with None where there is no gradient."""
+    try:
+        return jax.tree.map(lambda g, p: None if g is None else p, grads, params, is_leaf=lambda g: g is None)
+    except ValueError as e:
+        raise ValueError(
+            f"params has another structure than grads ({e}), expected the same; pass both as pytrees of one structure"
+        ) from e

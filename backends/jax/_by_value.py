@@ -1,0 +1,55 @@
+"""Clipping by value: each element into an interval."""
+
+from typing import Any
+
+from gradclip import _checks
+from gradclip._by_value import clamp_leaves
+from gradclip._types import Scalar, Tree
+from gradclip.backends.jax._eager import compiled
+from gradclip.backends.jax._tree import flatten, scalar, split
+
+
+def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None, donate: bool = False) -> Tree:
+    """Return gradients with each element moved into ``[-max_value, max_value]``.
+
+    Parameters
+    ----------
+    grads : pytree of arrays
+        As for `global_norm`, of real dtypes.
+    max_value : float or 0-d array
+        The upper bound, at least 0 unless ``min_value`` is given; inf for none. It is rounded to a leaf's dtype; beyond
+        that dtype's range it is the largest finite number.
+    min_value : float, 0-d array or None
+        The lower bound, -``max_value`` by default.
+    donate : bool
+        As for `clip_by_global_norm`.
+
+    Returns
+    -------
+    pytree of arrays
+        Of the structure, shapes, dtypes and shardings of ``grads``. NaN stays NaN, ±inf goes to the bounds.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is complex or not a floating-point array, or a bound is not a number.
+    ValueError
+        If a bound is NaN, ``max_value`` is negative without ``min_value``, or ``min_value`` exceeds it.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends.jax import clip_by_value
+    >>> clip_by_value([jnp.array([-3.0, 0.5, jnp.inf])], 1.0)
+    [Array([-1. ,  0.5,  1. ], dtype=float32)]
+    """
+    low, high = _checks.bounds(max_value, min_value)
+    parts = split(grads)
+    clipped: Tree = parts.restore(_by_value(parts.arrays, low, high, donate=donate))
+    return clipped
+
+
+@compiled()
+def _by_value(grads: Any, low: Scalar, high: Scalar) -> Any:
+    leaves = flatten(grads)
+    return clamp_leaves(leaves, scalar(leaves, low, None), scalar(leaves, high, None))

@@ -1,0 +1,72 @@
+"""Norms over named axes: of ``shard_map`` and ``pmap``, where each device sees only its own part of the leaves."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradclip._partial import NormPartial, merge_elements
+from gradclip._types import Array
+
+AxisName: TypeAlias = str | Sequence[str] | None
+"""The name or names of mesh axes that leaves are split over; None for leaves that are whole."""
+
+
+def names(axis_name: object) -> tuple[str, ...]:
+    """Return axis names as a tuple, empty for None.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a name, nor a sequence of names, nor None.
+    """
+    if axis_name is None:
+        return ()
+    axes = (axis_name,) if isinstance(axis_name, str) else axis_name
+    if not isinstance(axes, list | tuple) or not all(isinstance(axis, str) for axis in axes):
+        raise TypeError(
+            f"axis_name={axis_name!r}, expected the name of a mesh axis, a tuple of names or None; "
+            'pass the name that shard_map or pmap gave the axis, such as axis_name="data"'
+        )
+    return tuple(axes)
+
+
+def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
+    """Return the partial of the parts on all devices along ``axes`` together, the same on each, by one collective.
+
+    Each device puts its own scale and total into a slot of its own, and the slots are added up: an all-reduce of two
+    numbers a device, which, unlike an all-gather, JAX knows to give the same result everywhere.
+    """
+    pair = jnp.stack([partial.scale, partial.total])
+    devices = axis_size(axes)
+    here = jnp.arange(devices) == lax.axis_index(axes)
+    slots = jnp.where(jnp.reshape(here, (devices, *[1] * pair.ndim)), pair, jnp.zeros_like(pair))
+    every = lax.psum(slots, axes)  # type: ignore[no-untyped-call]
+    return merge_elements(NormPartial(every[:, 0], every[:, 1], partial.ord, partial.dtype), axis=0)
+
+
+def axis_size(axes: tuple[str, ...]) -> int:
+    """Return the number of devices along ``axes``: known when traced."""
+    return int(lax.psum(1, axes))  # type: ignore[no-untyped-call]
+
+
+def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
+    """Return a leaf's total on the device that counts it, 0 on others that have a copy of the same leaf.
+
+    A leaf that does not vary over an axis is the same on every device along it, and counts once. Where JAX does not
+    track that (``pmap``, ``check_vma=False``), every device's leaf counts as a part of its own.
+    """
+    copied = [axis for axis in axes if axis in _varying(lax.axis_index(axis)) and axis not in _varying(leaf)]
+    if not copied:
+        return total
+    return jnp.where(lax.axis_index(tuple(copied)) == 0, total, jnp.zeros_like(total))
+
+
+def _varying(x: Array) -> frozenset[str]:
+    """Return the manual axes that an array is known to vary over."""
+    kind = jax.typeof(x) if hasattr(jax, "typeof") else None
+    manual = getattr(kind, "manual_axis_type", None)
+    found: frozenset[str] = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
+    return found

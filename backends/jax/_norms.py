@@ -1,0 +1,156 @@
+"""Norms of a pytree: of all leaves together, of each leaf, and as a partial that merges with others."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradclip import _checks
+from gradclip._norms import norms_of, partial_of
+from gradclip._partial import NormPartial
+from gradclip._types import Array, Tree
+from gradclip.backends.jax._eager import compiled
+from gradclip.backends.jax._mesh import AxisName, names
+from gradclip.backends.jax._tree import flatten, split
+
+
+def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> Array:
+    r"""Return the norm of all leaves laid end to end.
+
+    .. math:: \|g\|_p = \Big(\sum_{\text{leaves}} \sum_i |g_i|^p\Big)^{1/p}
+
+    Under ``jit``, of arrays that are sharded over devices it is the norm of the whole; nothing has to be said for that.
+
+    Parameters
+    ----------
+    grads : pytree of arrays
+        Leaves of any shape and any real or complex floating-point dtype. None, float0 and functions are left out. A
+        leaf that is passed twice is two leaves, as everywhere in JAX, whose arrays are values.
+    ord : float
+        The order p, greater than 0, or ``math.inf`` for the largest absolute value.
+    axis_name : str, tuple of str or None
+        In ``shard_map`` and ``pmap``: the mesh axes that the leaves are split over. One small collective makes it the
+        norm of the whole, on every device. A leaf that JAX knows to be the same along an axis counts once.
+
+    Returns
+    -------
+    array
+        0-d, float32; float64 if any leaf is float64 or complex128. Relative error at most 1e-6 (float64: 1e-14) at any
+        size and magnitude; inf where the dtype cannot represent the norm. 0 for an empty pytree. Differentiable, with
+        a derivative of 0 at zero. Nothing is read back from the device.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array; the message has its path.
+    ValueError
+        If ``ord`` is not greater than 0.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+       arXiv:1211.5063: watching this norm is how the threshold is chosen.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends.jax import global_norm
+    >>> global_norm({"w": jnp.array([[3.0], [0.0]]), "b": jnp.array([4.0])})
+    Array(5., dtype=float32)
+    >>> global_norm(jnp.full(4, 1e20))
+    Array(2.e+20, dtype=float32)
+    """
+    order = _checks.order(ord)
+    return _global_norm(split(grads).arrays, ord=order, axes=names(axis_name))
+
+
+def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> Tree:
+    """Return the norm of each leaf, in the pytree that the leaves came in.
+
+    Parameters
+    ----------
+    grads : pytree of arrays
+        As for `global_norm`.
+    ord : float
+        The order, greater than 0, or ``math.inf``.
+    axis_name : str, tuple of str or None
+        As for `global_norm`: the norms are those of the whole leaves.
+
+    Returns
+    -------
+    pytree of arrays
+        0-d norms in place of the leaves: float64 for float64 and complex128 leaves, else float32.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array.
+    ValueError
+        If ``ord`` is not greater than 0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends.jax import leaf_norms
+    >>> leaf_norms({"w": jnp.array([3.0, 4.0]), "b": None})
+    {'b': None, 'w': Array(5., dtype=float32)}
+    """
+    order = _checks.order(ord)
+    parts = split(grads)
+    norms: Tree = parts.restore(_leaf_norms(parts.arrays, ord=order, axes=names(axis_name)))
+    return norms
+
+
+def norm_partial(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> NormPartial:
+    """Return the norm of these gradients in a form that merges with that of others.
+
+    NormPartial is a pytree here: it passes through ``jit``, ``scan`` and collectives.
+
+    Parameters
+    ----------
+    grads : pytree of arrays
+        As for `global_norm`.
+    ord : float
+        The order, greater than 0, or ``math.inf``; partials merge with those of the same order.
+    axis_name : str, tuple of str or None
+        As for `global_norm`: the partial is merged over these axes already.
+
+    Returns
+    -------
+    NormPartial
+        0-d, of the norm's dtype.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not a floating-point array.
+    ValueError
+        If ``ord`` is not greater than 0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends.jax import norm_partial
+    >>> first, second = norm_partial([jnp.array([3.0])]), norm_partial([jnp.array([4.0])])
+    >>> first.merge(second).norm()
+    Array(5., dtype=float32)
+    """
+    order = _checks.order(ord)
+    partial: NormPartial = _norm_partial(split(grads).arrays, ord=order, axes=names(axis_name))
+    return partial
+
+
+@compiled("ord", "axes")
+def _global_norm(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Array:
+    return jnp.asarray(partial_of(flatten(grads, axes=axes), ord).norm())
+
+
+@compiled("ord", "axes")
+def _leaf_norms(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Any:
+    return norms_of(flatten(grads, axes=axes), ord)
+
+
+@compiled("ord", "axes")
+def _norm_partial(grads: Any, *, ord: float, axes: tuple[str, ...]) -> NormPartial:
+    partial = partial_of(flatten(grads, axes=axes), ord)
+    dtype = jnp.dtype(partial.dtype).name  # one object for each dtype, as what is compiled in must compare equal
+    return NormPartial(jnp.asarray(partial.scale), jnp.asarray(partial.total), ord, getattr(jnp, dtype))

@@ -1,0 +1,136 @@
+"""Pytrees: to leaves, and back to the same pytree, with all that is not a gradient left where it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import tree_util
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._partial import NormPartial
+from gradclip._tree import Leaves
+from gradclip._types import Array, Scalar
+from gradclip.backends.jax._ops import JaxOps
+
+tree_util.register_pytree_node(
+    NormPartial,
+    lambda norm: ((norm.scale, norm.total), (norm.ord, norm.dtype)),
+    lambda kind, pair: NormPartial(*pair, *kind),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A pytree in two: its arrays, and what passes through untouched.
+
+    Parameters
+    ----------
+    arrays : pytree
+        The pytree, with None in place of what is no array.
+    others : pytree or None
+        The pytree, with None in place of the arrays; None if there is nothing but arrays.
+    """
+
+    arrays: Any
+    others: Any = None
+
+    def restore(self, arrays: Any) -> Any:
+        """Return the pytree with other arrays in place of ``arrays``."""
+        if self.others is None:
+            return arrays
+        return jax.tree.map(lambda y, x: x if y is None else y, self.others, arrays, is_leaf=_is_none)
+
+
+def split(tree: Any, name: str = "grads") -> Parts:
+    """Return a pytree in arrays and others: float0 (of integer inputs), and functions (as Equinox modules carry them).
+
+    Raises
+    ------
+    TypeError
+        If there is a leaf of another kind, with its path.
+    """
+    leaves, treedef = tree_util.tree_flatten(tree)
+    if all(map(_is_jax, {type(x): x for x in leaves}.values())):
+        return Parts(tree)
+    kept = [_passes(x) for x in leaves]
+    if not all(kept):
+        for i, x in enumerate(leaves):
+            if not kept[i]:
+                _check_kind(x, paths_of(tree, name), i)
+    if not any(kept):
+        return Parts(tree)
+    arrays = [None if keep else x for x, keep in zip(leaves, kept, strict=True)]
+    others = [x if keep else None for x, keep in zip(leaves, kept, strict=True)]
+    return Parts(tree_util.tree_unflatten(treedef, arrays), tree_util.tree_unflatten(treedef, others))
+
+
+def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), beside: Any = None) -> Leaves:
+    """Return the leaves of a pytree of arrays, checked; a leaf that is passed twice is two leaves.
+
+    Parameters
+    ----------
+    tree : pytree of arrays
+        As `split` gives it.
+    name : str
+        What it is called in error messages.
+    axes : tuple of str
+        The mesh axes that the leaves are split over.
+    beside : pytree of arrays
+        What else is computed with: if it has float64, then so have the operations.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not of a floating-point dtype.
+    """
+    arrays, treedef = tree_util.tree_flatten(tree)
+    paths = paths_of(tree, name)
+    seen: set[Any] = set()
+    for i, x in enumerate(arrays):
+        if x.dtype not in seen:
+            _checks.leaf(x, paths, i)
+            seen.add(x.dtype)
+    double = any(ns.is_double(x.dtype) for x in (*arrays, *tree_util.tree_leaves(beside)))
+    ops = JaxOps(jnp.float64 if double else jnp.float32, axes)
+    return Leaves(arrays, ops, range(len(arrays)), partial(tree_util.tree_unflatten, treedef), paths)
+
+
+def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
+    """Return what gives each leaf a name, such as ``grads['layer'].bias``, for error messages."""
+    return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def scalar(leaves: Leaves, value: Scalar | None, default: float | None) -> Scalar | None:
+    """Return a traced number in the dtype of the leaves' coefficients; a default for None."""
+    if value is None:
+        return default
+    assert isinstance(leaves.ops, JaxOps)
+    return jnp.asarray(value, dtype=leaves.ops.dtype)
+
+
+def _is_none(x: object) -> bool:
+    return x is None
+
+
+def _is_jax(x: object) -> bool:
+    return isinstance(x, jax.Array)
+
+
+def _passes(x: Any) -> bool:
+    return callable(x) or (isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0)
+
+
+def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        return
+    if ns.is_array(x):
+        raise TypeError(
+            f"{paths()[place]} is a {type(x).__module__}.{type(x).__name__}, expected a JAX or NumPy array; "
+            "convert it with jax.numpy.asarray, or use the adapter of its framework"
+        )
+    _checks.leaf(x, paths, place)
