@@ -135,17 +135,21 @@ class ArrayOps:
 
 def scaled(xp: Namespace, x: Array, c: Coefficient) -> Array:
     """Return ``x`` times a coefficient in the accumulation dtype; bits stay where nothing changes."""
+    y = _multiplied(xp, x, c)
+    return xp.where(c.changed, y, xp.astype(x, y.dtype))
+
+
+def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
     wide = c.factor.dtype
     if ns.is_complex(x.dtype):
         wide = xp.complex128 if ns.is_double(wide) else xp.complex64
-    y = xp.astype(x, wide)
-    y = xp.where(c.changed, y / c.divisor * c.factor, y)
+    y = xp.astype(x, wide) / c.divisor * c.factor
     return y if c.zeroed is None else xp.where(c.zeroed, xp.zeros_like(y), y)
 
 
 def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
     """Return ``x`` times a coefficient, cast last; where nothing changes, not even cast there and back."""
-    return xp.where(c.changed, xp.astype(scaled(xp, x, c), x.dtype), x)
+    return xp.where(c.changed, xp.astype(_multiplied(xp, x, c), x.dtype), x)
 
 
 def magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:

@@ -86,7 +86,7 @@ class NormPartial:
         s1, t1 = self.scale, self.total
         s2, t2 = to_device(other.scale, where), to_device(other.total, where)
         scale = xp.where(s1 >= s2, s1, s2)
-        t1, t2 = _rescale(xp, t1, s1 / scale, self.ord), _rescale(xp, t2, s2 / scale, self.ord)
+        t1, t2 = rescale(xp, t1, s1 / scale, self.ord), rescale(xp, t2, s2 / scale, self.ord)
         total = t1 + t2 if self.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
         return NormPartial(scale, total, self.ord, self.dtype if is_double(self.dtype) else other.dtype)
 
@@ -141,7 +141,7 @@ def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial
     """Return the partial of all elements of a batch together, along one axis (which goes) or 0-d; none may be empty."""
     xp = namespace([partial.total])
     scale = xp.max(partial.scale, axis=axis)
-    terms = _rescale(xp, partial.total, partial.scale / scale, partial.ord)
+    terms = rescale(xp, partial.total, partial.scale / scale, partial.ord)
     total = xp.max(terms, axis=axis) if partial.ord == math.inf else xp.sum(terms, axis=axis)
     return NormPartial(scale, total, partial.ord, partial.dtype)
 
@@ -183,7 +183,7 @@ def _sum(xp: Namespace, values: Array) -> Array:
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 
-def _rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:
+def rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:
     """Return ``total`` for a scale ``1 / ratio`` times as large; NaN and inf stay, for 0 · inf would be NaN."""
     return xp.where(xp.isfinite(total), total * _power(xp, ratio, ord), total)
 

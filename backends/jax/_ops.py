@@ -1,27 +1,29 @@
-"""``Ops`` for JAX: the norm of ordinary gradients by one read, by ``lax.cond`` a second way for all others.
+"""``Ops`` for JAX: the norm of ordinary gradients by one read, by ``lax.cond`` a second one for all others.
 
 Sums of powers run in float32 (float64 for float64 leaves) as they are. Whether one could have overflowed, or lost
-something by underflow, shows in the sum; only then the leaves are read again and divided by their largest element
-first. Under ``vmap`` a condition of its own for each example makes ``cond`` a ``select``, and both ways are computed:
-right all the same, for three reads instead of one.
+something by underflow, shows in the sum; only then the leaves are read again, brought into range first. Under ``vmap``
+a condition of its own for each example makes ``cond`` a ``select``, and both ways are computed: right all the same, for
+twice the reads.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradclip import _namespace as ns
 from gradclip._ops import ArrayOps, magnitudes
-from gradclip._partial import NormPartial, merge_elements, reduce_powers, safe_scale
+from gradclip._partial import NormPartial, merge_elements, reduce_powers, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
 from gradclip.backends.jax._mesh import merge_over, owned
 
-_LOSS = {  # what a power can lose by underflow, and which part of the sum may be lost; for float64, and for float32
-    True: (2.0**-1022, 2.0**-58),
-    False: (2.0**-126, 2.0**-28),
-}
+# By whether sums are kept in float64:
+_LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
+"""What a power can lose by underflow, and which part of a sum may be lost."""
+
+_FAR = {True: 2.0**600, False: 2.0**90}
+"""Divided by this, nothing that is finite overflows as a square; multiplied by it, nothing that matters underflows."""
 
 
 class JaxOps(ArrayOps):
@@ -43,15 +45,12 @@ class JaxOps(ArrayOps):
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
-        totals = self._totals(leaves, ord)
-        total = jnp.max(totals) if ord == math.inf else jnp.sum(totals)
-        sizes = [sum(map(ns.size, leaves))]
-        return self._partial(total, sizes, ord, lambda: merge_elements(self._scaled(leaves, ord)))
+        total = _joined(self._totals(leaves, ord), ord)
+        return self._partial(leaves, total, [sum(map(ns.size, leaves))], ord)
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
-        totals = self._totals(leaves, ord)
-        return self._partial(totals, list(map(ns.size, leaves)), ord, lambda: self._scaled(leaves, ord))
+        return self._partial(leaves, self._totals(leaves, ord), list(map(ns.size, leaves)), ord)
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds, which may be traced."""
@@ -59,44 +58,55 @@ class JaxOps(ArrayOps):
             x for leaf in leaves for x in super(JaxOps, self).clamp([leaf], _within(leaf, low), _within(leaf, high))
         ]
 
-    def _partial(self, total: Array, sizes: list[int], ord: float, again: Callable[[], NormPartial]) -> NormPartial:
-        """Return the partial of sums as they are if they are right, else what ``again`` returns; over all devices."""
+    def _partial(self, leaves: Sequence[Array], total: Array, sizes: list[int], ord: float) -> NormPartial:
+        """Return the partial of sums as they are if they are right, else of a second reading; over all devices."""
         if ord == math.inf:  # nothing was added up that could overflow
-            scale = lax.stop_gradient(safe_scale(jnp, total))
-            total = total / scale
+            pair = jnp.ones_like(total), total
         else:
-            scale, total = lax.cond(
-                jnp.all(self._right(total, sizes)),
+            tiny, share = _LOSS[ns.is_double(self.dtype)]
+            least = jnp.reshape(jnp.asarray([n * (tiny / share) for n in sizes], dtype=self.dtype), total.shape)
+            right = jnp.isfinite(total) & (total >= least)
+            pair = lax.cond(
+                jnp.all(right),
                 lambda: (jnp.ones_like(total), total),
-                lambda: _pair(again()),
+                lambda: self._again(leaves, total >= least, right, ord),
             )
-        local = NormPartial(scale, total, ord, self.dtype)
+        local = _balanced(NormPartial(*pair, ord, self.dtype))
         return merge_over(local, self.axes) if self.axes else local
 
-    def _right(self, total: Array, sizes: list[int]) -> Array:
-        """Whether sums of so many powers are free of overflow, and of underflow that matters."""
-        tiny, share = _LOSS[ns.is_double(self.dtype)]
-        least = jnp.reshape(jnp.asarray([n * (tiny / share) for n in sizes], dtype=self.dtype), total.shape)
-        return jnp.isfinite(total) & (total >= least)
+    def _again(self, leaves: Sequence[Array], large: Array, right: Array, ord: float) -> tuple[Array, Array]:
+        """Return the scale and the sum of powers by a second reading, for sums that are not all right."""
+        if ord not in (1, 2):
+            batch = self._by_peaks(leaves, ord)
+            partial = batch if right.ndim else merge_elements(batch)
+            return partial.scale, partial.total
+        far = _FAR[ns.is_double(self.dtype)]
+        scale = jnp.where(right, 1.0, jnp.where(large, far, 1 / far)).astype(self.dtype)
+        totals = self._totals(leaves, ord, jnp.broadcast_to(scale, (len(leaves),)))
+        return scale, totals if right.ndim else _joined(totals, ord)
 
-    def _totals(self, leaves: Sequence[Array], ord: float) -> Array:
-        """Return the sum of powers of each leaf, as it is."""
-        return jnp.stack([owned(self._total(x, ord), x, self.axes) for x in leaves])
-
-    def _total(self, x: Array, ord: float) -> Array:
-        if 0 in x.shape:
-            return jnp.zeros((), dtype=self.dtype)
-        parts = [jnp.real(x), jnp.imag(x)] if ns.is_complex(x.dtype) else [x]
-        parts = [jnp.astype(part, self.dtype) for part in parts]
-        if ord == 2:
-            return sum(reduce_powers(jnp, part, ord) for part in parts)
-        return reduce_powers(jnp, magnitudes(jnp, parts), ord)
-
-    def _scaled(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def _by_peaks(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial for each leaf, which is divided by its largest element first."""
         batch = super().partials(leaves, ord)
         totals = [owned(batch.total[i], x, self.axes) for i, x in enumerate(leaves)]
         return NormPartial(batch.scale, jnp.stack(totals), ord, self.dtype)
+
+    def _totals(self, leaves: Sequence[Array], ord: float, scales: Array | None = None) -> Array:
+        """Return the sum of powers of each leaf, as it is or divided by a scale."""
+        units = [None if scales is None else scales[i] for i in range(len(leaves))]
+        totals = [self._total(x, ord, unit) for x, unit in zip(leaves, units, strict=True)]
+        return jnp.stack([owned(total, x, self.axes) for total, x in zip(totals, leaves, strict=True)])
+
+    def _total(self, x: Array, ord: float, unit: Array | None) -> Array:
+        if 0 in x.shape:
+            return jnp.zeros((), dtype=self.dtype)
+        parts = [jnp.real(x), jnp.imag(x)] if ns.is_complex(x.dtype) else [x]
+        parts = [jnp.astype(part, self.dtype) for part in parts]
+        if unit is not None:
+            parts = [part / unit for part in parts]
+        if ord == 2:
+            return sum(reduce_powers(jnp, part, ord) for part in parts)
+        return reduce_powers(jnp, magnitudes(jnp, parts), ord)
 
     def _wide(self, x: Array) -> Array:  # noqa: ARG002  # all leaves of a tree have one
         return self.dtype
@@ -106,8 +116,20 @@ class JaxOps(ArrayOps):
         return lax.stop_gradient(super()._unit(parts, axes))
 
 
-def _pair(partial: NormPartial) -> tuple[Array, Array]:
-    return partial.scale, partial.total
+def _joined(totals: Array, ord: float) -> Array:
+    return jnp.max(totals) if ord == math.inf else jnp.sum(totals)
+
+
+def _balanced(partial: NormPartial) -> NormPartial:
+    """Return a partial whose scale is about its norm, so that merging it squares no ratio out of range.
+
+    The scale is a power of two: no bit of the norm changes.
+    """
+    near = safe_scale(jnp, partial.scale * root(jnp, partial.total, partial.ord))
+    exponent_bits = 11 if ns.is_double(near.dtype) else 8
+    scale = lax.stop_gradient(lax.reduce_precision(near, exponent_bits, 0))
+    total = rescale(jnp, partial.total, partial.scale / scale, partial.ord)
+    return NormPartial(scale, total, partial.ord, partial.dtype)
 
 
 def _within(x: Array, bound: Scalar) -> Scalar:
