@@ -144,9 +144,8 @@ def clip_units(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Any:
 
 def clip_units_(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> None:
     """Clip leaves unit by unit in place: the algorithm, for any adapter's leaves."""
-    _checks.writable(leaves.arrays, leaves.array_paths, "adaptive_grad_clip")
     with np.errstate(all="ignore"):
-        leaves.ops.scale_(leaves.arrays, rule.coefficients(leaves, weights))
+        leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
 
 
 def unit_axes(

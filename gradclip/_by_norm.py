@@ -155,10 +155,9 @@ def clip_each(leaves: Leaves, limit: Limit, ord: float) -> Any:
 
 def clip_each_(leaves: Leaves, limit: Limit, ord: float, pure: str) -> None:
     """Clip each leaf by its own norm in place: the algorithm, for any adapter's leaves."""
-    _checks.writable(leaves.arrays, leaves.array_paths, pure)
     if leaves.arrays:
         with np.errstate(all="ignore"):
-            leaves.ops.scale_(leaves.arrays, _each(leaves, limit, ord))
+            leaves.scale_(_each(leaves, limit, ord), pure)
 
 
 def _each(leaves: Leaves, limit: Limit, ord: float) -> list[Coefficient]:

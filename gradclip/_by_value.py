@@ -81,9 +81,8 @@ def clamp_leaves(leaves: Leaves, low: Scalar, high: Scalar) -> Any:
 def clamp_leaves_(leaves: Leaves, low: Scalar, high: Scalar) -> None:
     """Clamp leaves in place: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
-    _checks.writable(leaves.arrays, leaves.array_paths, "clip_by_value")
     with np.errstate(all="ignore"):
-        leaves.ops.clamp_(leaves.arrays, low, high)
+        leaves.clamp_(low, high)
 
 
 def _check_real(leaves: Leaves) -> None:

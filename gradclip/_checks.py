@@ -39,15 +39,15 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
     return number
 
 
-def order(value: object) -> float:
+def order(value: object, name: str = "ord") -> float:
     """Return the order of a norm as a float, greater than 0."""
-    number = _scalar(value, "ord", "math.inf for the largest element")
+    number = _scalar(value, name, "math.inf for the largest element")
     if not isinstance(number, float):
-        raise TypeError(f"ord={value!r}, expected a Python number: an order cannot be an array; pass float(ord)")
+        raise TypeError(f"{name}={value!r}, expected a Python number: an order cannot be an array; pass float({name})")
     if not number > 0:
         raise ValueError(
-            f"ord={value!r}, expected a number > 0 or math.inf; orders <= 0 are not norms. "
-            "Pass ord=2.0 for the Euclidean norm"
+            f"{name}={value!r}, expected a number > 0 or math.inf; orders <= 0 are not norms. "
+            f"Pass {name}=2.0 for the Euclidean norm"
         )
     return number
 

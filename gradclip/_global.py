@@ -229,12 +229,11 @@ def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Array]:
 
 def clip_leaves_(leaves: Leaves, rule: Rule) -> Array:
     """Clip leaves in place and return the norm: the algorithm, for any adapter's leaves."""
-    _checks.writable(leaves.arrays, leaves.array_paths, "clip_by_global_norm")
     partial = partial_of(leaves, rule.ord)
     with np.errstate(all="ignore"):
         if leaves.arrays:
             c = rule.coefficient(leaves, partial)
-            leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
+            leaves.scale_([c] * len(leaves.arrays), "clip_by_global_norm")
         return reported(partial, rule.scale)
 
 
@@ -249,11 +248,10 @@ def clip_leaves_with(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPa
 
 def clip_leaves_with_(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPartial) -> None:
     """Clip leaves by a known norm in place: the algorithm, for any adapter's leaves."""
-    _checks.writable(leaves.arrays, leaves.array_paths, "clip_with_norm")
     if leaves.arrays:
         with np.errstate(all="ignore"):
             c = coefficient(_known_partial(leaves, norm), limit)
-            leaves.ops.scale_(leaves.arrays, [c] * len(leaves.arrays))
+            leaves.scale_([c] * len(leaves.arrays), "clip_with_norm")
 
 
 def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:

@@ -17,7 +17,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._memory import in_byte_order
 from gradclip._ops import ArrayOps, bounds_for
 from gradclip._partial import NormPartial
-from gradclip._types import Scalar
+from gradclip._types import Array, Scalar
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -42,7 +42,7 @@ class NumpyOps(ArrayOps):
     def partial(self, leaves: Sequence[NDArray], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
         if ord == 2:
-            squares = _Squares()
+            squares = Squares()
             for x in _packed(leaves):
                 squares.add(x)
             if squares.right():
@@ -55,7 +55,7 @@ class NumpyOps(ArrayOps):
             return super().partials(leaves, ord)
         scales, totals = np.ones(len(leaves)), np.empty(len(leaves))
         for i, x in enumerate(leaves):
-            squares = _Squares()
+            squares = Squares()
             squares.add(x)
             if squares.right():
                 totals[i] = squares.total
@@ -76,7 +76,7 @@ class NumpyOps(ArrayOps):
         for x, c in zip(leaves, coefficients, strict=True):
             key = id(c), x.dtype
             if key not in known:
-                known[key] = _plain_factor(x, c)
+                known[key] = plain_factor(x, c)
             factor = known[key]
             if factor is None:
                 super().scale_([x], [c])
@@ -99,7 +99,7 @@ class NumpyOps(ArrayOps):
         return {dtype: bounds_for(self.xp, x, low, high) for dtype, x in one_of_each.items()}
 
     def _scaled(self, x: NDArray, c: Coefficient) -> NDArray:
-        factor = _plain_factor(x, c)
+        factor = plain_factor(x, c)
         if factor is None:
             scaled: NDArray = super().scale([x], [c])[0]
             return scaled
@@ -112,7 +112,7 @@ class NumpyOps(ArrayOps):
         return out
 
 
-class _Squares:
+class Squares:
     """A running sum of squares that knows when it cannot be trusted."""
 
     def __init__(self) -> None:
@@ -122,10 +122,15 @@ class _Squares:
     def add(self, x: NDArray) -> None:
         """Add the squares of all elements."""
         for part in _real_parts(x):
+            fits = ns.dtype_name(part.dtype) == "float16"
             for flat in _flat_chunks(part):
-                self.total += _sum_of_squares(flat)
-                if ns.dtype_name(part.dtype) != "float16":  # whose squares float32 holds
-                    self._lost[flat.dtype] += flat.size * _LOSS[flat.dtype][0]
+                self.add_flat(flat, fits=fits)
+
+    def add_flat(self, flat: NDArray, *, fits: bool = False) -> None:
+        """Add the squares of a 1-D array of float32 or float64; ``fits`` says that none leaves the dtype's range."""
+        self.total += _sum_of_squares(flat)
+        if not fits:
+            self._lost[flat.dtype] += flat.size * _LOSS[flat.dtype][0]
 
     def right(self) -> bool:
         """Whether no square that matters overflowed or underflowed."""
@@ -195,7 +200,7 @@ def _is_identity(c: Coefficient) -> bool:
     return c.changed.ndim == 0 and not c.changed
 
 
-def _plain_factor(x: NDArray, c: Coefficient) -> float | None:
+def plain_factor(x: Array, c: Coefficient) -> float | None:
     """Return the coefficient as one number, 1.0 for no change; None if the leaf's own precision cannot hold it."""
     if c.factor.ndim or (c.zeroed is not None and c.zeroed):
         return None

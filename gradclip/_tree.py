@@ -14,10 +14,11 @@ import optree
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._coefficient import Coefficient
 from gradclip._memory import identities
 from gradclip._numpy import NumpyOps
 from gradclip._ops import ArrayOps
-from gradclip._types import Array, Ops
+from gradclip._types import Array, Ops, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class Leaves:
     slots: Sequence[int]
     rebuild: Callable[[list[Any]], Any]
     paths: Callable[[], list[str]]
+
+    def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
+        """Multiply each of ``arrays`` by its coefficient in place, or raise and name the ``pure`` function."""
+        _checks.writable(self.arrays, self.array_paths, pure)
+        self.ops.scale_(self.arrays, coefficients)
+
+    def clamp_(self, low: Scalar, high: Scalar) -> None:
+        """Move the elements of ``arrays`` into the bounds in place, or raise."""
+        _checks.writable(self.arrays, self.array_paths, "clip_by_value")
+        self.ops.clamp_(self.arrays, low, high)
 
     def restore(self, values: Sequence[Any]) -> Any:
         """Return the container with a value for each of ``arrays``."""
