@@ -14,7 +14,7 @@ from jax import lax
 
 from gradclip import _namespace as ns
 from gradclip._ops import ArrayOps, magnitudes
-from gradclip._partial import NormPartial, merge_elements, reduce_powers, rescale, root, safe_scale
+from gradclip._partial import NormPartial, reduce_powers, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
 from gradclip.backends.jax._mesh import merge_over, owned
 
@@ -50,7 +50,7 @@ class JaxOps(ArrayOps):
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
-        return self._partial(leaves, self._totals(leaves, ord), list(map(ns.size, leaves)), ord)
+        return self._partial(leaves, jnp.stack(self._totals(leaves, ord)), list(map(ns.size, leaves)), ord)
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds, which may be traced."""
@@ -77,25 +77,26 @@ class JaxOps(ArrayOps):
     def _again(self, leaves: Sequence[Array], large: Array, right: Array, ord: float) -> tuple[Array, Array]:
         """Return the scale and the sum of powers by a second reading, for sums that are not all right."""
         if ord not in (1, 2):
-            batch = self._by_peaks(leaves, ord)
-            partial = batch if right.ndim else merge_elements(batch)
-            return partial.scale, partial.total
+            return self._by_peaks(leaves, right.ndim == 0, ord)
         far = _FAR[ns.is_double(self.dtype)]
         scale = jnp.where(right, 1.0, jnp.where(large, far, 1 / far)).astype(self.dtype)
         totals = self._totals(leaves, ord, jnp.broadcast_to(scale, (len(leaves),)))
-        return scale, totals if right.ndim else _joined(totals, ord)
+        return scale, jnp.stack(totals) if right.ndim else _joined(totals, ord)
 
-    def _by_peaks(self, leaves: Sequence[Array], ord: float) -> NormPartial:
-        """Return one partial for each leaf, which is divided by its largest element first."""
+    def _by_peaks(self, leaves: Sequence[Array], together: bool, ord: float) -> tuple[Array, Array]:
+        """Return the scale and the sum of powers of leaves that are divided by their largest elements first."""
         batch = super().partials(leaves, ord)
         totals = [owned(batch.total[i], x, self.axes) for i, x in enumerate(leaves)]
-        return NormPartial(batch.scale, jnp.stack(totals), ord, self.dtype)
+        if not together:
+            return batch.scale, jnp.stack(totals)
+        scale = jnp.max(batch.scale)
+        terms = rescale(jnp, jnp.stack(totals), batch.scale / scale, ord)
+        return scale, _joined([terms[i] for i in range(len(leaves))], ord)
 
-    def _totals(self, leaves: Sequence[Array], ord: float, scales: Array | None = None) -> Array:
+    def _totals(self, leaves: Sequence[Array], ord: float, scales: Array | None = None) -> list[Array]:
         """Return the sum of powers of each leaf, as it is or divided by a scale."""
         units = [None if scales is None else scales[i] for i in range(len(leaves))]
-        totals = [self._total(x, ord, unit) for x, unit in zip(leaves, units, strict=True)]
-        return jnp.stack([owned(total, x, self.axes) for total, x in zip(totals, leaves, strict=True)])
+        return [owned(self._total(x, ord, unit), x, self.axes) for x, unit in zip(leaves, units, strict=True)]
 
     def _total(self, x: Array, ord: float, unit: Array | None) -> Array:
         if 0 in x.shape:
@@ -116,8 +117,13 @@ class JaxOps(ArrayOps):
         return lax.stop_gradient(super()._unit(parts, axes))
 
 
-def _joined(totals: Array, ord: float) -> Array:
-    return jnp.max(totals) if ord == math.inf else jnp.sum(totals)
+def _joined(totals: Sequence[Array], ord: float) -> Array:
+    """Return the sum of the leaves' sums (the maximum for inf), in a tree: XLA would add scalars up one by one."""
+    while len(totals) > 1:
+        pairs = zip(totals[::2], totals[1::2], strict=False)
+        rest = totals[len(totals) // 2 * 2 :]
+        totals = [jnp.maximum(x, y) if ord == math.inf else x + y for x, y in pairs] + list(rest)
+    return totals[0]
 
 
 def _balanced(partial: NormPartial) -> NormPartial:
@@ -128,7 +134,8 @@ def _balanced(partial: NormPartial) -> NormPartial:
     near = safe_scale(jnp, partial.scale * root(jnp, partial.total, partial.ord))
     exponent_bits = 11 if ns.is_double(near.dtype) else 8
     scale = lax.stop_gradient(lax.reduce_precision(near, exponent_bits, 0))
-    total = rescale(jnp, partial.total, partial.scale / scale, partial.ord)
+    ratio = jnp.where(partial.total == 0, 1.0, partial.scale / scale)  # whose power may be inf, and 0 · inf is NaN
+    total = rescale(jnp, partial.total, ratio, partial.ord)
     return NormPartial(scale, total, partial.ord, partial.dtype)
 
 

@@ -126,9 +126,9 @@ def _passes(x: Any) -> bool:
 
 
 def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
-    if isinstance(x, jax.Array | np.ndarray | np.generic):
+    if isinstance(x, jax.Array):
         return
-    if ns.is_array(x):
+    if ns.is_array(x) and not isinstance(x, np.ndarray | np.generic):
         raise TypeError(
             f"{paths()[place]} is a {type(x).__module__}.{type(x).__name__}, expected a JAX or NumPy array; "
             "convert it with jax.numpy.asarray, or use the adapter of its framework"
