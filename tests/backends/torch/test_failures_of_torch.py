@@ -37,7 +37,7 @@ def test_squares_that_underflow():
     grad = torch.full((4,), 1e-30)
     mine, other = both(grad)
     assert theirs.clip_grad_norm_(other, 1e-33) == 0
-    assert torch.equal(other.grad, grad), "nothing was clipped"
+    assert not other.grad.any(), "all became zero: only 1e-6 was left in the denominator"
     assert float(clip_grad_norm_(mine, 1e-33)) == pytest.approx(2e-30, rel=1e-6)
     assert_clipped(mine.grad, grad, 1e-33, 2e-7)
 

@@ -1,0 +1,252 @@
+"""The functions of ``torch.nn.utils``, with their signatures: right where those are not, and in less time."""
+
+import warnings
+from types import GeneratorType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip import _checks
+from gradclip._by_value import clamp_leaves_
+from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
+from gradclip._norms import partial_of
+from gradclip._types import Nonfinite, Scalar
+from gradclip.backends.torch._leaves import Parameters, TorchLeaves, gradients, leaves_of
+from gradclip.backends.torch._walk import tensors as walk_tensors
+
+
+def clip_grad_norm_(
+    parameters: Parameters,
+    max_norm: Scalar | None,
+    norm_type: float | str = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
+    *,
+    nonfinite: Nonfinite = "propagate",
+    scale: Scalar = 1.0,
+    eps: float = 0.0,
+) -> Tensor:
+    r"""Clip the gradients of parameters by their global norm in place, and return the norm that they had.
+
+    .. math:: g \leftarrow g \cdot \min\big(1, \tfrac{\text{max\_norm}}{\|g\| + \text{eps}}\big)
+
+    It takes the place of :func:`torch.nn.utils.clip_grad_norm_`. Gradients that need no clipping are not written to
+    in the host's memory, and keep their bits elsewhere.
+
+    Parameters
+    ----------
+    parameters : Tensor, Module, Optimizer, iterable or dict
+        Whose ``.grad`` is clipped: one tensor, a module, an optimizer, or an iterable of tensors, of (name, tensor) or
+        of param groups. A dict of tensors that are no parameters, as ``torch.func.grad`` returns it, is a dict of
+        gradients. Parameters without a gradient are left out, one that is passed twice counts once. Gradients may be
+        of any shape, strides, floating-point or complex dtype and device, also expanded or sparse.
+    max_norm : float, 0-d tensor or None
+        The largest norm that is let through, at least 0. None or inf: the norm only. 0: zeros.
+    norm_type : float or "inf"
+        The order of the norm, greater than 0.
+    error_if_nonfinite : bool
+        Raise if a gradient is NaN or inf; this reads one flag back from the device.
+    foreach : bool or None
+        Accepted as in PyTorch; the fastest way is taken in any case.
+    nonfinite : {"propagate", "error", "zero"}
+        What becomes of gradients with NaN or inf. "zero": all become zero, decided on the device. "error" is
+        ``error_if_nonfinite=True``.
+    scale : float or 0-d tensor
+        The loss scale, as of ``torch.amp.GradScaler.get_scale()``: still scaled gradients are divided by it in the same
+        pass; ``max_norm`` and the norm are those of the unscaled ones.
+    eps : float
+        Added to the norm in the denominator. 1e-6 gives PyTorch's results to the last digits.
+
+    Returns
+    -------
+    Tensor
+        0-d, the norm before clipping, on the first gradient's device, without gradient: float64 if a gradient is
+        float64 or complex128, else float32. Not read back from the device. 0 if there is no gradient.
+
+    Warns
+    -----
+    UserWarning
+        If ``parameters`` is an empty generator.
+
+    Raises
+    ------
+    TypeError
+        If gradients are passed where parameters are wanted, or an argument is not a number.
+    ValueError
+        If ``max_norm`` is negative or NaN, ``norm_type`` or ``scale`` not greater than 0, ``eps`` negative, or if
+        gradients overlap in memory. Whatever is raised, nothing was written.
+    RuntimeError
+        If a gradient is NaN or inf and ``error_if_nonfinite``; the message names it.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+       arXiv:1211.5063, Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import clip_grad_norm_
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> layer.weight.grad = torch.tensor([[3.0, 4.0]])
+    >>> clip_grad_norm_(layer.parameters(), 1.0)
+    tensor(5.)
+    >>> layer.weight.grad
+    tensor([[0.6000, 0.8000]])
+    """
+    order = _checks.order(_number(norm_type), "norm_type")
+    rule = Rule(max_norm, order, "error" if error_if_nonfinite else nonfinite, scale, eps)
+    with torch.no_grad():
+        leaves = _collected(parameters)
+        try:
+            return as_tensor(clip_leaves_(leaves, rule))
+        except FloatingPointError as e:
+            raise RuntimeError(str(e)) from None
+
+
+def clip_grad_value_(
+    parameters: Parameters,
+    clip_value: Scalar,
+    foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
+) -> None:
+    """Move each element of the gradients into ``[-clip_value, clip_value]`` in place.
+
+    Parameters
+    ----------
+    parameters
+        As for `clip_grad_norm_`.
+    clip_value : float or 0-d tensor
+        The bound, at least 0; inf for none. NaN stays NaN, ±inf goes to the bounds.
+    foreach : bool or None
+        Accepted as in PyTorch.
+
+    Raises
+    ------
+    TypeError
+        If a gradient is complex, gradients are passed where parameters are wanted, or ``clip_value`` is not a number.
+    ValueError
+        If ``clip_value`` is negative or NaN, or gradients overlap in memory. Whatever is raised, nothing was written.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import clip_grad_value_
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> layer.weight.grad = torch.tensor([[3.0, -0.5]])
+    >>> clip_grad_value_(layer.parameters(), 1.0)
+    >>> layer.weight.grad
+    tensor([[ 1.0000, -0.5000]])
+    """
+    high = _checks.threshold(clip_value, "clip_value", optional=False)
+    assert high is not None  # it is not optional
+    with torch.no_grad():
+        clamp_leaves_(_collected(parameters), -high, high)
+
+
+def get_total_norm(
+    tensors: Parameters,
+    norm_type: float | str = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
+) -> Tensor:
+    """Return the norm of all tensors laid end to end; these may be gradients or anything else.
+
+    Parameters
+    ----------
+    tensors : Tensor, iterable or dict
+        Tensors of floating-point or complex dtype. Of a Module or an Optimizer, the gradients are taken.
+    norm_type, error_if_nonfinite, foreach
+        As for `clip_grad_norm_`.
+
+    Returns
+    -------
+    Tensor
+        As `clip_grad_norm_` returns it.
+
+    Raises
+    ------
+    TypeError
+        If something is no tensor of floating-point numbers.
+    ValueError
+        If ``norm_type`` is not greater than 0.
+    RuntimeError
+        If an element is NaN or inf and ``error_if_nonfinite``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import get_total_norm
+    >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+    tensor(5.)
+    """
+    order = _checks.order(_number(norm_type), "norm_type")
+    with torch.no_grad():
+        found, paths = walk_tensors(tensors, "tensors")
+        leaves = leaves_of(found, lambda: paths)
+        partial = partial_of(leaves, order)
+        if error_if_nonfinite and found:
+            try:
+                refuse_nonfinite(leaves, partial)
+            except FloatingPointError as e:
+                raise RuntimeError(str(e)) from None
+        return as_tensor(partial.norm())
+
+
+def clip_grads_with_norm_(
+    parameters: Parameters,
+    max_norm: Scalar | None,
+    total_norm: Scalar,
+    foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
+) -> None:
+    """Clip the gradients of parameters in place by a norm that is known already.
+
+    Parameters
+    ----------
+    parameters, max_norm, foreach
+        As for `clip_grad_norm_`.
+    total_norm : 0-d tensor, float or NormPartial
+        The norm of the whole, as `get_total_norm` returns it or as it was reduced over several ranks.
+
+    Raises
+    ------
+    TypeError
+        If gradients are passed where parameters are wanted, or an argument is not a number.
+    ValueError
+        If ``max_norm`` is negative or NaN, ``total_norm`` negative, or gradients overlap. Nothing was written then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import clip_grads_with_norm_
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> layer.weight.grad = torch.tensor([[3.0, 4.0]])
+    >>> clip_grads_with_norm_(layer.parameters(), 1.0, torch.tensor(10.0))
+    >>> layer.weight.grad
+    tensor([[0.3000, 0.4000]])
+    """
+    limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm)
+    with torch.no_grad():
+        clip_leaves_with_(_collected(parameters), limit, known)
+
+
+def as_tensor(norm: Any) -> Tensor:
+    """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
+    if isinstance(norm, Tensor):
+        return norm
+    return torch.tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
+
+
+def _collected(parameters: Parameters) -> TorchLeaves:
+    """Return the gradients, warning as PyTorch does of a generator that yields nothing."""
+    if isinstance(parameters, GeneratorType):
+        parameters = list(parameters)
+        if not parameters:
+            message = "`parameters` is an empty generator, no gradient clipping will occur."
+            warnings.warn(message, UserWarning, stacklevel=3)
+    return gradients(parameters)
+
+
+def _number(order: Any) -> Any:
+    """Return what a string such as "inf" stands for, as PyTorch does."""
+    return float(order) if isinstance(order, str) else order

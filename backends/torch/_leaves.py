@@ -1,0 +1,151 @@
+"""What holds parameters or gradients in PyTorch, to the gradients in it, each once and ready to be clipped."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import GeneratorType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._coefficient import Coefficient
+from gradclip._tree import Leaves
+from gradclip._types import Scalar
+from gradclip.backends.torch._host import HostOps, on_host
+from gradclip.backends.torch._ops import TorchOps
+from gradclip.backends.torch._walk import walk
+
+Parameters: TypeAlias = Any
+"""A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
+
+_XP = ns.namespace([torch.zeros(())])
+_HOST, _DEVICE = HostOps(_XP), TorchOps(_XP)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchLeaves(Leaves):
+    """Gradients, each once.
+
+    Parameters
+    ----------
+    after : sequence of callables
+        What has to be done after the leaves were written, to bring that into gradients with a layout of their own.
+    """
+
+    after: Sequence[Callable[[], object]] = ()
+
+    def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
+        """Multiply each gradient by its coefficient in place; on a host, nothing is done where nothing changes.
+
+        The check for overlaps costs as much as the norm of many small gradients: it is made when something is written.
+        """
+        if any(_may_change(c) for c in {id(c): c for c in coefficients}.values()):
+            targets = self._targets(pure)
+            self.ops.scale_(targets, coefficients)
+            self._finish()
+
+    def clamp_(self, low: Scalar, high: Scalar) -> None:
+        """Move the elements of the gradients into the bounds in place."""
+        self.ops.clamp_(self._targets("clip_by_value"), low, high)
+        self._finish()
+
+    def _targets(self, pure: str) -> list[Tensor]:
+        """Return what to write to: each element in memory once, though a broadcast gradient has it many times."""
+        if _apart(self.arrays):
+            return self.arrays
+        targets = [_unexpanded(x) for x in self.arrays]
+        if all(map(_has_memory, targets)):
+            _checks.writable(targets, self.array_paths, pure)
+        return targets
+
+    def _finish(self) -> None:
+        for action in self.after:
+            action()
+
+
+def gradients(parameters: Parameters, name: str = "parameters") -> TorchLeaves:
+    """Return the gradients of parameters; of a dict of tensors that are no parameters, these themselves.
+
+    Raises
+    ------
+    TypeError
+        If something else stands in the place of a parameter: gradients, for example, which would not be clipped.
+    """
+    if type(parameters) in (list, tuple, GeneratorType):
+        parameters = list(parameters)
+        if set(map(type, parameters)) == {Parameter}:  # as nearly always
+            found = [p.grad for p in parameters]
+            return leaves_of([g for g in found if g is not None], lambda: _paths(found, name))
+    grads, paths = walk(parameters, name)
+    return leaves_of(grads, lambda: paths)
+
+
+def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:
+    """Return leaves for tensors that are gradients: each once, sparse ones as the values that they store."""
+    slots: Sequence[int] = range(len(grads))
+    arrays = grads
+    if len(set(map(id, grads))) < len(grads):
+        first: dict[int, int] = {}
+        slots = [first.setdefault(id(g), len(first)) for g in grads]
+        arrays = list({id(g): g for g in grads}.values())
+    after: list[Callable[[], object]] = []
+    if any(g.layout is not torch.strided for g in arrays):
+        arrays = [_dense(g, after) for g in arrays]
+    seen: dict[torch.dtype, int] = {}
+    for i, g in enumerate(arrays):
+        if g.dtype not in seen:
+            seen[g.dtype] = i
+            _checks.leaf(g, paths, slots.index(i))
+    return TorchLeaves(arrays, _HOST if on_host(arrays) else _DEVICE, slots, list, paths, after)
+
+
+def _paths(found: Sequence[Tensor | None], name: str) -> list[str]:
+    return [f"{name}[{i}].grad" for i, g in enumerate(found) if g is not None]
+
+
+def _dense(g: Tensor, after: list[Callable[[], object]]) -> Tensor:
+    """Return the values that a sparse gradient stores, each element once; they are written where they lie."""
+    if g.layout is torch.strided:
+        return g
+    if g.layout is not torch.sparse_coo:
+        return g.values()
+    if not g.is_coalesced():
+        merged = g.coalesce()
+        after.append(lambda: g.copy_(merged))
+        return merged.values()
+    return g.values()
+
+
+def _may_change(c: Coefficient) -> bool:
+    return not isinstance(c.changed, np.generic) or bool(c.changed)
+
+
+def _apart(arrays: Sequence[Tensor]) -> bool:
+    """Whether it is plain to see that no two elements share memory: blocks that do not touch each other."""
+    if torch.compiler.is_compiling():
+        return True  # there are no addresses yet
+    if not all(x.is_contiguous() for x in arrays) or not all(map(_has_memory, arrays)):
+        return False
+    spans = sorted((x.data_ptr(), x.data_ptr() + x.nbytes) for x in arrays if x.numel())
+    return all(one[1] <= other[0] for one, other in pairwise(spans))
+
+
+def _has_memory(x: Tensor) -> bool:
+    try:
+        x.data_ptr()
+    except RuntimeError:  # traced by a transform of torch.func
+        return False
+    return True
+
+
+def _unexpanded(x: Tensor) -> Tensor:
+    """Return the part of a broadcast tensor that is in memory."""
+    for axis, step in enumerate(x.stride()):
+        if step == 0 and x.shape[axis] > 1:
+            x = x.narrow(axis, 0, 1)
+    return x

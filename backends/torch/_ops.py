@@ -1,0 +1,121 @@
+"""``Ops`` for PyTorch on any device: one read for the norm, one pass of multiplication, and nothing read back.
+
+Here nothing branches on values, so that the same lines run on an accelerator, under ``torch.compile`` and under the
+transforms of ``torch.func``. What can be done better in the host's memory is in ``_host``.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gradclip import _namespace as ns
+from gradclip._chunks import HOST_ELEMENTS, boxes
+from gradclip._coefficient import Coefficient
+from gradclip._ops import ArrayOps, bounds_for
+from gradclip._partial import NormPartial, stack
+from gradclip._types import Scalar
+
+_MOST = 1 << 31
+"""From so many elements on, a leaf is not given to foreach kernels: those of CUDA count elements in 32 bits."""
+
+
+class TorchOps(ArrayOps):
+    """The operations of ``Ops`` for tensors of any device; what is not here is ``ArrayOps``'."""
+
+    def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return one partial norm for each leaf: in one foreach call those whose powers float64 holds."""
+        fits = [i for i, x in enumerate(leaves) if 0 < x.numel() < _MOST and self._holds(x, ord)]
+        found = dict(zip(fits, _norms([leaves[i] for i in fits], ord), strict=True))
+        return stack([found[i] if i in found else self._whole(x, ord) for i, x in enumerate(leaves)])
+
+    def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
+        """Return each leaf times its coefficient."""
+        return super().scale(leaves, [as_tensors(c) for c in coefficients])
+
+    def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each leaf by its coefficient in place, in float64 where the device has it, and round once."""
+        for x, c in zip(leaves, coefficients, strict=True):
+            there = as_tensors(c).to(x.device)
+            if ns.is_double(x.dtype) or not ns.is_double(there.factor.dtype):
+                super().scale_([x], [there])  # where factor / divisor may leave the range of the widest dtype
+                continue
+            factor = torch.where(there.changed, there.factor / there.divisor, 1.0)
+            for part in pieces(x):
+                _times_(part, factor, there.zeroed)
+
+    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+        """Move each leaf's elements into the bounds in place."""
+        for x in leaves:
+            bounds = bounds_for(self.xp, x, low, high)
+            x.clamp_(*(bound.item() if isinstance(low, float) and ns.is_host(bound) else bound for bound in bounds))
+
+    def _whole(self, x: Tensor, ord: float) -> NormPartial:
+        if ord == math.inf and x.numel() and not x.is_complex():  # no arithmetic, so in the leaf's own dtype
+            peak = torch.linalg.vector_norm(x, ord).to(self._wide(x))
+            return NormPartial(torch.ones_like(peak), peak, ord, ns.norm_dtype(self.xp, x))
+        if x.numel() and self._holds(x, ord):
+            return _of_norm(torch.linalg.vector_norm(x, ord, dtype=torch.float64), ord)
+        return super()._whole(x, ord)
+
+    def _holds(self, x: Tensor, ord: float) -> bool:
+        """Whether float64 holds the powers of all elements, and is used without a copy of the leaf in float64."""
+        narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        return narrow and 1 <= ord <= 4 and self._wide(x) == torch.float64 and not _in_memory(x)
+
+
+def as_tensors(c: Coefficient) -> Coefficient:
+    """Return a coefficient of tensors, also of one that was calculated with NumPy's scalars."""
+    if isinstance(c.factor, Tensor):
+        return c
+    zeroed = None if c.zeroed is None else torch.as_tensor(bool(c.zeroed))
+    divisor, factor = (torch.tensor(float(part), dtype=torch.float64) for part in (c.divisor, c.factor))
+    return Coefficient(divisor, factor, torch.as_tensor(bool(c.changed)), zeroed)
+
+
+def pieces(x: Tensor) -> Iterator[Tensor]:
+    """Yield views that make up a tensor, small enough to be widened; all of it on a device that widens as it goes."""
+    if not _in_memory(x) or x.numel() <= HOST_ELEMENTS:
+        yield x
+    elif (flat := in_memory_order(x)) is not None:
+        yield from chunks(flat, HOST_ELEMENTS)
+    else:
+        for key in boxes(tuple(x.shape), HOST_ELEMENTS):
+            yield x[key]
+
+
+def chunks(flat: Tensor, n: int) -> Iterator[Tensor]:
+    """Yield views of ``n`` elements of a 1-D tensor; the last may have fewer."""
+    return (flat[start : start + n] for start in range(0, flat.numel(), n))
+
+
+def in_memory_order(x: Tensor) -> Tensor | None:
+    """Return a 1-D view of all elements in the order of their addresses, or None if there are gaps between them."""
+    if not x.is_contiguous():
+        steps = x.stride()
+        x = x.permute(sorted(range(x.dim()), key=lambda axis: -steps[axis]))
+    return x.view(-1) if x.is_contiguous() else None
+
+
+def _in_memory(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _norms(leaves: list[Tensor], ord: float) -> list[NormPartial]:
+    if not leaves:
+        return []
+    foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]  # torch.nn.utils uses it too
+    return [_of_norm(norm, ord) for norm in foreach_norm(leaves, ord, dtype=torch.float64)]
+
+
+def _of_norm(norm: Tensor, ord: float) -> NormPartial:
+    total = norm if ord == math.inf else norm**ord
+    return NormPartial(torch.ones_like(total), total, ord, torch.float32)
+
+
+def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
+    """Multiply by a factor that has an axis, so that it widens the product; a 0-d one would be narrowed to ``x``."""
+    x.mul_(factor.reshape([1] * x.dim()))
+    if zeroed is not None:
+        x.masked_fill_(zeroed, 0)  # NaN · 0 would be NaN
