@@ -54,7 +54,7 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
 
 def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
     """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves, at least one."""
-    _check_batch(leaves)
+    check_batch(leaves)
     with np.errstate(all="ignore"):
         return _sums(leaves, limit)
 
@@ -86,7 +86,8 @@ def _along_examples(c: Coefficient, x: Array) -> Coefficient:
     return c[(slice(None), *[None] * (x.ndim - 1))]
 
 
-def _check_batch(leaves: Leaves) -> None:
+def check_batch(leaves: Leaves) -> None:
+    """Check that the leading axes of leaves, at least one, count the same examples."""
     first = leaves.arrays[0]
     for i, x in enumerate(leaves.arrays):
         if x.ndim == 0 or x.shape[0] != (first.shape[0] if first.ndim else None):

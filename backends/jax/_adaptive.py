@@ -68,7 +68,7 @@ def adaptive_grad_clip(
     """
     rule = UnitRule(clipping, eps, axis)
     parts = split(grads)
-    weights = split(_beside(parts.arrays, params), "params").arrays
+    weights = split(beside(parts.arrays, params), "params").arrays
     axes = rule.axis if rule.axis is None or isinstance(rule.axis, int) else tuple(rule.axis)
     numbers = limit(rule.clipping), rule.eps
     clipped: Tree = parts.restore(_adaptive(parts.arrays, weights, *numbers, axis=axes, donate=donate))
@@ -88,7 +88,7 @@ def matched(grads: Any, params: Any) -> tuple[Leaves, list[Array]]:
     return leaves, flatten(params, "params").arrays
 
 
-def _beside(grads: Any, params: Any) -> Any:
+def beside(grads: Any, params: Any) -> Any:
     """Return the parameters with None where there is no gradient."""
     try:
         return jax.tree.map(lambda g, p: None if g is None else p, grads, params, is_leaf=lambda g: g is None)

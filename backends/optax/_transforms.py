@@ -1,0 +1,225 @@
+"""optax's clipping transformations, by its names and signatures."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import optax  # type: ignore[import-untyped]
+
+from gradclip import _checks
+from gradclip._adaptive import UnitRule
+from gradclip._global import Rule, refuse_nonfinite
+from gradclip._types import Axes, Nonfinite, Scalar
+from gradclip.backends import jax as gj
+from gradclip.backends.jax._adaptive import beside
+from gradclip.backends.jax._global import limit
+from gradclip.backends.jax._mesh import AxisName, names
+from gradclip.backends.jax._tree import flatten, split
+from gradclip.backends.optax import _compute
+from gradclip.backends.optax._state import ClipState, initial
+
+Schedule: TypeAlias = Callable[[Any], Any]
+
+
+def clip(max_delta: Scalar) -> optax.GradientTransformation:
+    """Clip each element of the updates into ``[-max_delta, max_delta]``: `optax.clip`.
+
+    Parameters
+    ----------
+    max_delta : float or 0-d array
+        The largest absolute value that is let through, at least 0.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        With an empty state. NaN stays NaN, ±inf goes to the bounds.
+
+    Raises
+    ------
+    TypeError
+        If ``max_delta`` is not a number; from ``update``, if an update is complex or no floating-point array.
+    ValueError
+        If ``max_delta`` is negative or NaN.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends import optax as gradclip
+    >>> tx = gradclip.clip(1.0)
+    >>> tx.update({"w": jnp.array([-3.0, 0.5])}, tx.init({}))[0]
+    {'w': Array([-1. ,  0.5], dtype=float32)}
+    """
+    _checks.threshold(max_delta, "max_delta", optional=False)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        return gj.clip_by_value(updates, max_delta), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def clip_by_global_norm(
+    max_norm: Scalar | Schedule | None, *, nonfinite: Nonfinite = "propagate", axis_name: AxisName = None
+) -> optax.GradientTransformation:
+    """Clip updates by their global norm: `optax.clip_by_global_norm`, right in every dtype and range.
+
+    Parameters
+    ----------
+    max_norm : float, 0-d array, schedule or None
+        The largest norm that is let through, at least 0; a schedule is called with the number of steps done before.
+        None or inf: no clipping, the norm only.
+    nonfinite : {"propagate", "error", "zero"}
+        What becomes of updates with NaN or inf, as in `gradclip.backends.jax.clip_by_global_norm`.
+    axis_name : str, tuple of str or None
+        In ``shard_map`` and ``pmap``: the mesh axes that the updates are split over.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        With a `ClipState` for a state: the last norm and coefficient, and the number of clipped steps.
+
+    Raises
+    ------
+    TypeError
+        If ``max_norm`` is neither a number nor a schedule; from ``update``, if an update is no floating-point array.
+    ValueError
+        If ``max_norm`` is negative or NaN, or ``nonfinite`` an unknown name.
+    FloatingPointError
+        From ``update`` with ``nonfinite="error"``, if an update is NaN or inf.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+       arXiv:1211.5063.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from gradclip.backends import optax as gradclip
+    >>> tx = optax.chain(gradclip.clip_by_global_norm(2.5), optax.sgd(1.0))
+    >>> params = jnp.zeros(2)
+    >>> updates, state = tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)
+    >>> updates, state[0].norm, state[0].coefficient, state[0].clipped
+    (Array([-1.5, -2. ], dtype=float32), Array(5., dtype=float32), Array(0.5, dtype=float32), Array(1, dtype=int32))
+    """
+    rule = Rule(None if callable(max_norm) else max_norm, 2.0, nonfinite, 1.0, 0.0)
+    axes = names(axis_name)
+
+    def update(updates: Any, state: ClipState, params: Any = None) -> tuple[Any, ClipState]:
+        del params
+        parts = split(updates, "updates")
+        if rule.nonfinite == "error":
+            refuse_nonfinite(flatten(parts.arrays, "updates"), gj.norm_partial(parts.arrays, axis_name=axes))
+        most = _at(max_norm, state, "max_norm")
+        policy = "zero" if rule.nonfinite == "zero" else "propagate"
+        clipped, after = _compute.by_global_norm(parts.arrays, state, limit(most), nonfinite=policy, axes=axes)
+        return parts.restore(clipped), after
+
+    return optax.GradientTransformation(initial, update)
+
+
+def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTransformation:
+    """Clip each leaf of the updates by its root mean square: `optax.clip_by_block_rms`.
+
+    Parameters
+    ----------
+    threshold : float, 0-d array, schedule or None
+        The largest root mean square of a leaf that is let through, at least 0.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        With a `ClipState` for a state; its coefficient is the smallest of the leaves'.
+
+    Raises
+    ------
+    TypeError
+        If ``threshold`` is neither a number nor a schedule; from ``update``, if an update is no floating-point array.
+    ValueError
+        If ``threshold`` is negative or NaN.
+
+    References
+    ----------
+    .. [1] N. Shazeer, M. Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML 2018,
+       arXiv:1804.04235, section 6.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends import optax as gradclip
+    >>> tx = gradclip.clip_by_block_rms(1.0)
+    >>> tx.update([jnp.array([2.0, -2.0])], tx.init(None))[0]
+    [Array([ 1., -1.], dtype=float32)]
+    """
+    if not callable(threshold):
+        _checks.threshold(threshold, "threshold")
+
+    def update(updates: Any, state: ClipState, params: Any = None) -> tuple[Any, ClipState]:
+        del params
+        parts = split(updates, "updates")
+        clipped, after = _compute.by_block_rms(parts.arrays, state, limit(_at(threshold, state, "threshold")))
+        return parts.restore(clipped), after
+
+    return optax.GradientTransformation(initial, update)
+
+
+def adaptive_grad_clip(
+    clipping: Scalar | Schedule, eps: Scalar = 1e-3, axis: int | Axes | None = None
+) -> optax.GradientTransformation:
+    """Clip updates, unit by unit, to ``clipping`` times the norm of the parameters: `optax.adaptive_grad_clip`.
+
+    Parameters
+    ----------
+    clipping : float, 0-d array or schedule
+        The largest ratio of norms that is let through, at least 0.
+    eps : float or 0-d array
+        The least norm that a unit of parameters is taken to have, so that one of zeros can move.
+    axis : int, tuple of int or None
+        The axes that make up a unit; None for those of the usual layouts, as in optax.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        With a `ClipState` for a state; its coefficient is the smallest of the units'. ``update`` wants ``params``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a number; from ``update``, if an update is no floating-point array.
+    ValueError
+        If an argument is out of range; from ``update``, without ``params``.
+
+    References
+    ----------
+    .. [1] A. Brock, S. De, S. L. Smith, K. Simonyan, "High-Performance Large-Scale Image Recognition Without
+       Normalization", ICML 2021, arXiv:2102.06171.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gradclip.backends import optax as gradclip
+    >>> tx = gradclip.adaptive_grad_clip(0.5)
+    >>> params = jnp.array([0.0, 5.0])
+    >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0]
+    Array([1.5, 2. ], dtype=float32)
+    """
+    rule = UnitRule(1.0 if callable(clipping) else clipping, eps, axis)
+    axes = tuple(axis) if isinstance(axis, list | tuple) else axis
+
+    def update(updates: Any, state: ClipState, params: Any = None) -> tuple[Any, ClipState]:
+        if params is None:
+            raise ValueError(
+                "adaptive_grad_clip got params=None, expected the parameters, whose norms it clips by; "
+                "call update(updates, state, params)"
+            )
+        parts = split(updates, "updates")
+        weights = split(beside(parts.arrays, params), "params").arrays
+        ratio = limit(_at(clipping, state, "clipping"))
+        clipped, after = _compute.adaptive(parts.arrays, state, weights, ratio, rule.eps, axis=axes)
+        return parts.restore(clipped), after
+
+    return optax.GradientTransformation(initial, update)
+
+
+def _at(threshold: Scalar | Schedule | None, state: ClipState, name: str) -> Scalar | None:
+    """Return a threshold at this step."""
+    return _checks.threshold(threshold(state.step) if callable(threshold) else threshold, name)
