@@ -1,10 +1,12 @@
 """Where leaves lie in memory: which are the same, which overlap, and how to walk one in the order of its bytes."""
 
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from gradclip import _namespace as ns
 from gradclip._types import Array
 
 _EFFORT = 100_000
@@ -88,10 +90,13 @@ def view_of(x: Array) -> np.ndarray[Any, Any] | None:
         return x
     if hasattr(x, "data_ptr") and hasattr(x, "stride"):  # torch
         return _phantom(x.data_ptr(), tuple(x.shape), x.element_size(), x.stride())
-    try:
-        return np.from_dlpack(x)
-    except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
+    if ns.is_lazy(x):
         return None
+    for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):  # the second, for standards before 2023.12
+        with suppress(AttributeError, TypeError, ValueError, RuntimeError, BufferError):
+            view: np.ndarray[Any, Any] = look(x)
+            return view
+    return None
 
 
 class _Place:

@@ -45,7 +45,7 @@ class ArrayOps:
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place; on a host, only where that changes anything."""
         for x, c in zip(leaves, coefficients, strict=True):
-            if _may_change(self.xp, x, c.changed):
+            if 0 not in x.shape and _may_change(self.xp, x, c.changed):  # Dask cannot assign nothing
                 self._write(x, c.to(ns.device(x)))
 
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
@@ -67,14 +67,11 @@ class ArrayOps:
         return [self.xp.asarray(_clamped(self.xp, x, *bounds_for(self.xp, x, low, high))) for x in leaves]
 
     def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
-        """Move each leaf's elements into the bounds, chunk by chunk; on a host, only chunks that need it."""
+        """Move each leaf's elements into the bounds, chunk by chunk."""
         for x in leaves:
             bounds = bounds_for(self.xp, x, low, high)
-            for key in _keys(x):
-                part = x[key]
-                outside = (part < bounds[0]) | (part > bounds[1])
-                if _may_change(self.xp, x, outside):
-                    x[key] = _clamped(self.xp, part, *bounds)
+            for key in _keys(x) if 0 not in x.shape else []:
+                x[key] = _clamped(self.xp, x[key], *bounds)
 
     def _whole(self, x: Array, ord: float) -> NormPartial:
         if ns.is_lazy(x):
