@@ -12,8 +12,12 @@ from gradclip._by_value import clamp_leaves_
 from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
-from gradclip.backends.torch._leaves import Parameters, TorchLeaves, gradients, leaves_of
+from gradclip.backends.torch._leaves import Parameters, gradients, leaves_of
+from gradclip.backends.torch._ordinary import clip_ordinary_
 from gradclip.backends.torch._walk import tensors as walk_tensors
+
+_ORDINARY = (2.0, "propagate", 1.0, 0.0)
+"""What norm_type, nonfinite, scale and eps are by default."""
 
 
 def clip_grad_norm_(
@@ -95,12 +99,16 @@ def clip_grad_norm_(
     >>> layer.weight.grad
     tensor([[0.6000, 0.8000]])
     """
+    parameters = _listed(parameters)
+    if not error_if_nonfinite and (norm_type, nonfinite, scale, eps) == _ORDINARY:
+        norm = clip_ordinary_(parameters, max_norm)
+        if norm is not None:
+            return norm
     order = _checks.order(_number(norm_type), "norm_type")
     rule = Rule(max_norm, order, "error" if error_if_nonfinite else nonfinite, scale, eps)
     with torch.no_grad():
-        leaves = _collected(parameters)
         try:
-            return as_tensor(clip_leaves_(leaves, rule))
+            return as_tensor(clip_leaves_(gradients(parameters), rule))
         except FloatingPointError as e:
             raise RuntimeError(str(e)) from None
 
@@ -141,7 +149,7 @@ def clip_grad_value_(
     high = _checks.threshold(clip_value, "clip_value", optional=False)
     assert high is not None  # it is not optional
     with torch.no_grad():
-        clamp_leaves_(_collected(parameters), -high, high)
+        clamp_leaves_(gradients(_listed(parameters)), -high, high)
 
 
 def get_total_norm(
@@ -227,7 +235,7 @@ def clip_grads_with_norm_(
     """
     limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm)
     with torch.no_grad():
-        clip_leaves_with_(_collected(parameters), limit, known)
+        clip_leaves_with_(gradients(_listed(parameters)), limit, known)
 
 
 def as_tensor(norm: Any) -> Tensor:
@@ -237,14 +245,15 @@ def as_tensor(norm: Any) -> Tensor:
     return torch.tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
 
 
-def _collected(parameters: Parameters) -> TorchLeaves:
-    """Return the gradients, warning as PyTorch does of a generator that yields nothing."""
-    if isinstance(parameters, GeneratorType):
-        parameters = list(parameters)
-        if not parameters:
-            message = "`parameters` is an empty generator, no gradient clipping will occur."
-            warnings.warn(message, UserWarning, stacklevel=3)
-    return gradients(parameters)
+def _listed(parameters: Parameters) -> Parameters:
+    """Return a list for a generator, warning as PyTorch does of one that yields nothing."""
+    if type(parameters) is not GeneratorType:
+        return parameters
+    listed = list(parameters)
+    if not listed:
+        message = "`parameters` is an empty generator, no gradient clipping will occur."
+        warnings.warn(message, UserWarning, stacklevel=3)
+    return listed
 
 
 def _number(order: Any) -> Any:

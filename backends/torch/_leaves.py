@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import GeneratorType
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
 from gradclip._tree import Leaves
 from gradclip._types import Scalar
-from gradclip.backends.torch._host import HostOps, on_host
+from gradclip.backends.torch._host import HostOps, distinct, on_host
 from gradclip.backends.torch._ops import TorchOps
 from gradclip.backends.torch._walk import walk
 
@@ -24,7 +23,7 @@ Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
 
 _XP = ns.namespace([torch.zeros(())])
-_HOST, _DEVICE = HostOps(_XP), TorchOps(_XP)
+HOST, _DEVICE = HostOps(_XP), TorchOps(_XP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class TorchLeaves(Leaves):
 
         The check for overlaps costs as much as the norm of many small gradients: it is made when something is written.
         """
-        if any(_may_change(c) for c in {id(c): c for c in coefficients}.values()):
+        if any(map(_may_change, distinct(coefficients))):
             targets = self._targets(pure)
             self.ops.scale_(targets, coefficients)
             self._finish()
@@ -80,7 +79,7 @@ def gradients(parameters: Parameters, name: str = "parameters") -> TorchLeaves:
         parameters = list(parameters)
         if set(map(type, parameters)) == {Parameter}:  # as nearly always
             found = [p.grad for p in parameters]
-            return leaves_of([g for g in found if g is not None], lambda: _paths(found, name))
+            return leaves_of([g for g in found if g is not None], lambda: paths_of(found, name))
     grads, paths = walk(parameters, name)
     return leaves_of(grads, lambda: paths)
 
@@ -101,10 +100,11 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
         if g.dtype not in seen:
             seen[g.dtype] = i
             _checks.leaf(g, paths, slots.index(i))
-    return TorchLeaves(arrays, _HOST if on_host(arrays) else _DEVICE, slots, list, paths, after)
+    return TorchLeaves(arrays, HOST if on_host(arrays) else _DEVICE, slots, list, paths, after)
 
 
-def _paths(found: Sequence[Tensor | None], name: str) -> list[str]:
+def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:
+    """Return a name for each gradient that there is."""
     return [f"{name}[{i}].grad" for i, g in enumerate(found) if g is not None]
 
 
@@ -129,10 +129,16 @@ def _apart(arrays: Sequence[Tensor]) -> bool:
     """Whether it is plain to see that no two elements share memory: blocks that do not touch each other."""
     if torch.compiler.is_compiling():
         return True  # there are no addresses yet
-    if not all(x.is_contiguous() for x in arrays) or not all(map(_has_memory, arrays)):
+    if not all(x.is_contiguous() for x in arrays):
         return False
-    spans = sorted((x.data_ptr(), x.data_ptr() + x.nbytes) for x in arrays if x.numel())
-    return all(one[1] <= other[0] for one, other in pairwise(spans))
+    try:
+        starts = np.array([x.data_ptr() for x in arrays], dtype=np.int64)
+    except RuntimeError:  # traced by a transform of torch.func
+        return False
+    sizes = np.array([x.nbytes for x in arrays], dtype=np.int64)
+    starts, sizes = starts[sizes > 0], sizes[sizes > 0]
+    order = np.argsort(starts)
+    return bool(np.all((starts + sizes)[order[:-1]] <= starts[order[1:]]))
 
 
 def _has_memory(x: Tensor) -> bool:
