@@ -14,6 +14,9 @@ BACKENDS = {"numpy": "gradclip._cli.rnn"}
 
 PLANNED = ("torch", "jax", "cupy")
 
+TEMPERATURE = 0.5
+"""Of the sample; below 1 the network prefers what it is sure of."""
+
 
 @dataclass(frozen=True)
 class Sizes:

@@ -15,17 +15,14 @@ References
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 import gradclip
-from gradclip._cli.backend import Sizes
+from gradclip._cli.backend import TEMPERATURE, Sizes
 from gradclip._cli.text import Batch, Codes
 
 Floats: TypeAlias = NDArray[np.floating]
 Params: TypeAlias = dict[str, Floats]
-
-TEMPERATURE = 0.6
-"""Below 1, sampling prefers what the network is sure of."""
 
 _INPUT, _RECURRENT, _OUTPUT = 0.1, 0.8, 0.3
 """The scale of the first weights; the recurrent one is below 1, so training starts in the calm."""
@@ -36,12 +33,12 @@ class RNN:
 
     Parameters
     ----------
-    dtype : dtype
+    dtype : type
         Of all weights, states and gradients.
     """
 
-    def __init__(self, dtype: DTypeLike = np.float32) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: type[np.floating] = np.float32) -> None:
+        self.dtype: np.dtype[np.floating] = np.dtype(dtype)
 
     def init(self, seed: int, sizes: Sizes) -> Params:
         """Draw the weights; biases start at zero."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from gradclip._cli.backend import Backend, Sizes
 from gradclip._cli.clipping import Rule
 from gradclip._cli.text import Corpus, batches
+from gradclip._cli.threads import one_thread
 
 WARM_UP = 0.1
 """The share of the steps in which the learning rate rises from 0. Without it the unclipped run dies even sooner."""
 
-AVERAGED = 100
-"""The final loss is the mean over so many steps: a single batch's loss is too noisy to compare."""
+LAST = 0.1
+"""The final loss is the median over this share of the steps: a single batch is too noisy to compare."""
 
 PROMPT, SAMPLE = "The ", 160
 
@@ -60,8 +62,8 @@ class Run:
         The number of steps in which clipping changed something.
     fatal : float or None
         The loss that ended the run, not finite; None if it lived.
-    sample : str
-        What the network writes in the end; no more than the prompt if its weights are not finite.
+    prompt, sample : str
+        What the network is given in the end, and that with what it writes: nothing if its weights are not finite.
     """
 
     rule: Rule
@@ -70,6 +72,7 @@ class Run:
     norms: list[float] = field(default_factory=list)
     clipped: int = 0
     fatal: float | None = None
+    prompt: str = ""
     sample: str = ""
 
     @property
@@ -84,10 +87,10 @@ class Run:
 
     @property
     def final_loss(self) -> float:
-        """The mean loss of the last steps, or the loss that ended the run."""
+        """The median loss of the last steps, or the loss that ended the run."""
         if self.fatal is not None:
             return self.fatal
-        return sum(self.losses[-AVERAGED:]) / len(self.losses[-AVERAGED:])
+        return median(self.losses[-max(1, int(LAST * self.steps)) :])
 
 
 def train(backend: Backend[Any], corpus: Corpus, sizes: Sizes, recipe: Recipe, rule: Rule, watch: Watch) -> Run:
@@ -100,7 +103,7 @@ def train(backend: Backend[Any], corpus: Corpus, sizes: Sizes, recipe: Recipe, r
     params, hidden = backend.init(recipe.seed, sizes), backend.hidden(sizes)
     start = int(np.random.default_rng(recipe.seed).integers(len(corpus.codes)))
     feed = batches(corpus.codes, sizes.rows, sizes.length, start)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), one_thread():
         for step, batch in zip(range(recipe.steps), feed, strict=False):
             hidden = backend.hidden(sizes) if batch.first else hidden
             loss, grads, hidden = backend.loss_and_grads(params, hidden, batch)
@@ -114,6 +117,7 @@ def train(backend: Backend[Any], corpus: Corpus, sizes: Sizes, recipe: Recipe, r
             run.clipped += clipped
             watch(run)
         prompt = corpus.encode(PROMPT) or [0]
+        run.prompt = corpus.decode(prompt)
         run.sample = corpus.decode(backend.sample(params, prompt, SAMPLE, recipe.seed))
     watch(run)
     return run
