@@ -1,4 +1,4 @@
-"""What the user asked for, checked before anything runs: every message says what came, what was expected, what to do."""
+"""What the user asked for, checked before anything runs. A message says what came, what was expected, what to do."""
 
 import math
 import os

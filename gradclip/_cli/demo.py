@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from gradclip._cli.backend import Backend, Sizes
+from gradclip._cli.checks import RefusedError
 from gradclip._cli.clipping import ByGlobalNorm, ByValue, NoClipping, Rule
 from gradclip._cli.progress import watching
 from gradclip._cli.report import show_report
@@ -37,18 +38,22 @@ def run_demo(console: Console, demo: Demo) -> None:
 
     from gradclip._cli.plot import save_figure  # matplotlib takes a second to load: not for --help
 
-    save_figure(demo.out, runs, sizes.vocabulary)
-    console.print(f"Losses and gradient norms over the steps: [bold]{demo.out}", highlight=False)
+    try:
+        save_figure(demo.out, runs, sizes.vocabulary)
+    except OSError as error:
+        raise RefusedError(f"--out {demo.out} could not be written: {error.strerror}. Name another file.") from None
+    console.print(f"Losses and gradient norms: {demo.out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _introduce(console: Console, demo: Demo, sizes: Sizes) -> None:
     """Say what is trained, and on what."""
-    console.print(
-        f"Text     {demo.corpus.source}, {len(demo.corpus.codes):,} characters", highlight=False, markup=False
+    recipe = demo.recipe
+    lines = (
+        f"Text      {demo.corpus.source}, {len(demo.corpus.codes):,} characters",
+        f"Network   {sizes.hidden} units, {sizes.weights:,} weights, unrolled over {sizes.length} characters",
+        f"Training  {recipe.steps:,} steps of plain SGD, learning rate up to {recipe.rate:g}, seed {recipe.seed}",
+        f"Clipping  max_norm {demo.max_norm:g}, max_value {demo.max_value:g}",
+        "",
     )
-    console.print(
-        f"Network  {sizes.hidden} recurrent units, {sizes.weights:,} weights, backpropagation through {sizes.length} "
-        f"characters\nTraining {demo.recipe.steps:,} steps of plain SGD, learning rate up to {demo.recipe.rate:g}, "
-        f"seed {demo.recipe.seed}; max_norm {demo.max_norm:g}, max_value {demo.max_value:g}\n",
-        highlight=False,
-    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -28,7 +28,7 @@ def _bars(console: Console) -> Progress:
     """Return the display: one row for each run."""
     return Progress(
         TextColumn("[{task.fields[colour]}]{task.description:<14}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=14),
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
@@ -58,7 +58,7 @@ def _status(run: Run) -> str:
     """Return where a run stands."""
     if run.fatal is not None:
         return f"[bold red]{death(run.survived + 1, run.fatal)}"
-    return f"loss {number(run.losses[-1]):<5} norm {number(run.norms[-1]):<7}"
+    return f"loss {number(run.losses[-1]):<7} norm {number(run.norms[-1]):<7}"
 
 
 def _write_line(console: Console, run: Run) -> None:

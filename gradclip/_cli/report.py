@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gradclip._cli.rnn import TEMPERATURE
+from gradclip._cli.backend import TEMPERATURE
 from gradclip._cli.style import COLOURS, number
-from gradclip._cli.train import AVERAGED, PROMPT, Run
+from gradclip._cli.train import LAST, Run
 
 
 def show_report(console: Console, runs: Sequence[Run]) -> None:
@@ -24,14 +24,13 @@ def show_report(console: Console, runs: Sequence[Run]) -> None:
     table.add_row("final loss", *map(_final_loss, runs), end_section=True)
     table.add_row("it writes", *map(_sample, runs))
     console.print(table)
-    console.print(
-        f"Loss: nats per character, the mean of the last {AVERAGED} steps. Norms: before clipping. "
-        f"Text: after {PROMPT.strip()!r}, at temperature {TEMPERATURE}.",
-        style="dim",
-        highlight=False,
+    notes = (
+        f"Loss: nats per character, the median of the last {LAST:.0%} of the steps.",
+        f"Norm: before clipping. Text: sampled at temperature {TEMPERATURE} after {runs[0].prompt!r}.",
     )
-    console.print()
-    console.print(conclusion(runs), highlight=False)
+    for note in notes:
+        console.print(note, style="dim", highlight=False)
+    console.print(f"\n{conclusion(runs)}\n", highlight=False)
 
 
 def conclusion(runs: Sequence[Run]) -> str:
@@ -42,12 +41,12 @@ def conclusion(runs: Sequence[Run]) -> str:
     else:
         first = f"Without clipping the network survived, with a final loss of {number(free.final_loss)}."
     rest = [
-        f"Clipped {run.rule.name} it came to {number(run.final_loss)}."
+        f"Clipped {run.rule.name}, in {run.clipped:,} steps of {run.steps:,}, it came to {number(run.final_loss)}."
         if run.fatal is None
         else f"Clipped {run.rule.name} it was lost as well, at step {run.survived + 1:,}."
         for run in clipped
     ]
-    return " ".join([first, *rest, "Same network, same text, same seed: only the clipping differs."])
+    return "\n".join([first, *rest, "Same network, same text, same seed: only the clipping differs."])
 
 
 def _clipped(run: Run) -> str:
@@ -64,6 +63,6 @@ def _final_loss(run: Run) -> Text:
 
 def _sample(run: Run) -> Text:
     """Return what the network writes, on one line: its own line breaks would break up the column."""
-    if len(run.sample) <= len(PROMPT):
+    if run.sample == run.prompt:
         return Text("nothing: its weights are not finite", style="dim")
     return Text(" ".join(run.sample.split()))

@@ -122,7 +122,7 @@ def _read_file(path: Path) -> str:
 
 
 def _corpus(source: str, text: str) -> Corpus:
-    """Number the characters: sorted, so that the codes do not depend on the order in which they occur."""
+    """Return the text as numbers. The vocabulary is sorted: codes do not depend on the order in the text."""
     counts = Counter(text)
     if len(counts) > LARGEST_VOCABULARY:
         kept = {character for character, _ in counts.most_common(LARGEST_VOCABULARY - 1)}
