@@ -1,0 +1,152 @@
+"""The command from outside: a whole run, every refusal, and what happens without its packages."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gradclip._cli.app import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(*arguments, cwd, **environment):
+    """Run a fresh interpreter that finds this checkout, installed or not."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole run, piped, with every warning of arithmetic an error."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = ["-W", "error::RuntimeWarning", "-m", "gradclip", "demo", "--steps", "20", "--out", "figure.svg"]
+    return folder, python(*command, cwd=folder, PYTHONIOENCODING="ascii")
+
+
+def test_a_whole_run_succeeds_and_leaves_its_figure(whole):
+    folder, result = whole
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [path.name for path in folder.iterdir()] == ["figure.svg"]
+    assert "Losses and gradient norms: figure.svg" in result.stdout
+
+
+def test_a_piped_run_is_plain(whole):
+    output = whole[1].stdout
+    assert "\x1b" not in output
+    assert "\r" not in output
+    assert "died at step" in output
+    for row in ("steps survived", "steps clipped", "largest norm", "final loss", "it writes"):
+        assert row in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps is 0; expected a whole number, at least 1. Try --steps 1500."),
+        (["--seed", "-1"], "--seed is -1; expected a whole number, at least 0."),
+        (["--max-norm", "0"], "--max-norm is 0.0; expected a finite number greater than 0."),
+        (["--max-norm", "nan"], "--max-norm is nan; expected"),
+        (["--max-norm", "inf"], "--max-norm is inf; expected"),
+        (["--max-value", "-1"], "--max-value is -1.0; expected"),
+        (["--learning-rate", "0"], "--learning-rate is 0.0; expected"),
+        (["--backend", "jax"], "--backend jax is planned but not there yet; expected one of: numpy"),
+        (["--backend", "abacus"], "--backend abacus is not a backend; expected one of: numpy"),
+        (["--text", "missing.txt"], "--text missing.txt: there is no such file."),
+        (["--text", "empty.txt"], "--text empty.txt is empty; expected at least 2,080 characters."),
+        (["--text", "short.txt"], "--text short.txt has 4 characters; expected at least 2,080."),
+        (["--text", "."], "--text . is a folder; expected a text file."),
+        (["--out", "demo.gif"], "--out demo.gif has the suffix '.gif'; expected one of .pdf, .png, .svg."),
+        (["--out", "demo"], "--out demo has no suffix; expected one of .pdf, .png, .svg. Try --out demo.png."),
+        (["--out", "nowhere/demo.png"], "--out nowhere/demo.png: there is no folder nowhere."),
+        (["--out", "folder.png"], "--out folder.png is a folder; expected a file."),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").touch()
+    Path("short.txt").write_text("abcd")
+    Path("folder.png").mkdir()
+    result = CliRunner().invoke(app, ["demo", *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"gradclip demo: {message}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_figure_that_may_not_be_written_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo.png")])
+    assert "permission denied" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "many"], ["--step", "3"], ["extra"]])
+def test_what_cannot_be_parsed_is_an_error_of_usage(arguments):
+    result = CliRunner().invoke(app, ["demo", *arguments])
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_errors_from_outside_have_no_stack_trace(tmp_path):
+    result = python("-m", "gradclip", "demo", "--text", "missing.txt", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "gradclip demo: --text missing.txt: there is no such file. Check the path, or leave --text out."
+    ]
+
+
+def test_help_names_every_option():
+    result = CliRunner().invoke(app, ["demo", "--help"], env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    for option in ("--text", "--max-norm", "--max-value", "--learning-rate", "--steps", "--seed", "--out", "--backend"):
+        assert option in result.output
+
+
+def test_version_and_help_of_the_command():
+    assert CliRunner().invoke(app, ["--version"]).output.startswith("gradclip ")
+    assert "demo" in CliRunner().invoke(app, ["--help"]).output
+
+
+BLOCKED = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"typer", "rich", "matplotlib"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_without_the_extra_it_names_the_remedy(tmp_path):
+    program = f"{BLOCKED}\nfrom gradclip._cli import main\nmain()"
+    result = python("-c", program, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        "gradclip: the command line needs typer, rich, matplotlib, which the extra 'demo' installs: "
+        'pip install "gradclip[demo]"\n'
+    )
+
+
+def test_the_library_and_the_entry_import_nothing_of_the_extra(tmp_path):
+    program = (
+        "import sys, gradclip, gradclip._cli; sys.exit(bool({'typer', 'rich', 'matplotlib'} & sys.modules.keys()))"
+    )
+    result = python("-c", program, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
