@@ -7,7 +7,7 @@ are loaded when they are first named.
 from importlib import import_module
 from typing import Any
 
-ADAPTERS: tuple[str, ...] = ("jax", "optax", "torch")
+ADAPTERS: tuple[str, ...] = ("cupy", "jax", "optax", "torch")
 """The adapters that this version ships, by module name."""
 
 

@@ -1,0 +1,34 @@
+"""Gradient clipping for CuPy: gradclip's functions on GPUs, in one launch for all leaves and without a synchronisation.
+
+The functions are those of `gradclip`. They take nested containers of CuPy arrays, of arrays that come by DLPack from
+PyTorch or JAX without a copy, and of parameters and links that hold gradients as Chainer's do. Importing this needs
+neither CuPy nor a GPU; calling it does. Built and tested on the CPU, not yet measured on a GPU: see docs/gpu.md.
+"""
+
+from gradclip._partial import NormPartial
+from gradclip.backends.cupy._adaptive import adaptive_grad_clip, adaptive_grad_clip_
+from gradclip.backends.cupy._by_norm import clip_by_norm, clip_by_norm_, clip_by_rms, clip_by_rms_
+from gradclip.backends.cupy._by_value import clip_by_value, clip_by_value_
+from gradclip.backends.cupy._global import clip_by_global_norm, clip_by_global_norm_, clip_with_norm, clip_with_norm_
+from gradclip.backends.cupy._norms import global_norm, leaf_norms, norm_partial
+from gradclip.backends.cupy._per_example import clip_per_example
+
+__all__ = [
+    "NormPartial",
+    "adaptive_grad_clip",
+    "adaptive_grad_clip_",
+    "clip_by_global_norm",
+    "clip_by_global_norm_",
+    "clip_by_norm",
+    "clip_by_norm_",
+    "clip_by_rms",
+    "clip_by_rms_",
+    "clip_by_value",
+    "clip_by_value_",
+    "clip_per_example",
+    "clip_with_norm",
+    "clip_with_norm_",
+    "global_norm",
+    "leaf_norms",
+    "norm_partial",
+]

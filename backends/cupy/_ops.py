@@ -1,0 +1,254 @@
+"""``Ops`` for CuPy: all leaves in one launch for the norm, one for the coefficient, one for scaling.
+
+What is rare (norms along axes, complex leaves in orders other than 2, float8) is ``ArrayOps``', on the device as well.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial as bind
+from typing import Any
+
+import numpy as np
+
+from gradclip._coefficient import Coefficient
+from gradclip._ops import ArrayOps
+from gradclip._partial import NormPartial
+from gradclip._types import Array, Namespace, Scalar
+from gradclip.backends.cupy._places import Places
+from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, Finished, Settings, read_result
+from gradclip.backends.cupy._runtime import Runtime, Uploaded
+from gradclip.backends.cupy._table import CODES
+
+_KERNELS = {math.inf: "partials_inf", 1.0: "partials_one", 2.0: "partials_two"}
+_ANY = 32  # merging does not depend on the dtype that a kernel is compiled for
+
+
+class CupyOps(ArrayOps):
+    """The operations of ``Ops`` for CuPy arrays, on the current streams of their devices.
+
+    Parameters
+    ----------
+    xp : namespace
+        The arrays' own.
+    runtime : Runtime
+        The GPUs.
+    arrays : list of arrays
+        Those that the operations will be asked for, by this very list, and ``places``, where they lie.
+    settings : Settings
+        For the coefficient that ``partial`` computes beside the norm.
+    """
+
+    def __init__(
+        self, xp: Namespace, runtime: Runtime, arrays: Sequence[Array], places: Places, settings: Settings
+    ) -> None:
+        super().__init__(xp)
+        self.runtime = runtime
+        self._arrays = arrays
+        self._known = places
+        self._settings = settings
+
+    def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+        """Return the partial norm of all leaves laid end to end, with the coefficient that belongs to it."""
+        places = self._places(leaves)
+        if not _suits(places, ord):
+            return super().partial(leaves, ord)
+        (first, mine), *others = places.by_device
+        elsewhere = [self._merged(device, _chosen(leaves, theirs), ord) for device, theirs in others]
+        with self.runtime.on(first):
+            parts, count, _ = self._parts(_chosen(leaves, mine), ord, len(elsewhere))
+            for i, part in enumerate(elsewhere):
+                self.runtime.copy(part, self._partials_in(parts, count + i, 1))
+            return self._finish(first, parts, count + len(elsewhere), ord, _norm_dtype(places), self._settings)
+
+    def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+        """Return one partial norm for each leaf."""
+        places = self._places(leaves)
+        if not _suits(places, ord):
+            return super().partials(leaves, ord)
+        groups, n = places.by_device, len(leaves)
+        pairs = [self._each(device, _chosen(leaves, chosen), ord) for device, chosen in groups]
+        with self.runtime.on(groups[0][0]):
+            found = pairs[0] if len(groups) == 1 else self._gather(pairs, groups, n)
+            scale, total = (self.runtime.view(found, 8 * k, np.float64, (2 * n - k,))[::2] for k in (0, 1))
+        return NormPartial(scale, total, ord, _norm_dtype(places))
+
+    def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
+        """Return each leaf times its coefficient."""
+        if not self._scales(leaves, coefficients):
+            return super().scale(leaves, coefficients)
+        out = self._like(leaves)
+        self._multiply(leaves, out, coefficients)
+        return out
+
+    def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each leaf by its coefficient in place; nothing is written where it is 1."""
+        if self._scales(leaves, coefficients):
+            self._multiply(leaves, leaves, coefficients)
+        else:
+            super().scale_(leaves, coefficients)
+
+    def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
+        """Return each leaf with its elements moved into the bounds."""
+        if not _suits(self._places(leaves), 2.0):
+            return super().clamp(leaves, low, high)
+        out = self._like(leaves)
+        self._clamp(leaves, out, low, high)
+        return out
+
+    def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
+        """Move each leaf's elements into the bounds in place; what lies within them is not written."""
+        if _suits(self._places(leaves), 2.0):
+            self._clamp(leaves, leaves, low, high)
+        else:
+            super().clamp_(leaves, low, high)
+
+    def _places(self, arrays: Sequence[Array]) -> Places:
+        return self._known if arrays is self._arrays else self.runtime.places(arrays)
+
+    def _address(self, x: Array) -> int:
+        return self.runtime.places([x]).items[0].address
+
+    def _partials_in(self, memory: Array, first: int, count: int) -> Array:
+        """Return the bytes of partials that lie in memory."""
+        return self.runtime.view(memory, first * PARTIAL_BYTES, np.uint8, (count * PARTIAL_BYTES,))
+
+    def _scales(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> bool:
+        return _suits(self._places(leaves), 2.0) and all(c.factor.ndim == 0 for c in coefficients)
+
+    def _parts(self, leaves: Sequence[Array], ord: float, more: int = 0) -> tuple[Array, int, Uploaded]:
+        """Return the partials of all pieces of leaves on the current device, with room for ``more``."""
+        places = self._places(leaves)
+        uploaded = self.runtime.table(places, places)
+        count = len(uploaded.table.pieces)
+        parts = self.runtime.scratch(PARTIAL_BYTES * max(1, count + more))
+        address, name = self._address(parts), _KERNELS.get(ord, "partials_any")
+        for group in uploaded.table.groups:
+            out = address + group.begin * PARTIAL_BYTES
+            self.runtime.launch(name, group.code, group.blocks, uploaded.pieces_at(group), out, float(ord))
+        return parts, count, uploaded
+
+    def _each(self, device: int, leaves: Sequence[Array], ord: float) -> Array:
+        """Return the partials of leaves on one device, one after the other."""
+        with self.runtime.on(device):
+            parts, _, uploaded = self._parts(leaves, ord)
+            out = self.runtime.scratch(PARTIAL_BYTES * len(leaves))
+            ranges = uploaded.address + uploaded.table.ranges_at
+            addresses = self._address(parts), ranges, self._address(out)
+            self.runtime.launch("merge", _ANY, len(leaves), *addresses, float(ord))
+            return out
+
+    def _merged(self, device: int, leaves: Sequence[Array], ord: float) -> Array:
+        """Return the partial of all leaves on a device that is not the first."""
+        with self.runtime.on(device):
+            parts, count, _ = self._parts(leaves, ord)
+            finished = self._finish(device, parts, count, ord, np.float64, Settings())
+            return self._partials_in(finished.memory, 0, 1)
+
+    def _gather(self, pairs: Sequence[Array], groups: Sequence[tuple[int, list[int]]], count: int) -> Array:
+        """Return the partials of all leaves on the current device, in the order of the leaves."""
+        found = self.runtime.scratch(PARTIAL_BYTES * count)
+        for part, (_, chosen) in zip(pairs, groups, strict=True):
+            for k, place in enumerate(chosen):
+                self.runtime.copy(self._partials_in(part, k, 1), self._partials_in(found, place, 1))
+        return found
+
+    def _finish(self, device: int, parts: Array, count: int, ord: float, dtype: Any, settings: Settings) -> Finished:
+        """Return the partial of so many partials, its norm and the coefficient, all from one small launch."""
+        memory = self.runtime.scratch(RESULT_BYTES)
+        given, numbers = self._numbers(settings.numbers(), device)
+        where = 0 if numbers is None else self._address(numbers)
+        zero = np.int32(settings.zero)
+        self.runtime.launch(
+            "finish", _ANY, 1, self._address(parts), count, float(ord), *given, where, zero, self._address(memory)
+        )
+        return read_result(memory, bind(self.runtime.view, memory), ord, dtype, zero=settings.zero)
+
+    def _numbers(self, numbers: Sequence[Scalar], device: int) -> tuple[Sequence[float], Array | None]:
+        """Return numbers for a kernel: as they are, or as an array on the current device if one is on a device."""
+        if all(isinstance(x, float) for x in numbers):
+            return numbers, None
+        xp = self.xp
+        parts = [xp.full((), x, dtype=xp.float64) if isinstance(x, float) else self._on(device, x) for x in numbers]
+        return [0.0] * len(numbers), xp.stack([xp.astype(part, xp.float64) for part in parts])
+
+    def _on(self, device: int, x: Array) -> Array:
+        """Return a small array on the current device, which has this number."""
+        if self.runtime.places([x]).items[0].device == device:
+            return x
+        here = self.xp.empty_like(x)
+        self.runtime.copy(x, here)
+        return here
+
+    def _like(self, leaves: Sequence[Array]) -> list[Array]:
+        """Return uninitialised arrays, each like a leaf and on its device."""
+        out: list[Any] = [None] * len(leaves)
+        for device, chosen in self._places(leaves).by_device:
+            with self.runtime.on(device):
+                for i in chosen:
+                    out[i] = self.xp.empty_like(leaves[i])
+        return out
+
+    def _pieces(
+        self, leaves: Sequence[Array], out: Sequence[Array], chosen: Sequence[int]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield for each launch over leaves of the current device the code, the number of pieces and their address."""
+        sources = self._places(_chosen(leaves, chosen))
+        targets = sources if out is leaves else self.runtime.places(_chosen(out, chosen))
+        uploaded = self.runtime.table(sources, targets)
+        for group in uploaded.table.groups:
+            yield group.code, group.blocks, uploaded.pieces_at(group)
+
+    def _multiply(self, leaves: Sequence[Array], out: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+        one = all(c is coefficients[0] for c in coefficients)
+        for device, chosen in self._places(leaves).by_device:
+            with self.runtime.on(device):
+                parts = self._batch(coefficients[:1] if one else _chosen(coefficients, chosen), device)
+                addresses = [0 if part is None else self._address(part) for part in parts]
+                for launch in self._pieces(leaves, out, chosen):
+                    self.runtime.launch("scale", *launch, *addresses, np.int32(not one))
+
+    def _batch(self, coefficients: Sequence[Coefficient], device: int) -> list[Array | None]:
+        """Return divisors, factors, changed and zeroed of coefficients, each in one array on the current device."""
+        number, flag = self.xp.float64, self.xp.bool
+        kinds = (("divisor", number), ("factor", number), ("changed", flag), ("zeroed", flag))
+        return [self._joined([getattr(c, name) for c in coefficients], dtype, device) for name, dtype in kinds]
+
+    def _joined(self, parts: list[Array | None], dtype: Any, device: int) -> Array | None:
+        if parts[0] is None:
+            return None
+        arrays = [self.xp.asarray(part) for part in parts]
+        whole = arrays[0] if len(parts) == 1 else self._base_of(arrays)
+        if whole is None:
+            whole = self.xp.stack([self._on(device, part) for part in arrays])
+        return self.xp.astype(self._on(device, whole), dtype, copy=False)
+
+    def _base_of(self, parts: Sequence[Array]) -> Array | None:
+        """Return the batch that 0-d arrays are the elements of, one after the other, if so it is: no need to copy."""
+        base = getattr(parts[0], "base", None)
+        if base is None or base.shape != (len(parts),) or not base.flags.c_contiguous:
+            return None
+        first = self._address(base)
+        addresses = [place.address for place in self.runtime.places(parts).items]
+        return base if addresses == [first + i * base.itemsize for i in range(len(parts))] else None
+
+    def _clamp(self, leaves: Sequence[Array], out: Sequence[Array], low: Scalar, high: Scalar) -> None:
+        for device, chosen in self._places(leaves).by_device:
+            with self.runtime.on(device):
+                given, bounds = self._numbers((low, high), device)
+                address = 0 if bounds is None else self._address(bounds)
+                for launch in self._pieces(leaves, out, chosen):
+                    self.runtime.launch("clamp", *launch, *given, address)
+
+
+def _suits(places: Places, ord: float) -> bool:
+    """Whether there are kernels for arrays of these dtypes in this order."""
+    return places.dtypes <= CODES.keys() and (ord == 2 or not any(name.startswith("complex") for name in places.dtypes))
+
+
+def _norm_dtype(places: Places) -> Any:
+    return np.float64 if places.dtypes & {"float64", "complex128"} else np.float32
+
+
+def _chosen(values: Sequence[Any], which: Sequence[int]) -> Sequence[Any]:
+    """Return the values at these positions: the very sequence if that is all of them."""
+    return values if len(which) == len(values) else [values[i] for i in which]

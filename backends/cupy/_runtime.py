@@ -1,0 +1,232 @@
+"""What the operations need of a GPU: compiled kernels, scratch, tables in its memory, copies between devices."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import import_module, resources
+from typing import Any, Protocol
+
+import numpy as np
+
+from gradclip import _namespace as ns
+from gradclip._types import Array
+from gradclip.backends.cupy._places import Place, Places
+from gradclip.backends.cupy._table import Group, Table, table_of
+
+KEPT = 32
+"""Tables that stay in memory: one for each set of arrays that is clipped in turn."""
+
+THREADS = 256
+"""Of a block, as in kernels.cu."""
+
+_CHEAP_DOUBLE = 4
+"""The largest ratio of float32's rate to float64's at which float64 sums keep up with memory (H100: 2, RTX: 64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A table in a device's memory.
+
+    Parameters
+    ----------
+    table : Table
+        What was uploaded.
+    memory : array of uint8
+        The device's copy, at ``address``.
+    address : int
+        Where that is.
+    staging : object
+        What has to live until the copy is done.
+    """
+
+    table: Table
+    memory: Array
+    address: int
+    staging: object = None
+
+    def pieces_at(self, group: Group) -> int:
+        """Return the address of a group's pieces."""
+        return self.address + group.begin * self.table.pieces.itemsize
+
+
+class Runtime(Protocol):
+    """The device, or what stands in for it in tests on the CPU."""
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        """Return what makes a device the current one."""
+        ...
+
+    def places(self, arrays: Sequence[Array]) -> Places:
+        """Return where arrays lie: the same object again while they lie there."""
+        ...
+
+    def scratch(self, nbytes: int) -> Array:
+        """Return uninitialised memory of the current device, as an array of uint8."""
+        ...
+
+    def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Return an array that lies in ``memory``, ``offset`` bytes from its start."""
+        ...
+
+    def table(self, sources: Places, targets: Places) -> Uploaded:
+        """Return the table for arrays in the current device's memory."""
+        ...
+
+    def launch(self, name: str, code: int, blocks: int, *arguments: Any) -> None:
+        """Start a kernel on the current stream of the current device: integers are addresses, or of NumPy's types."""
+        ...
+
+    def copy(self, source: Array, target: Array) -> None:
+        """Copy bytes to another device in the order of both devices' current streams."""
+        ...
+
+
+class CupyRuntime:
+    """GPUs through CuPy.
+
+    Nothing waits for a device. Tables are kept by stream, so that memory is used and reused in the order of the stream
+    it was allocated on. While a stream is captured into a graph nothing is taken from them: what the graph reads is
+    uploaded within it, and stays for as long as the process does.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self.cupy = cupy
+        self._tables: OrderedDict[tuple[object, ...], Uploaded] = OrderedDict()
+        self._staged: list[Any] = []
+        self._captured: list[Uploaded] = []
+        self._functions: dict[tuple[str, int, int], Any] = {}
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        """Return what makes a device the current one."""
+        context: AbstractContextManager[Any] = self.cupy.cuda.Device(device)
+        return context
+
+    def places(self, arrays: Sequence[Array]) -> Places:
+        """Return where arrays lie: the same object again while they lie there."""
+        return places_of(tuple([_key(x) for x in arrays]))
+
+    def scratch(self, nbytes: int) -> Array:
+        """Return uninitialised memory of the current device."""
+        return self.cupy.empty(nbytes, np.uint8)
+
+    def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Return an array that lies in ``memory``."""
+        return self.cupy.ndarray(shape, dtype, memptr=memory.data + offset)
+
+    def table(self, sources: Places, targets: Places) -> Uploaded:
+        """Return the table for arrays in the current device's memory: the last one, while they lie where they lay."""
+        stream = self.cupy.cuda.get_current_stream()
+        if stream.is_capturing():
+            self._captured.append(self._upload(table_of(sources.items, targets.items), stream))
+            return self._captured[-1]
+        key = self.cupy.cuda.Device().id, stream.ptr, sources, targets
+        if key in self._tables:
+            self._tables.move_to_end(key)
+        else:
+            self._tables[key] = self._upload(table_of(sources.items, targets.items), stream)
+            self._forget()
+        return self._tables[key]
+
+    def launch(self, name: str, code: int, blocks: int, *arguments: Any) -> None:
+        """Start a kernel on the current stream of the current device."""
+        key = name, code, self.cupy.cuda.Device().id
+        if key not in self._functions:
+            self._functions[key] = self._compile(code).get_function(name)
+        self._functions[key]((blocks,), (THREADS,), arguments)
+
+    def copy(self, source: Array, target: Array) -> None:
+        """Copy bytes to another device in the order of both devices' current streams."""
+        there, here = source.data.device_id, target.data.device_id
+        with self.on(there):
+            ready = self._record()
+        with self.on(here):
+            stream = self.cupy.cuda.get_current_stream()
+            stream.wait_event(ready)
+            target.data.copy_from_device_async(source.data, source.nbytes, stream)
+            done = self._record()
+        with self.on(there):  # where the source's memory may be used again only after it was read
+            self.cupy.cuda.get_current_stream().wait_event(done)
+
+    def _record(self) -> Any:
+        event = self.cupy.cuda.Event(disable_timing=True)
+        event.record(self.cupy.cuda.get_current_stream())
+        return event
+
+    def _upload(self, table: Table, stream: Any) -> Uploaded:
+        memory = self.scratch(max(1, table.nbytes))
+        pinned = self.cupy.cuda.alloc_pinned_memory(max(1, table.nbytes))  # only from there copies do not wait
+        np.frombuffer(pinned, np.uint8, table.nbytes)[:] = table.bytes_at(memory.data.ptr)
+        memory.data.copy_from_host_async(pinned.ptr, table.nbytes, stream)
+        return Uploaded(table, memory, memory.data.ptr, (pinned, self._record()))
+
+    def _forget(self) -> None:
+        """Let go of the table that was not used for longest, and of the host's copies that have arrived."""
+        if len(self._tables) > KEPT:
+            self._staged.append(self._tables.popitem(last=False)[1].staging)
+        self._staged = [staging for staging in self._staged if not staging[1].done]
+
+    def _compile(self, code: int) -> Any:
+        ratio = self.cupy.cuda.Device().attributes.get("SingleToDoublePrecisionPerfRatio", 1)
+        pairs = int(code != 64 and ratio > _CHEAP_DOUBLE)
+        options = "-std=c++17", f"-DGRADCLIP_DTYPE={code}", f"-DGRADCLIP_PAIRS={pairs}"
+        return _module(self.cupy, options, self.cupy.cuda.Device().id)
+
+
+def _key(x: Array) -> tuple[Any, ...]:
+    data = x.data
+    return data.ptr, x.shape, x.strides, x.dtype, data.device_id
+
+
+@lru_cache(maxsize=4 * KEPT)
+def places_of(keys: tuple[tuple[Any, ...], ...]) -> Places:
+    """Return places for keys, each of an address, the shape, the strides, the dtype and the device."""
+    return Places(tuple([_place(*key) for key in keys]))
+
+
+def _place(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any, device: int) -> Place:
+    step, dense = dtype.itemsize, True
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+        dense = dense and (n == 1 or stride == step)
+        step *= n
+    return Place(address, shape, None if dense or not step else strides, ns.dtype_name(dtype), dtype.itemsize, device)
+
+
+@cache
+def _module(cupy: Any, options: tuple[str, ...], device: int) -> Any:  # noqa: ARG001  # modules are loaded by device
+    return cupy.RawModule(code=source(), options=options, backend="nvrtc")
+
+
+@cache
+def source() -> str:
+    """Return the CUDA C++ source of the kernels."""
+    return (resources.files("gradclip.backends.cupy") / "kernels.cu").read_text()
+
+
+@cache
+def runtime() -> CupyRuntime:
+    """Return the GPUs of this machine.
+
+    Raises
+    ------
+    RuntimeError
+        If CuPy is not installed, or finds no GPU.
+    """
+    try:
+        cupy = import_module("cupy")
+    except ImportError as e:
+        raise RuntimeError(
+            f"gradclip.backends.cupy cannot import CuPy ({e}), expected CuPy and an NVIDIA GPU; "
+            'pip install "gradclip[cupy]" for CUDA 13, or the CuPy for your CUDA; on a CPU, use gradclip with NumPy'
+        ) from e
+    try:
+        found, why = cupy.cuda.runtime.getDeviceCount(), "there is none"
+    except Exception as e:  # CuPy's own type, which cannot be named without it
+        found, why = 0, str(e)
+    if not found:
+        raise RuntimeError(
+            f"gradclip.backends.cupy found no GPU ({why}), expected an NVIDIA GPU and its driver; "
+            "on a CPU, use gradclip with NumPy"
+        )
+    return CupyRuntime(cupy)

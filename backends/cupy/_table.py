@@ -1,0 +1,130 @@
+"""The table that the kernels read: every leaf cut into pieces of one size, with addresses. NumPy alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from gradclip.backends.cupy._places import Place
+
+Words: TypeAlias = np.ndarray[Any, Any]
+
+PIECE = np.dtype(
+    [("source", "u8"), ("target", "u8"), ("layout", "u8"), ("start", "i8"), ("count", "i4"), ("leaf", "i4")]
+)
+"""A block's work, as ``struct Piece`` in kernels.cu has it."""
+
+PIECE_BYTES = 1 << 16
+"""Of one piece: 16 accesses of 16 bytes for each of 256 threads. GPT-2-small makes 7,600, many for each processor."""
+
+MOST_PIECES = 1 << 15
+"""Above this many, pieces grow: one block merges their partials, and the table stays below 2 MB."""
+
+CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64, "complex64": 32, "complex128": 64}
+"""By dtype, the ``GRADCLIP_DTYPE`` that the kernels are compiled for; complex numbers are pairs of real ones."""
+
+
+class Group(NamedTuple):
+    """The pieces of all leaves that one compiled kernel serves: so many (``blocks``), from ``begin`` on."""
+
+    code: int
+    begin: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is uploaded: the pieces, the range of pieces of each leaf, and the layouts of leaves with gaps.
+
+    Parameters
+    ----------
+    pieces : array of PIECE
+        In groups of one dtype; ``layout`` counts words from the start of ``layouts``, and is -1 for none.
+    ranges : array of int64, shape (leaves, 2)
+        The first piece of each leaf and the one after its last.
+    layouts : array of int64
+        For each leaf with gaps, the number of axes, the shape, and the steps in source and target.
+    groups : list of Group
+        What is launched.
+    """
+
+    pieces: Words
+    ranges: Words
+    layouts: Words
+    groups: list[Group]
+
+    @property
+    def ranges_at(self) -> int:
+        """The offset of the ranges, in bytes."""
+        return int(self.pieces.nbytes)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the whole in bytes."""
+        return int(self.pieces.nbytes + self.ranges.nbytes + self.layouts.nbytes)
+
+    def bytes_at(self, address: int) -> Words:
+        """Return the bytes of the table, which is to lie at an address: layouts are given by theirs."""
+        pieces = self.pieces.copy()
+        base = address + self.pieces.nbytes + self.ranges.nbytes
+        offsets = pieces["layout"].view("i8")
+        pieces["layout"] = np.where(offsets < 0, 0, base + 8 * offsets).astype("u8")
+        return np.concatenate([part.reshape(-1).view(np.uint8) for part in (pieces, self.ranges, self.layouts)])
+
+
+def table_of(sources: Sequence[Place], targets: Sequence[Place]) -> Table:
+    """Return the table for leaves that are read at ``sources`` and written at ``targets``, which may be the same."""
+    codes = [CODES[place.dtype] for place in sources]
+    limit = _piece_bytes(sources)
+    ranges = np.zeros((len(sources), 2), np.int64)
+    pieces: list[Words] = []
+    groups: list[Group] = []
+    layouts: list[int] = []
+    begin = 0
+    for code in sorted(set(codes)):
+        first = begin
+        for i in (i for i, other in enumerate(codes) if other == code):
+            cut = _pieces(i, sources[i], targets[i], limit, layouts)
+            ranges[i] = begin, begin + len(cut)
+            begin += len(cut)
+            pieces.append(cut)
+        if begin > first:
+            groups.append(Group(code, first, begin - first))
+    joined = np.concatenate([np.zeros(0, PIECE), *pieces])
+    return Table(joined, ranges, np.array(layouts, np.int64), groups)
+
+
+def _piece_bytes(places: Sequence[Place]) -> int:
+    """Return how large pieces have to be for there not to be too many of them."""
+    limit = PIECE_BYTES
+    while sum(-(-place.size * place.width // limit) for place in places if place.size > limit // 16) > MOST_PIECES:
+        limit *= 2
+    return limit
+
+
+def _pieces(leaf: int, source: Place, target: Place, limit: int, layouts: list[int]) -> Words:
+    """Return the pieces of a leaf; appends to ``layouts`` if it has gaps, or source and target differ in order."""
+    lanes = 2 if source.dtype.startswith("complex") else 1
+    width = source.width // lanes
+    count, each = source.size * lanes, limit // width
+    starts = np.arange(0, count, each, dtype=np.int64)
+    pieces = np.zeros(len(starts), PIECE)
+    pieces["start"], pieces["leaf"] = starts, leaf
+    pieces["count"] = np.minimum(each, count - starts)
+    address = source.dense()
+    if address is not None and source.steps == target.steps:
+        pieces["source"] = address + starts * width
+        pieces["target"] = address + target.address - source.address + starts * width
+        pieces["layout"] = np.uint64(2**64 - 1)
+        return pieces
+    pieces["source"], pieces["target"], pieces["layout"] = source.address, target.address, len(layouts)
+    layouts += _layout(source, target, lanes, width)
+    return pieces
+
+
+def _layout(source: Place, target: Place, lanes: int, width: int) -> list[int]:
+    views = [place.view() for place in (source, target)]
+    shape = [*source.shape, *([lanes] if lanes > 1 else [])]
+    steps = [[*(step // width for step in view.strides), *([1] if lanes > 1 else [])] for view in views]
+    return [len(shape), *shape, *steps[0], *steps[1]]

@@ -1,0 +1,204 @@
+"""Containers of CuPy arrays, of Chainer's links and parameters, and of arrays that come by DLPack."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._coefficient import Coefficient
+from gradclip._global import Rule, refuse_nonfinite
+from gradclip._partial import NormPartial
+from gradclip._tree import Leaves, _joined, _paths, _walk
+from gradclip._types import Array, Scalar
+from gradclip.backends.cupy._ops import CupyOps
+from gradclip.backends.cupy._places import Places
+from gradclip.backends.cupy._result import Finished, Settings
+from gradclip.backends.cupy._runtime import CupyRuntime, Runtime, runtime
+
+
+@dataclass(frozen=True, slots=True)
+class CupyLeaves(Leaves):
+    """CuPy arrays, each once.
+
+    Parameters
+    ----------
+    places : Places
+        Where they lie.
+    fixed : str or None
+        The type of an array that came by DLPack and cannot be written, if there is one.
+    """
+
+    places: Places
+    fixed: str | None = None
+
+    def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
+        """Multiply each array by its coefficient in place."""
+        self._check(pure)
+        self.ops.scale_(self.arrays, coefficients)
+
+    def clamp_(self, low: Scalar, high: Scalar) -> None:
+        """Move the elements into the bounds in place."""
+        self._check("clip_by_value")
+        self.ops.clamp_(self.arrays, low, high)
+
+    def _check(self, pure: str) -> None:
+        """Raise if an array cannot be written; that no two overlap is looked at once while they stay the same."""
+        if self.fixed is not None:
+            raise TypeError(
+                f"a leaf is a {self.fixed}, which cannot be written, expected writable arrays; "
+                f"use gradclip.backends.cupy.{pure}(), which returns new arrays"
+            )
+        if not self.places.apart:
+            _checks.writable([place.view() for place in self.places.items], self.array_paths, pure)
+
+
+class DeviceRule(Rule):
+    """The checked arguments of clipping by global norm, of which the coefficient comes with the norm."""
+
+    @property
+    def settings(self) -> Settings:
+        """What the device computes the coefficient from."""
+        return Settings(self.max_norm, self.eps, self.scale, self.nonfinite == "zero")
+
+    def coefficient(self, leaves: Leaves, partial: NormPartial) -> Coefficient:
+        """Return the coefficient for a norm, or refuse it."""
+        if not isinstance(partial, Finished):
+            return super().coefficient(leaves, partial)
+        if self.nonfinite == "error":
+            refuse_nonfinite(leaves, partial)
+        return partial.coefficient
+
+
+def flatten(
+    container: object,
+    name: str = "grads",
+    *,
+    settings: Settings | None = None,
+    attribute: str = "grad",
+    distinct: bool = True,
+) -> CupyLeaves:
+    """Return the leaves of a container, checked.
+
+    Parameters
+    ----------
+    container : array, link, parameter or container of these
+        CuPy arrays; arrays on a CUDA device that come by DLPack; objects with ``grad`` and ``data``, such as Chainer's
+        parameters; objects with ``namedparams()``, such as its links. None stays None.
+    name : str
+        What the container is called in error messages.
+    settings : Settings
+        For the coefficient.
+    attribute : {"grad", "data"}
+        What is taken of a parameter.
+    distinct : bool
+        Whether arrays of the same memory count once.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no CuPy or no GPU.
+    TypeError
+        If a leaf is not an array of floating-point numbers on a GPU.
+    """
+    return leaves_of(Source(runtime(), attribute), container, name, settings, distinct=distinct)
+
+
+class Source:
+    """Where arrays come from: of one framework, one attribute of its parameters.
+
+    Parameters
+    ----------
+    runtime : Runtime
+        The GPUs.
+    attribute : {"grad", "data"}
+        What is taken of a parameter.
+    """
+
+    def __init__(self, runtime: CupyRuntime, attribute: str) -> None:
+        self.runtime: Runtime = runtime
+        self.attribute = attribute
+        self._cupy = runtime.cupy
+        self.kind: Any = runtime.cupy.ndarray
+
+    def parts(self, leaf: Any) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]] | None:
+        """Return the arrays of a leaf, what puts them back, and what to add to its name; None for no known kind."""
+        if isinstance(leaf, self.kind):
+            return [leaf], _first, [""]
+        if hasattr(leaf, "__dlpack__"):
+            return self._imported(leaf)
+        if callable(getattr(leaf, "namedparams", None)):
+            named = {path: getattr(p, self.attribute) for path, p in leaf.namedparams()}
+            return self._of(named)
+        if hasattr(leaf, self.attribute):
+            x = getattr(leaf, self.attribute)
+            if x is None:
+                return [], lambda _: None, []
+            return ([x], _first, [f".{self.attribute}"]) if isinstance(x, self.kind) else None
+        return None
+
+    def _of(self, named: dict[str, Array | None]) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]]:
+        there = {path: x for path, x in named.items() if x is not None}
+        return list(there.values()), lambda values: named | dict(zip(there, values, strict=True)), list(there)
+
+    def _imported(self, leaf: Any) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]] | None:
+        """Return an array of another framework as one of CuPy's, of the same memory."""
+        if leaf.__dlpack_device__()[0] not in _CUDA:
+            return None
+        back = ns.namespace([leaf]).from_dlpack
+        return [self._cupy.from_dlpack(leaf)], lambda values: back(values[0]), [""]
+
+
+_CUDA = {2, 3, 13}
+"""DLPack's numbers for memory that a CUDA device can write: its own, pinned host memory, managed memory."""
+
+
+def leaves_of(
+    source: Source, container: object, name: str, settings: Settings | None, *, distinct: bool = True
+) -> CupyLeaves:
+    """Return the leaves of a container whose arrays come from ``source``."""
+    found, rebuild = _walk(container)
+    fixed, expanded = None, None
+    if not all(type(x) is source.kind for x in found):
+        fixed = next((type(x).__name__ for x in found if _is_fixed(x)), None)
+        expanded = [_expanded(source, x, container, name, i) for i, x in enumerate(found)]
+        found, rebuild = _joined([(arrays, make) for arrays, make, _ in expanded], rebuild)
+
+    def paths() -> list[str]:
+        names = _paths(container, name)
+        more = [[""]] * len(names) if expanded is None else [suffixes for _, _, suffixes in expanded]
+        return [path + suffix for path, suffixes in zip(names, more, strict=True) for suffix in suffixes]
+
+    places = source.runtime.places(found)
+    for kind in places.dtypes:
+        place = next(i for i, p in enumerate(places.items) if p.dtype == kind)
+        _checks.leaf(found[place], paths, place)
+    slots = places.slots if distinct else list(range(len(found)))
+    arrays = found
+    if len(set(slots)) < len(found):
+        arrays = [found[slots.index(slot)] for slot in range(max(slots) + 1)]
+        places = source.runtime.places(arrays)
+    xp = ns.namespace(arrays) if arrays else None
+    ops = CupyOps(xp, source.runtime, arrays, places, settings or Settings())
+    return CupyLeaves(arrays, ops, slots, rebuild, paths, places, fixed)
+
+
+def _expanded(
+    source: Source, leaf: Any, container: object, name: str, place: int
+) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]]:
+    parts = source.parts(leaf)
+    if parts is None:
+        kind = f"{type(leaf).__module__}." * ns.is_array(leaf) + type(leaf).__name__
+        raise TypeError(
+            f"{_paths(container, name)[place]} is a {kind}, expected an array on a GPU, or an object with "
+            f".{source.attribute}; convert it with cupy.asarray, or pass None for no gradient"
+        )
+    return parts
+
+
+def _is_fixed(x: Any) -> bool:
+    return hasattr(x, "__dlpack__") and ns.is_array(x) and not ns.is_writable(x)
+
+
+def _first(values: list[Any]) -> Any:
+    return values[0]

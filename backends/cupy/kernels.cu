@@ -1,0 +1,408 @@
+// Multi-tensor kernels for clipping: every leaf of a model in one launch, each element read once.
+//
+// A block works on one `Piece`: some 64 KiB of one leaf, so that one huge leaf and a thousand tiny ones both fill the
+// device. The host lists the pieces in a table once and keeps it while the arrays stay the same. Of every piece there
+// is a partial norm (scale, total), which stands for scale * total^(1/p); `finish` merges them in a fixed order, with
+// no atomics, and computes the coefficient; `scale` multiplies, and returns at once where nothing changes. The host
+// reads nothing back.
+//
+// The file is compiled once for each device and dtype and includes no header, so that NVRTC needs no toolkit:
+//   GRADCLIP_DTYPE  16 float16, 17 bfloat16, 32 float32, 64 float64. Complex leaves come as pairs of reals.
+//   GRADCLIP_PAIRS  1: sums of float32 and narrower in compensated float32, for devices whose float64 runs at 1/32 or
+//                   1/64 of the rate of float32; 0: in float64. A piece that leaves the range of float32 is summed
+//                   again in float64, decided by its own block.
+//   GRADCLIP_HOST   the same code as C++ for the CPU, where the tests run it; their shim replaces the part below.
+
+#ifndef GRADCLIP_HOST
+#define INFINITE __longlong_as_double(0x7ff0000000000000LL)
+__device__ float float_of_half(unsigned short bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+__device__ unsigned short half_of_float(float value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+__device__ unsigned bits_of_float(float value) { return __float_as_uint(value); }
+__device__ float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
+#endif
+
+typedef long long i64;
+typedef unsigned long long u64;
+
+// ---- elements: as they are stored (`element`), and as they are calculated with (`real`) ----
+
+#if GRADCLIP_DTYPE == 16
+struct element { unsigned short bits; };
+typedef float real;
+__device__ real widen(element x) { return float_of_half(x.bits); }
+__device__ element narrow(real value) { return element{half_of_float(value)}; }
+#define LARGEST 65504.0
+#elif GRADCLIP_DTYPE == 17
+struct element { unsigned short bits; };
+typedef float real;
+__device__ real widen(element x) { return float_of_bits((unsigned)x.bits << 16); }
+__device__ element narrow(real value) {
+  unsigned bits = bits_of_float(value);
+  if (value != value) return element{(unsigned short)((bits >> 16) | 0x40)};  // rounding could carry a NaN into inf
+  return element{(unsigned short)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};  // to nearest, ties to even
+}
+#define LARGEST 3.3895313892515355e38
+#elif GRADCLIP_DTYPE == 32
+typedef float element;
+typedef float real;
+__device__ real widen(element x) { return x; }
+__device__ element narrow(real value) { return value; }
+#define LARGEST 3.4028234663852886e38
+#else
+typedef double element;
+typedef double real;
+__device__ real widen(element x) { return x; }
+__device__ element narrow(real value) { return value; }
+#define LARGEST 1.7976931348623157e308
+#endif
+
+#define DOUBLE (GRADCLIP_DTYPE == 64)
+#define LANES (16 / (int)sizeof(element))  // elements of one 16-byte access
+#define UNROLL 4                           // such accesses in flight for each thread
+#define SUMS 4                             // running sums of each thread
+#define THREADS 256
+
+struct alignas(16) Vector { element at[LANES]; };
+
+struct Piece {
+  u64 source, target;  // addresses: of the piece's first element, or of the leaf's if `layout` is given
+  u64 layout;          // address of [axes, shape..., steps in source..., steps in target...] in elements, or 0: dense
+  i64 start;           // the piece's first element in C order, if `layout` is given
+  int count, leaf;
+};
+
+struct Partial { double scale, total; };  // scale * total^(1/p)
+
+__device__ bool is_finite(double x) { return x - x == 0; }
+
+// The offset of element `i` in C order: of the source, or of the target.
+__device__ i64 offset_of(const i64* layout, i64 i, bool target) {
+  const i64 axes = layout[0];
+  const i64* shape = layout + 1;
+  const i64* steps = shape + (target ? 2 : 1) * axes;
+  i64 offset = 0;
+  for (i64 axis = axes - 1; axis >= 0; --axis) {
+    offset += i % shape[axis] * steps[axis];
+    i /= shape[axis];
+  }
+  return offset;
+}
+
+// Elements before the first 16-byte boundary.
+__device__ int head_of(u64 address, int count) {
+  const int head = (int)((16 - (address & 15)) & 15) / (int)sizeof(element);
+  return head < count ? head : count;
+}
+
+// ---- sums of powers ----
+
+enum Order { LARGEST_ELEMENT, ONE, TWO, ANY };
+
+template <int ORDER, bool PAIRS>
+struct Sum {  // in float64: a square of float32 neither over- nor underflows
+  double value = 0;
+  __device__ void add(double x, double p) {
+    x = fabs(x);
+    value += ORDER == TWO ? x * x : ORDER == ONE ? x : x == 0 ? 0 : pow(x, p);
+  }
+  __device__ double result() const { return value; }
+};
+
+template <int ORDER>
+struct Sum<ORDER, true> {  // in float32, with what was lost by rounding (Kahan)
+  float value = 0, lost = 0;
+  __device__ void add(float x, double) {
+    const float term = (ORDER == TWO ? x * x : fabsf(x)) - lost;
+    const float next = value + term;
+    lost = (next - value) - term;
+    value = next;
+  }
+  __device__ double result() const { return (double)value - (double)lost; }
+};
+
+template <>
+struct Sum<LARGEST_ELEMENT, false> {  // a maximum
+  real value = 0;
+  __device__ void add(real x, double) {
+    x = x < 0 ? -x : x;
+    if (x > value || x != x) value = x;  // NaN stays: nothing is greater
+  }
+  __device__ double result() const { return value; }
+};
+
+template <bool MAXIMUM>
+__device__ double together(double a, double b) {
+  if (!MAXIMUM) return a + b;
+  return b > a || b != b ? b : a;
+}
+
+// The sum (or maximum) over the block, in every thread; always added in the same order.
+template <bool MAXIMUM>
+__device__ double over_block(double value) {
+  __shared__ double of_warp[32];
+  const int lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
+  for (int step = 16; step; step /= 2) value = together<MAXIMUM>(value, __shfl_xor_sync(~0u, value, step));
+  if (lane == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = lane < warps ? of_warp[lane] : 0;
+  for (int step = 16; step; step /= 2) value = together<MAXIMUM>(value, __shfl_xor_sync(~0u, value, step));
+  __syncthreads();  // of_warp may be written again
+  return value;
+}
+
+// The sum of |x / scale|^p over a piece, in every thread of the block.
+template <int ORDER, bool PAIRS, bool SCALED>
+__device__ double sum_of(const Piece& piece, double scale, double p) {
+  Sum<ORDER, PAIRS> sums[SUMS];
+  const element* x = (const element*)piece.source;
+  const int me = threadIdx.x, step = blockDim.x, count = piece.count;
+#define ADD(i, x) sums[(i) % SUMS].add(SCALED ? widen(x) / scale : widen(x), p)
+  if (piece.layout) {
+    for (int i = me; i < count; i += step) ADD(0, x[offset_of((const i64*)piece.layout, piece.start + i, false)]);
+  } else {
+    const int head = head_of(piece.source, count), vectors = (count - head) / LANES, tail = head + vectors * LANES;
+    const Vector* v = (const Vector*)(x + head);
+    if (me < head) ADD(0, x[me]);
+    if (tail + me < count) ADD(1, x[tail + me]);
+    int i = me;
+    for (; i + (UNROLL - 1) * step < vectors; i += UNROLL * step) {
+      Vector read[UNROLL];
+#pragma unroll
+      for (int u = 0; u < UNROLL; ++u) read[u] = v[i + u * step];
+#pragma unroll
+      for (int u = 0; u < UNROLL; ++u)
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) ADD(u * LANES + k, read[u].at[k]);
+    }
+    for (; i < vectors; i += step) {
+      const Vector read = v[i];
+#pragma unroll
+      for (int k = 0; k < LANES; ++k) ADD(k, read.at[k]);
+    }
+  }
+#undef ADD
+  constexpr bool maximum = ORDER == LARGEST_ELEMENT;
+  const double low = together<maximum>(sums[0].result(), sums[1].result());
+  return over_block<maximum>(together<maximum>(low, together<maximum>(sums[2].result(), sums[3].result())));
+}
+
+// What elements can be divided by: never 0, inf or NaN, and its reciprocal is in range too.
+__device__ double safe_scale(double largest) {
+  const double low = ldexp(1.0, -1022), high = ldexp(1.0, 1022);
+  return largest >= low ? (largest <= high ? largest : high) : largest < low ? low : high;
+}
+
+// Whether a sum of so many powers may have overflowed, or lost what matters by underflow.
+__device__ bool doubtful(double total, int count, double tiny, double share) {
+  return !is_finite(total) || total < count * (tiny / share);
+}
+
+template <int ORDER>
+__device__ Partial partial_of(const Piece& piece, double p) {
+  if (ORDER == LARGEST_ELEMENT) {
+    const double largest = sum_of<LARGEST_ELEMENT, false, false>(piece, 1, p), scale = safe_scale(largest);
+    return Partial{scale, largest / scale};
+  }
+  constexpr bool pairs = GRADCLIP_PAIRS && !DOUBLE && ORDER != ANY;
+  double total = sum_of<ORDER, pairs, false>(piece, 1, p);
+  if (pairs && doubtful(total, piece.count, ldexp(1.0, -126), ldexp(1.0, -28)))
+    total = sum_of<ORDER, false, false>(piece, 1, p);
+  if ((DOUBLE || ORDER == ANY) && doubtful(total, piece.count, ldexp(1.0, -1022), ldexp(1.0, -58))) {
+    const double largest = sum_of<LARGEST_ELEMENT, false, false>(piece, 1, p);
+    if (largest == 0) return Partial{1, 0};
+    const double scale = safe_scale(largest);
+    return Partial{scale, sum_of<ORDER, false, true>(piece, scale, p)};
+  }
+  return Partial{1, total};
+}
+
+#define PARTIALS(NAME, ORDER)                                                                                          \
+  extern "C" __global__ void __launch_bounds__(THREADS) NAME(const Piece* pieces, Partial* partials, double p) {       \
+    const Partial partial = partial_of<ORDER>(pieces[blockIdx.x], p);                                                  \
+    if (threadIdx.x == 0) partials[blockIdx.x] = partial;                                                              \
+  }
+PARTIALS(partials_inf, LARGEST_ELEMENT)
+PARTIALS(partials_one, ONE)
+PARTIALS(partials_two, TWO)
+PARTIALS(partials_any, ANY)
+
+// ---- merging, and the coefficient ----
+
+__device__ double root(double total, double p) {
+  return p == 2 ? sqrt(total) : p == 1 || p == INFINITE ? total : total == 0 ? 0 : pow(total, 1 / p);
+}
+
+// `total` for a scale 1 / ratio times as large; NaN and inf stay, for 0 * inf would be NaN.
+__device__ double rescaled(double total, double ratio, double p) {
+  if (ratio == 1 || !is_finite(total)) return total;
+  return total * (p == 2 ? ratio * ratio : p == 1 || p == INFINITE ? ratio : pow(ratio, p));
+}
+
+// The partial of several, in every thread of the block. A part that is zero has no say in the scale.
+__device__ Partial merged(const Partial* parts, i64 count, double p) {
+  const i64 me = threadIdx.x, step = blockDim.x;
+  double scale = 0;
+  for (i64 i = me; i < count; i += step)
+    if (parts[i].total != 0) scale = together<true>(scale, parts[i].scale);
+  scale = over_block<true>(scale);
+  if (scale == 0) return Partial{1, 0};
+  double sums[SUMS] = {0, 0, 0, 0}, largest = 0;
+  for (i64 i = me, turn = 0; i < count; i += step, ++turn) {
+    const double term = rescaled(parts[i].total, parts[i].total == 0 ? 1 : parts[i].scale / scale, p);
+    largest = together<true>(largest, term);
+    sums[turn % SUMS] += term;
+  }
+  if (p == INFINITE) return Partial{scale, over_block<true>(largest)};
+  return Partial{scale, over_block<false>((sums[0] + sums[1]) + (sums[2] + sums[3]))};
+}
+
+struct Range { i64 begin, end; };
+
+// One partial for each range of partials, such as the pieces of a leaf; a block for each.
+extern "C" __global__ void __launch_bounds__(THREADS)
+merge(const Partial* parts, const Range* ranges, Partial* results, double p) {
+  const Range range = ranges[blockIdx.x];
+  const Partial partial = merged(parts + range.begin, range.end - range.begin, p);
+  if (threadIdx.x == 0) results[blockIdx.x] = partial;
+}
+
+struct Result {
+  Partial partial;
+  double norm, divisor, factor;  // a leaf becomes leaf / divisor * factor
+  float narrow_norm;
+  bool changed, zeroed;
+};
+
+// All partials together, the norm, and what brings it down to max_norm, in one block: gradclip's `coefficient`.
+extern "C" __global__ void __launch_bounds__(THREADS)
+finish(const Partial* parts, i64 count, double p, double max_norm, double eps, double loss, const double* on_device,
+       int zero, Result* result) {
+  const Partial whole = merged(parts, count, p);
+  if (threadIdx.x) return;
+  if (on_device) max_norm = on_device[0], eps = on_device[1], loss = on_device[2];
+  const double r = root(whole.total, p);
+  const bool below = whole.scale * r / loss + eps <= max_norm;  // false for NaN, so that NaN spreads
+  const bool clipped = !(below || max_norm == INFINITE), zeroed = zero && !is_finite(whole.total);
+  result->partial = whole;
+  result->norm = whole.scale * r;
+  result->narrow_norm = (float)result->norm;
+  result->divisor = clipped ? whole.scale : 1;
+  result->factor = clipped ? max_norm / (r + eps * loss / whole.scale) : 1 / loss;
+  result->changed = clipped || loss != 1 || zeroed;
+  result->zeroed = zeroed;
+}
+
+// ---- writing ----
+
+// Applies f to every element; f says whether it changed anything, and in place only what changed is written.
+template <class F>
+__device__ void map_piece(const Piece& piece, F f) {
+  const element* x = (const element*)piece.source;
+  element* y = (element*)piece.target;
+  const int me = threadIdx.x, step = blockDim.x, count = piece.count;
+  const bool always = piece.source != piece.target;
+  const i64* layout = (const i64*)piece.layout;
+#define MAP(from, to)                           \
+  {                                             \
+    element value = x[from];                    \
+    if (f(value) || always) y[to] = value;      \
+  }
+  if (layout) {
+    for (i64 i = piece.start + me; i < piece.start + count; i += step)
+      MAP(offset_of(layout, i, false), offset_of(layout, i, true));
+    return;
+  }
+  if ((piece.source ^ piece.target) & 15) {  // no access of 16 bytes suits both
+    for (int i = me; i < count; i += step) MAP(i, i);
+    return;
+  }
+  const int head = head_of(piece.source, count), vectors = (count - head) / LANES, tail = head + vectors * LANES;
+  const Vector* v = (const Vector*)(x + head);
+  Vector* w = (Vector*)(y + head);
+  if (me < head) MAP(me, me);
+  if (tail + me < count) MAP(tail + me, tail + me);
+#undef MAP
+  for (int i = me; i < vectors; i += UNROLL * step) {
+    Vector read[UNROLL];
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u)
+      if (i + u * step < vectors) read[u] = v[i + u * step];
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) {
+      if (i + u * step >= vectors) continue;
+      bool write = always;
+#pragma unroll
+      for (int k = 0; k < LANES; ++k) write |= f(read[u].at[k]);
+      if (write) w[i + u * step] = read[u];
+    }
+  }
+}
+
+struct Copy {
+  __device__ bool operator()(element&) const { return false; }
+};
+
+struct Zero {
+  __device__ bool operator()(element& x) const { return x = narrow(0), true; }
+};
+
+template <class Number>
+struct Times {
+  Number factor;
+  __device__ bool operator()(element& x) const { return x = narrow((real)(widen(x) * factor)), true; }
+};
+
+struct Divide {  // for factors that one number cannot hold
+  double divisor, factor;
+  __device__ bool operator()(element& x) const { return x = narrow((real)(widen(x) / divisor * factor)), true; }
+};
+
+struct Clamp {
+  real low, high;
+  __device__ bool operator()(element& x) const {
+    const real value = widen(x);
+    if (value < low) return x = narrow(low), true;
+    if (value > high) return x = narrow(high), true;
+    return false;  // NaN is neither below nor above
+  }
+};
+
+// Multiplies by the leaf's coefficient, or by the one for all. The last pieces first: they were read last, and some are
+// in the cache still.
+extern "C" __global__ void __launch_bounds__(THREADS)
+scale(const Piece* pieces, const double* divisors, const double* factors, const bool* changed, const bool* zeroed,
+      int each) {
+  const Piece piece = pieces[gridDim.x - 1 - blockIdx.x];
+  const int which = each ? piece.leaf : 0;
+  if (!changed[which]) {
+    if (piece.source != piece.target) map_piece(piece, Copy{});
+    return;
+  }
+  if (zeroed && zeroed[which]) return map_piece(piece, Zero{});
+  const double divisor = divisors[which], factor = factors[which], both = factor / divisor;
+  const bool narrow_product = GRADCLIP_DTYPE < 32 || (GRADCLIP_DTYPE == 32 && GRADCLIP_PAIRS);
+  const int reach = narrow_product ? 126 : 1022;
+  if (!(both >= ldexp(1.0, -reach) && both <= ldexp(1.0, reach))) return map_piece(piece, Divide{divisor, factor});
+  if (narrow_product) return map_piece(piece, Times<float>{(float)both});
+  map_piece(piece, Times<double>{both});
+}
+
+// A bound in the leaves' dtype: a finite one beyond its range is its largest finite number.
+__device__ real bound_of(double bound) {
+  if (is_finite(bound)) bound = bound > LARGEST ? LARGEST : bound < -LARGEST ? -LARGEST : bound;
+  return widen(narrow((real)bound));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+clamp(const Piece* pieces, double low, double high, const double* on_device) {
+  if (on_device) low = on_device[0], high = on_device[1];
+  map_piece(pieces[blockIdx.x], Clamp{bound_of(low), bound_of(high)});
+}
