@@ -1,0 +1,83 @@
+"""The golden vectors: inputs and exact results from ``golden.json``, which other languages' ports can read too."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance import make_golden, oracles
+from conformance.checks import assert_same_bits
+from conformance.helpers import number, read
+from conformance.oracles import Values, components, exact, ulp
+from conformance.targets import Target
+
+VECTORS = json.loads(make_golden.FILE.read_text())["vectors"]
+
+
+def parsed(leaf: dict[str, Any]) -> Values:
+    """Return a leaf's values."""
+    flat = np.array([float.fromhex(v) for v in leaf["values"]])
+    if leaf["complex"]:
+        flat = flat[: flat.size // 2] + 1j * flat[flat.size // 2 :]
+    return flat.reshape(leaf["shape"])
+
+
+def argument(value: Any) -> Any:
+    """Return an argument: numbers are text, and so are names."""
+    try:
+        return float.fromhex(value)
+    except ValueError:
+        return value
+
+
+def test_file_is_what_the_generator_makes() -> None:
+    """The committed file is the generator's, to the byte."""
+    assert make_golden.FILE.read_text() == make_golden.text()
+
+
+def test_names_are_distinct() -> None:
+    """Each vector can be named."""
+    names = [(v["function"], v["name"]) for v in VECTORS]
+    assert len(set(names)) == len(names)
+    assert {v["clause"] for v in VECTORS} >= {1, 2, 3, 4, 5, 6, 7, 9, 10, 15}
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['function']}-{v['name']}".replace(" ", "_"))
+def test_vector(target: Target, vector: dict[str, Any]) -> None:
+    """The norm is within its error and every element within its units in the last place."""
+    dtype = vector["dtype"]
+    if dtype not in target.dtypes:
+        pytest.skip(f"{target.name} has no {dtype}")
+    options = {k: argument(v) for k, v in vector["arguments"].items()}
+    made = [[target.make(parsed(x), dtype) for x in vector.get(k, [])] for k in ("leaves", "params")]
+    given = made if "params" in vector else made[:1]
+    got = target.run(lambda *trees: getattr(target.api, vector["function"])(*trees, **options), *given)
+    if vector["function"] == "clip_by_global_norm":
+        got, norm = got
+        check_norm(number(target, norm), vector)
+    elif vector["function"] == "global_norm":
+        check_norm(number(target, got), vector)
+    for after, right in zip(read(target, got), vector.get("result", []), strict=False):
+        check_leaf(after, parsed(right), dtype, vector["ulps"])
+
+
+def check_norm(got: float, vector: dict[str, Any]) -> None:
+    """Assert that a norm is within the relative error that the vector allows."""
+    right = float.fromhex(vector["norm"])
+    if math.isnan(right) or math.isinf(right):
+        assert got == right or (math.isnan(got) and math.isnan(right))
+        return
+    allowed = max(right * float.fromhex(vector["norm_error"]), float(ulp(exact(right), vector["norm_dtype"])) / 2)
+    assert abs(got - right) <= allowed
+
+
+def check_leaf(got: Values, right: Values, dtype: str, ulps: int) -> None:
+    """Assert that a leaf's elements are within units in the last place of the exact ones."""
+    assert got.shape == right.shape
+    if ulps == 0:
+        assert_same_bits(got, right)
+        return
+    for a, b in zip(components(got).tolist(), components(right).tolist(), strict=True):
+        assert a == b or abs(exact(a) - exact(b)) <= ulps * oracles.ulp(exact(b), dtype)
