@@ -6,7 +6,7 @@ frameworks that the user has imported already.
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -127,6 +127,13 @@ def device(x: Array) -> object:
     if isinstance(x, np.ndarray | np.generic):
         return "cpu"
     return None if is_lazy(x) else compat.device(x)
+
+
+def stack_numbers(xp: Namespace, numbers: Sequence[Array]) -> Array:
+    """Return 0-d arrays as one of shape (n,); pydata/sparse, where a 0-d result is a fill value, has to be helped."""
+    if compat.is_pydata_sparse_namespace(xp):
+        return xp.asarray(np.stack([x.todense() for x in numbers]))
+    return xp.stack(numbers)
 
 
 def to_device(x: Array, target: object) -> Array:

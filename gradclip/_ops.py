@@ -83,7 +83,7 @@ class ArrayOps:
     def _box(self, x: Array, box: Box, ord: float, axes: Axes) -> NormPartial:
         """Return the partial of a box: of its two halves, merged where the cut is summed over, else side by side."""
         if size(box) <= _limit(x):
-            return self._piece(x[box], ord, axes)
+            return self._piece(x[box] if box else x, ord, axes)
         axis, *halves = halve(box)
         first, second = (self._box(x, half, ord, axes) for half in halves)
         return first.merge(second) if axis in axes else concat(first, second, axis)

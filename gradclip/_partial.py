@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradclip import _scalars
-from gradclip._namespace import adds_pairwise, device, is_double, namespace, size, to_device
+from gradclip._namespace import adds_pairwise, device, is_double, namespace, size, stack_numbers, to_device
 from gradclip._types import Array, Axes, Namespace
 
 _LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
@@ -150,8 +150,8 @@ def stack(partials: Sequence[NormPartial]) -> NormPartial:
     """Return 0-d partials as one batch of shape (len(partials),), on the device of the first."""
     xp = namespace([partials[0].total])
     where = device(partials[0].total)
-    scale = xp.stack([to_device(p.scale, where) for p in partials])
-    total = xp.stack([to_device(p.total, where) for p in partials])
+    scale = stack_numbers(xp, [to_device(p.scale, where) for p in partials])
+    total = stack_numbers(xp, [to_device(p.total, where) for p in partials])
     dtype = next((p.dtype for p in partials if is_double(p.dtype)), partials[0].dtype)
     return NormPartial(scale, total, partials[0].ord, dtype)
 
