@@ -1,0 +1,113 @@
+"""The error of everyone's norm, and of the gradients after clipping, against exact arithmetic."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.exact import exact_norm, relative_error, wide_norm
+from benchmarks.sets import NDArray, dtype_of
+
+_LARGE = 1 << 26
+_SEED = 7
+MAX_NORM = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """Someone's norm and clip, on someone's arrays.
+
+    Parameters
+    ----------
+    name : str
+        As it stands in the table.
+    role : {"ours", "peer"}
+        Whose it is.
+    norm : callable
+        The norm of NumPy leaves, converted to the framework's arrays without rounding.
+    clip : callable or None
+        The leaves clipped to a global norm, likewise, as NumPy arrays; None if it only computes norms.
+    """
+
+    name: str
+    role: Literal["ours", "peer"]
+    norm: Callable[[list[NDArray]], float]
+    clip: Callable[[list[NDArray], float], list[NDArray]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Gradients that are hard on someone.
+
+    Parameters
+    ----------
+    name : str
+        What they are.
+    leaves : callable
+        Makes them; takes by how much to cut down what is large.
+    """
+
+    name: str
+    leaves: Callable[[int], list[NDArray]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What someone answered, and what is right."""
+
+    implementation: str
+    role: Literal["ours", "peer"]
+    value: float
+    right: float
+
+    @property
+    def error(self) -> float:
+        """The relative error; inf for NaN."""
+        return relative_error(self.value, self.right)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """The answers to one case: the norm, and the norm after clipping to ``MAX_NORM``."""
+
+    case: str
+    norms: Sequence[Answer]
+    clipped: Sequence[Answer]
+
+
+def _normals(count: int, size: int, dtype: type[np.floating] = np.float32, by: float = 1.0) -> list[NDArray]:
+    random = np.random.default_rng(_SEED)
+    unit: type[np.float32 | np.float64] = np.float64 if dtype is np.float64 else np.float32
+    return [np.multiply(x := random.standard_normal(size, dtype=unit), unit(by), out=x) for _ in range(count)]
+
+
+def _units(count: int, size: int = 64) -> list[NDArray]:
+    """Return bfloat16 leaves whose norm is 1, but for the rounding of their elements."""
+    return [(x / np.linalg.norm(x)).astype(dtype_of("bfloat16")) for x in _normals(count, size)]
+
+
+CASES = (
+    Case("64 M normals, f32", lambda parts: _normals(1, _LARGE // parts)),
+    Case("64 M × 0.1, f32", lambda parts: [np.full(_LARGE // parts, 0.1, np.float32)]),
+    Case("1e20 × normals, f32", lambda _: _normals(16, 4096, by=1e20)),
+    Case("1e-30 × normals, f32", lambda _: _normals(16, 4096, by=1e-30)),
+    Case("1,000 of norm 1, bf16", lambda parts: _units(1000 // parts)),
+    Case("4,000 of norm 1, bf16", lambda parts: _units(4000 // parts)),
+    Case("[300] × 4, f16", lambda _: [np.full(4, 300.0, np.float16)]),
+    Case("1 M normals, f64", lambda parts: _normals(16, 65536 // parts, np.float64)),
+)
+
+
+def measure(case: Case, implementations: Sequence[Implementation], *, shrink: bool) -> Accuracy:
+    """Return everyone's answers to a case."""
+    leaves = case.leaves(100 if shrink else 1)
+    right = exact_norm(leaves)
+    after = min(right, MAX_NORM)
+    norms = [Answer(i.name, i.role, i.norm(leaves), right) for i in implementations]
+    clipped = [
+        Answer(i.name, i.role, wide_norm(i.clip([x.copy() for x in leaves], MAX_NORM)), after)
+        for i in implementations
+        if i.clip is not None
+    ]
+    return Accuracy(case.name, norms, clipped)

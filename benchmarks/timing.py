@@ -1,0 +1,234 @@
+"""The clock: all contenders of a row, interleaved, in one process."""
+
+import gc
+import math
+import random
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter, perf_counter_ns
+
+from benchmarks.row import Budget, Contender, Role, Row, Setup
+
+MOST_CALLS = 512
+"""Calls in a sample at most: see ``row.Schedule``."""
+
+_SEED = 1
+
+
+class WrongAnswerError(Exception):
+    """Our own answer is not what the contract promises: there is nothing to time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to measure.
+
+    Parameters
+    ----------
+    rounds : int or None
+        Samples of each contender; None for as many as fit in ``row_seconds``, within ``few`` and ``many``.
+    sample_seconds : float
+        The least time of a sample: work that takes less is called more than once.
+    shrink : bool
+        Whether to cut the gradients down, to see in seconds that everything works.
+    """
+
+    rounds: int | None = None
+    sample_seconds: float = 2e-3
+    row_seconds: float = 3.0
+    few: int = 7
+    many: int = 41
+    shrink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median with its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> "Spread":
+        """Return the quartiles of samples."""
+        if len(samples) < 2:
+            return cls(samples[0], samples[0], samples[0])
+        low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+        return cls(median, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one contender took.
+
+    Parameters
+    ----------
+    seconds : Spread
+        Of one call.
+    speedup : Spread
+        Its time over ours, taken round by round and then summed up, so that a machine that is slow for a while is slow
+        for both. 1 for ours.
+    calls : int
+        In each sample.
+    errors : mapping
+        How far its answer is from the right one, by what was looked at.
+    """
+
+    name: str
+    role: Role
+    seconds: Spread
+    speedup: Spread
+    calls: int
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A budget and what came of it."""
+
+    budget: Budget
+    reached: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the median is what it has to be."""
+        return self.reached >= self.budget.speedup
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A row that was measured: ours first, then the peers, then the floor."""
+
+    row: Row
+    timings: Sequence[Timing]
+    rounds: int
+
+    @property
+    def ours(self) -> Timing:
+        """Our own timing."""
+        return next(t for t in self.timings if t.role == "ours")
+
+    @property
+    def peers(self) -> list[Timing]:
+        """The peers' timings; the one that stands first is the one that everyone uses."""
+        return [t for t in self.timings if t.role == "peer"]
+
+    @property
+    def floor(self) -> Timing | None:
+        """The fastest of the floors."""
+        return next((t for t in self.timings if t.role == "floor"), None)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The row's budgets, judged."""
+        by_name = {t.name: t for t in self.timings} | ({"floor": self.floor} if self.floor else {})
+        return [Verdict(b, by_name[b.against].speedup.median) for b in self.row.budgets]
+
+
+def measure(row: Row, plan: Plan) -> Result:
+    """Measure a row: check every answer, then sample all contenders in turn.
+
+    Raises
+    ------
+    WrongAnswerError
+        If our own answer is wrong. A wrong answer of a peer is reported beside its time.
+    """
+    setup = row.build(row.gradients.shrunk() if plan.shrink else row.gradients)
+    errors = {c.name: _answer(setup, c) for c in setup.contenders if c.role != "floor"}
+    _refuse_wrong(row, setup, errors)
+    with _no_collection():
+        single = {c.name: _single(setup, c) for c in setup.contenders}  # which warms everything up too
+        chosen = _with_fastest_floor(setup.contenders, single)
+        calls = {c.name: min(MOST_CALLS, math.ceil(plan.sample_seconds / single[c.name])) for c in chosen}
+        start = perf_counter()
+        for c in chosen:
+            _sample(setup, c, calls[c.name])
+        rounds = plan.rounds or _rounds(plan, perf_counter() - start)
+        samples: dict[str, list[float]] = {c.name: [] for c in chosen}
+        for order in _orders(chosen, rounds):
+            for c in order:
+                samples[c.name].append(_sample(setup, c, calls[c.name]))
+    ours = samples[next(c.name for c in chosen if c.role == "ours")]
+    timings = [
+        Timing(
+            c.name,
+            c.role,
+            Spread.of(samples[c.name]),
+            ratio(samples[c.name], ours),
+            calls[c.name],
+            errors.get(c.name, {}),
+        )
+        for c in chosen
+    ]
+    return Result(row, timings, rounds)
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
+    """Return the spread of the ratios, sample by sample."""
+    return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])
+
+
+def _answer(setup: Setup, contender: Contender) -> Mapping[str, float]:
+    setup.restore()
+    threshold = setup.schedule.first
+    answer = contender.call(threshold)
+    setup.wait()
+    return setup.check(answer, threshold)
+
+
+def _refuse_wrong(row: Row, setup: Setup, errors: Mapping[str, Mapping[str, float]]) -> None:
+    ours = next(c.name for c in setup.contenders if c.role == "ours")
+    for what, error in errors[ours].items():
+        if not error <= row.tolerance[what]:
+            raise WrongAnswerError(
+                f"{row.name}: the {what} is off by {error:.2g}, expected at most {row.tolerance[what]:.2g}"
+            )
+
+
+def _single(setup: Setup, contender: Contender) -> float:
+    return min(_sample(setup, contender, 1) for _ in range(3))
+
+
+def _sample(setup: Setup, contender: Contender, calls: int) -> float:
+    """Return the seconds that a call takes, from ``calls`` of them on fresh gradients."""
+    thresholds = setup.schedule.thresholds(calls)
+    setup.restore()
+    setup.wait()
+    call = contender.call
+    start = perf_counter_ns()
+    for threshold in thresholds:
+        call(threshold)
+    setup.wait()
+    return (perf_counter_ns() - start) / calls * 1e-9
+
+
+def _with_fastest_floor(contenders: Sequence[Contender], single: Mapping[str, float]) -> list[Contender]:
+    floors = sorted((c for c in contenders if c.role == "floor"), key=lambda c: single[c.name])
+    return [c for c in contenders if c.role != "floor"] + floors[:1]
+
+
+def _rounds(plan: Plan, seconds: float) -> int:
+    """Return how many rounds of so many seconds to run: an odd number, so that the median is one of them."""
+    return min(plan.many, max(plan.few, round(plan.row_seconds / max(seconds, 1e-9)))) | 1
+
+
+def _orders(contenders: Sequence[Contender], rounds: int) -> Iterator[list[Contender]]:
+    """Yield each round's order: shuffled, so that nobody always runs in the wake of the same one."""
+    shuffle = random.Random(_SEED)
+    for _ in range(rounds):
+        order = list(contenders)
+        shuffle.shuffle(order)
+        yield order
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
