@@ -1,0 +1,38 @@
+"""Which frameworks take part: each is a module ``rows_*``, and what is not there is skipped with its reason."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import cast
+
+from benchmarks.row import Framework, Skipped
+
+NAMES = ("numpy", "torch", "jax")
+"""In the order in which they are measured: NumPy before anything that starts threads of its own."""
+
+
+def load(name: str) -> Framework | Skipped:
+    """Return the rows of a framework, or why there are none."""
+    try:
+        return cast("Framework", import_module(f"benchmarks.rows_{name}"))
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.split(".")[0] in {"benchmarks", "gradclip"}:
+            raise
+        return Skipped(f"{name}/*", f"{e.name} is not installed")
+
+
+def all_loaded() -> Iterator[tuple[str, Framework | Skipped]]:
+    """Yield each framework, imported when its turn comes and not before."""
+    for name in NAMES:
+        yield name, load(name)
+
+
+def adapter(name: str) -> tuple[ModuleType | None, str | None]:
+    """Return the module ``gradclip.backends.<name>``, or None and the reason to skip what needs it."""
+    path = f"gradclip.backends.{name}"
+    try:
+        return import_module(path), None
+    except ModuleNotFoundError as e:
+        if e.name != path:
+            raise
+        return None, f"{path} is not in this version"

@@ -1,0 +1,225 @@
+"""JAX's rows: gradclip.backends.optax and .jax beside optax, and one pass over the same memory."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import frameworks, machine, sets
+from benchmarks.accuracy import Implementation
+from benchmarks.exact import relative_error, wide_norm
+from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
+from benchmarks.sets import GradientSet, NDArray
+
+PEER = "optax.clip_by_global_norm"
+_RATE = 1.0
+"""Of the descent: with parameters of zero, one step leaves the clipped gradients, negated, which can be checked."""
+
+_JAX, _JAX_MISSING = frameworks.adapter("jax")
+_OPTAX, _OPTAX_MISSING = frameworks.adapter("optax")
+Transformation: TypeAlias = Any
+"""An optax.GradientTransformation."""
+
+
+_ready: Callable[[Any], Any] = jax.block_until_ready
+
+
+class Gradients:
+    """Leaves that everyone works on, and their norm. Nothing writes them."""
+
+    def __init__(self, gradients: GradientSet, dtype: str = "float32") -> None:
+        values = sets.values(gradients, dtype)
+        self.norm = wide_norm(values)
+        self.leaves = [jnp.array(x) for x in values]
+
+    def errors(self, norm: Any, clipped: list[Any], max_norm: float) -> Mapping[str, float]:
+        """Return the errors of the clipped leaves, and of the norm where there is one."""
+        after = relative_error(wide_norm([np.asarray(x) for x in clipped]), min(self.norm, max_norm))
+        return {"result": after} if norm is None else {"norm": relative_error(float(norm), self.norm), "result": after}
+
+
+def blocked(function: Callable[..., Any], *arguments: Any) -> Callable[[float], Any]:
+    """Return a contender's call that waits for the result: JAX returns before it is there."""
+    return lambda _: _ready(function(*arguments))
+
+
+def clip_and_descend(gradients: GradientSet, case: str, *budgets: Budget) -> Row:
+    """Return the row of a step under jit: clip, then SGD, with the parameters' memory reused as in training."""
+
+    def build(chosen: GradientSet) -> Setup:
+        grads = Gradients(chosen)
+        schedule = Schedule(global_schedule(grads.norm, case).first)
+        parameters = _Parameters(grads.leaves)
+        ours: Any = _OPTAX
+        contenders = [
+            Contender(
+                "gradclip.backends.optax + SGD", "ours", parameters.step(ours.clip_by_global_norm(schedule.first))
+            ),
+            Contender(f"{PEER} + SGD", "peer", parameters.step(optax.clip_by_global_norm(schedule.first))),
+            Contender("SGD without clipping", "floor", parameters.step(optax.identity())),
+        ]
+
+        def check(updated: list[Any], most: float) -> Mapping[str, float]:
+            return grads.errors(None, updated, most)
+
+        return Setup(contenders, schedule, check, parameters.restore)
+
+    return Row("JAX", "jit: clip + SGD", gradients, "float32", case, build, (3, 1), budgets, _OPTAX_MISSING)
+
+
+class _Parameters:
+    """Parameters that every contender's step takes over from the one before."""
+
+    def __init__(self, grads: list[Any]) -> None:
+        self._grads = grads
+        self.restore()
+
+    def restore(self) -> None:
+        self._all = _ready([jnp.zeros_like(x) for x in self._grads])
+
+    def step(self, clip: Transformation) -> Callable[[float], Any]:
+        optimizer = optax.chain(clip, optax.sgd(_RATE))
+        state = optimizer.init(self._all)
+
+        def update(parameters: list[Any], grads: list[Any], state: Any) -> tuple[list[Any], Any]:
+            updates, state = optimizer.update(grads, state, parameters)
+            return optax.apply_updates(parameters, updates), state
+
+        compiled = jax.jit(update, donate_argnums=0)
+
+        def call(_threshold: float) -> Any:
+            self._all, _ = _ready(compiled(self._all, self._grads, state))
+            return self._all
+
+        return call
+
+
+def clip_only(gradients: GradientSet, case: str) -> Row:
+    """Return the row of clipping alone, under jit."""
+
+    def build(chosen: GradientSet) -> Setup:
+        grads = Gradients(chosen)
+        schedule = Schedule(global_schedule(grads.norm, case).first)
+        ours: Any = _JAX
+        compiled = jax.jit(lambda leaves: ours.clip_by_global_norm(leaves, schedule.first)[0])
+        peer = jax.jit(lambda leaves: optax.clip_by_global_norm(schedule.first).update(leaves, optax.EmptyState())[0])
+        double = jax.jit(lambda leaves: [x * 0.5 for x in leaves])
+        contenders = [
+            Contender("gradclip.backends.jax", "ours", blocked(compiled, grads.leaves)),
+            Contender(PEER, "peer", blocked(peer, grads.leaves)),
+            Contender("multiply", "floor", blocked(double, grads.leaves)),
+        ]
+
+        def check(clipped: list[Any], most: float) -> Mapping[str, float]:
+            return grads.errors(None, clipped, most)
+
+        return Setup(contenders, schedule, check)
+
+    return Row("JAX", "jit: clip_by_global_norm", gradients, "float32", case, build, (2, 1), missing=_JAX_MISSING)
+
+
+def clip_eagerly(gradients: GradientSet, case: str, *budgets: Budget) -> Row:
+    """Return the row of clipping outside of jit, where each operation is dispatched by itself."""
+
+    def build(chosen: GradientSet) -> Setup:
+        grads = Gradients(chosen)
+        schedule = Schedule(global_schedule(grads.norm, case).first)
+        ours: Any = _OPTAX
+
+        def update(transformation: Transformation) -> Callable[[float], Any]:
+            state = transformation.init(grads.leaves)
+            return blocked(lambda: transformation.update(grads.leaves, state)[0])
+
+        together = jnp.concatenate([x.reshape(-1) for x in grads.leaves])
+        contenders = [
+            Contender("gradclip.backends.optax", "ours", update(ours.clip_by_global_norm(schedule.first))),
+            Contender(PEER, "peer", update(optax.clip_by_global_norm(schedule.first))),
+            Contender("multiply", "floor", blocked(jax.jit(lambda x: x * 0.5), together)),
+        ]
+
+        def check(clipped: list[Any], most: float) -> Mapping[str, float]:
+            return grads.errors(None, clipped, most)
+
+        return Setup(contenders, schedule, check)
+
+    return Row("JAX", "clip_by_global_norm", gradients, "float32", case, build, (2, 1), budgets, _OPTAX_MISSING)
+
+
+def norm_only(gradients: GradientSet, *budgets: Budget) -> Row:
+    """Return the row of the norm alone, under jit."""
+
+    def build(chosen: GradientSet) -> Setup:
+        grads = Gradients(chosen)
+        ours: Any = _JAX
+        contenders = [
+            Contender("gradclip.backends.jax", "ours", blocked(jax.jit(ours.global_norm), grads.leaves)),
+            Contender("optax.global_norm", "peer", blocked(jax.jit(optax.global_norm), grads.leaves)),
+            *(Contender(name, "floor", blocked(one, grads.leaves)) for name, one in _reads()),
+        ]
+
+        def check(norm: Any, _: float) -> Mapping[str, float]:
+            return {"norm": relative_error(float(norm), grads.norm)}
+
+        return Setup(contenders, Schedule(math.inf), check)
+
+    return Row("JAX", "jit: global_norm", gradients, "float32", "", build, (1, 0), budgets, _JAX_MISSING)
+
+
+def _reads() -> Iterable[tuple[str, Callable[[list[Any]], Any]]]:
+    yield "jnp.vdot", jax.jit(lambda leaves: [jnp.vdot(x, x) for x in leaves])
+    yield "jnp.sum", jax.jit(lambda leaves: [jnp.sum(x) for x in leaves])
+
+
+def rows() -> Iterable[Row]:
+    """Return JAX's rows."""
+    for case in (UNCLIPPED, CLIPPED):
+        yield clip_and_descend(sets.GPT2_SMALL, case, Budget(f"{PEER} + SGD", 1.03, "within"))
+    for case in (UNCLIPPED, CLIPPED):
+        yield clip_eagerly(sets.HUNDRED_SMALL, case, Budget(PEER, 8.0))
+    for gradients in (sets.GPT2_SMALL, sets.MLP):
+        for case in (UNCLIPPED, CLIPPED):
+            yield clip_only(gradients, case)
+    yield norm_only(sets.ONE_LARGE)
+
+
+def implementations() -> Iterable[Implementation]:
+    """Return JAX's part in the accuracy table; through our adapter where there is one, else through the core."""
+    import gradclip
+
+    def converted(norm: Callable[[list[Any]], Any]) -> Callable[[list[NDArray]], float]:
+        def run(leaves: list[NDArray]) -> float:
+            with jax.enable_x64(_has_float64(leaves)):
+                return float(norm([jnp.asarray(x) for x in leaves]))
+
+        return run
+
+    def clipped_by(clip: Callable[[list[Any], float], list[Any]]) -> Callable[[list[NDArray], float], list[NDArray]]:
+        def run(leaves: list[NDArray], max_norm: float) -> list[NDArray]:
+            with jax.enable_x64(_has_float64(leaves)):
+                return [np.asarray(x) for x in clip([jnp.asarray(x) for x in leaves], max_norm)]
+
+        return run
+
+    def core(leaves: list[Any], max_norm: float) -> list[Any]:
+        return gradclip.clip_by_global_norm(leaves, max_norm)[0]
+
+    yield Implementation("gradclip, JAX", "ours", converted(gradclip.global_norm), clipped_by(core))
+    if _JAX is not None:
+        adapter = _JAX
+        ours = clipped_by(lambda leaves, most: adapter.clip_by_global_norm(leaves, most)[0])
+        yield Implementation("gradclip.backends.jax", "ours", converted(adapter.global_norm), ours)
+    peer = clipped_by(lambda leaves, most: optax.clip_by_global_norm(most).update(leaves, optax.EmptyState())[0])
+    yield Implementation("optax", "peer", converted(optax.global_norm), peer)
+
+
+def _has_float64(leaves: list[NDArray]) -> bool:
+    return any(x.dtype == np.float64 for x in leaves)  # without this, JAX would round them to float32
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of JAX and optax, and the platform."""
+    return {**machine.versions("jax", "jaxlib", "optax"), "jax platform": jax.default_backend()}

@@ -1,0 +1,218 @@
+"""torch's rows: gradclip.backends.torch beside torch.nn.utils, and one pass over the same memory."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
+
+from benchmarks import frameworks, machine, sets
+from benchmarks.accuracy import Implementation
+from benchmarks.exact import relative_error, wide_norm
+from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
+from benchmarks.sets import GradientSet, NDArray
+
+PEER = "torch.nn.utils.clip_grad_norm_"
+_SMALL = 1 << 22
+"""Elements below which the floor is taken on one tensor: per leaf, it would be a measurement of calls."""
+
+_OURS, _MISSING = frameworks.adapter("torch")
+_BITS = {"bfloat16": (np.int16, torch.bfloat16)}
+
+
+def to_torch(x: NDArray) -> Tensor:
+    """Return a tensor on the same memory."""
+    if x.dtype.name in _BITS:
+        bits, dtype = _BITS[x.dtype.name]
+        return torch.from_numpy(x.view(bits)).view(dtype)
+    return torch.from_numpy(x)
+
+
+def to_numpy(x: Tensor) -> NDArray:
+    """Return an array with the same numbers; those of bfloat16 as float32."""
+    return (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()
+
+
+class Parameters:
+    """Parameters with the gradients that everyone works on, as they were, and their norm."""
+
+    def __init__(self, gradients: GradientSet, dtype: str) -> None:
+        leaves = sets.values(gradients, dtype)
+        self.norm = wide_norm(leaves)
+        self._kept = [to_torch(x) for x in leaves]
+        self.grads = [x.clone() for x in self._kept]
+        # A parameter's own numbers are not looked at: all of them share one zero, which takes no memory.
+        self.all = [torch.nn.Parameter(torch.zeros((), dtype=x.dtype).expand(x.shape)) for x in self.grads]
+        for parameter, grad in zip(self.all, self.grads, strict=True):
+            parameter.grad = grad
+
+    def restore(self) -> None:
+        """Write the gradients anew."""
+        for x, kept in zip(self.grads, self._kept, strict=True):
+            x.copy_(kept)
+
+    def errors(self, norm: Tensor, max_norm: float) -> Mapping[str, float]:
+        """Return the errors of a norm and of the gradients that were clipped by it."""
+        after = wide_norm([to_numpy(x) for x in self.grads])
+        return {
+            "norm": relative_error(float(norm), self.norm),
+            "result": relative_error(after, min(self.norm, max_norm)),
+        }
+
+    def same_bytes(self) -> list[Tensor]:
+        """Return flat float32 tensors of as many bytes: the gradients' own, or one if they are small."""
+        flats = [_as_float32(x.reshape(-1)) for x in self.grads]
+        return [torch.cat(flats)] if sum(x.numel() for x in flats) < _SMALL else flats
+
+
+def _as_float32(flat: Tensor) -> Tensor:
+    if flat.element_size() > 2:
+        return flat
+    return flat[: flat.numel() // 2 * 2].view(torch.float32)  # 16-bit numbers in pairs: only their bytes matter
+
+
+def floors(parameters: Parameters, *, read: bool = True, write: bool = False) -> list[Contender]:
+    """Return passes over the gradients' bytes: read for the norm, then read and written once the norm is known."""
+    flats = parameters.same_bytes()
+    reads: list[tuple[str, Callable[[Tensor], object]]] = [
+        ("torch.dot", lambda x: torch.dot(x, x)),
+        ("torch.sum", torch.sum),
+    ]
+
+    def run(one: Callable[[Tensor], object] | None, _: float) -> None:
+        if one is not None:
+            for x in flats:
+                one(x)
+        if write:
+            for x in flats:
+                x.mul_(1.0)
+
+    if not read:
+        return [Contender("mul_", "floor", partial(run, None))]
+    then = ", then mul_" if write else ""
+    return [Contender(f"{name}{then}", "floor", partial(run, one)) for name, one in reads]
+
+
+def clip_in_place(
+    gradients: GradientSet, case: str, dtype: str = "float32", *budgets: Budget, memory: bool = False
+) -> Row:
+    """Return the row of clipping by global norm."""
+
+    def build(chosen: GradientSet) -> Setup:
+        p = Parameters(chosen, dtype)
+        ours: Any = _OURS
+        contenders = [
+            Contender("gradclip.backends.torch", "ours", lambda most: ours.clip_grad_norm_(p.all, most)),
+            Contender(PEER, "peer", lambda most: clip_grad_norm_(p.all, most)),
+            Contender("the same, foreach=False", "peer", lambda most: clip_grad_norm_(p.all, most, foreach=False)),
+            *floors(p, write=case == CLIPPED),
+        ]
+        return Setup(contenders, global_schedule(p.norm, case), p.errors, p.restore)
+
+    passes = (2, 1) if case == CLIPPED else (1, 0)
+    return Row("torch", "clip_grad_norm_", gradients, dtype, case, build, passes, budgets, _MISSING, memory)
+
+
+def norm_only(gradients: GradientSet, *budgets: Budget) -> Row:
+    """Return the row of the norm alone."""
+
+    def build(chosen: GradientSet) -> Setup:
+        p = Parameters(chosen, "float32")
+        ours: Any = _OURS
+        contenders = [
+            Contender("gradclip.backends.torch", "ours", lambda _: ours.get_total_norm(p.grads)),
+            Contender("torch.nn.utils.get_total_norm", "peer", lambda _: get_total_norm(p.grads)),
+            *floors(p),
+        ]
+
+        def check(norm: Tensor, _: float) -> Mapping[str, float]:
+            return {"norm": relative_error(float(norm), p.norm)}
+
+        return Setup(contenders, Schedule(math.inf), check)
+
+    return Row("torch", "get_total_norm", gradients, "float32", "", build, (1, 0), budgets, _MISSING)
+
+
+def by_value(gradients: GradientSet, case: str) -> Row:
+    """Return the row of clipping by value."""
+
+    def build(chosen: GradientSet) -> Setup:
+        p = Parameters(chosen, "float32")
+        ours: Any = _OURS
+        largest = max(float(x.abs().max()) for x in p.grads)
+        schedule = Schedule(largest / 4, 0.98) if case == CLIPPED else Schedule(largest * 2)
+        right = wide_norm([to_numpy(x.clamp(-schedule.first, schedule.first)) for x in p.grads])
+        contenders = [
+            Contender("gradclip.backends.torch", "ours", lambda most: ours.clip_grad_value_(p.all, most)),
+            Contender("torch.nn.utils.clip_grad_value_", "peer", lambda most: clip_grad_value_(p.all, most)),
+            *floors(p, read=case != CLIPPED, write=case == CLIPPED),
+        ]
+
+        def check(_: object, __: float) -> Mapping[str, float]:
+            return {"result": relative_error(wide_norm([to_numpy(x) for x in p.grads]), right)}
+
+        return Setup(contenders, schedule, check, p.restore)
+
+    passes = (1, 1) if case == CLIPPED else (1, 0)
+    return Row("torch", "clip_grad_value_", gradients, "float32", case, build, passes, missing=_MISSING)
+
+
+def rows() -> Iterable[Row]:
+    """Return torch's rows."""
+    wanted = {
+        sets.GPT2_SMALL: {UNCLIPPED: 2.8, CLIPPED: 1.35},
+        sets.MLP: {UNCLIPPED: 2.0, CLIPPED: 1.5},
+        sets.MANY_SMALL: {UNCLIPPED: 8.0, CLIPPED: 3.0},
+    }
+    for gradients in sets.FIVE:
+        for case in (UNCLIPPED, CLIPPED):
+            budgets = [Budget(PEER, wanted[gradients][case])] if gradients in wanted else []
+            memory = gradients is sets.GPT2_SMALL and case == CLIPPED
+            yield clip_in_place(gradients, case, "float32", *budgets, memory=memory)
+    yield clip_in_place(sets.GPT2_SMALL, UNCLIPPED, "bfloat16", Budget(PEER, 1.8))
+    yield clip_in_place(sets.GPT2_SMALL, CLIPPED, "bfloat16", memory=True)
+    yield norm_only(sets.ONE_LARGE, Budget("floor", 1.2, "within"))
+    for case in (UNCLIPPED, CLIPPED):
+        yield by_value(sets.GPT2_SMALL, case)
+
+
+def implementations() -> Iterable[Implementation]:
+    """Return torch's part in the accuracy table; through our adapter where there is one, else through the core."""
+    import gradclip
+
+    def tensors(leaves: list[NDArray]) -> list[Tensor]:
+        return [to_torch(x) for x in leaves]
+
+    def clipped_by(clip: Callable[[list[Any], float], object]) -> Callable[[list[NDArray], float], list[NDArray]]:
+        def run(leaves: list[NDArray], max_norm: float) -> list[NDArray]:
+            parameters = [torch.nn.Parameter(torch.zeros_like(x)) for x in tensors(leaves)]
+            for parameter, grad in zip(parameters, tensors(leaves), strict=True):
+                parameter.grad = grad
+            clip(parameters, max_norm)
+            return [to_numpy(p.grad) for p in parameters if p.grad is not None]
+
+        return run
+
+    def of_tensors(norm: Callable[[list[Tensor]], Any]) -> Callable[[list[NDArray]], float]:
+        return lambda leaves: float(norm(tensors(leaves)))
+
+    def core(parameters: list[Any], max_norm: float) -> None:
+        gradclip.clip_by_global_norm_([p.grad for p in parameters], max_norm)
+
+    yield Implementation("gradclip, torch", "ours", of_tensors(gradclip.global_norm), clipped_by(core))
+    if _OURS is not None:
+        ours = clipped_by(_OURS.clip_grad_norm_)
+        yield Implementation("gradclip.backends.torch", "ours", of_tensors(_OURS.get_total_norm), ours)
+    peer = of_tensors(get_total_norm)
+    yield Implementation("torch.nn.utils", "peer", peer, clipped_by(clip_grad_norm_))
+    one = of_tensors(lambda leaves: torch.linalg.vector_norm(torch.cat([x.reshape(-1) for x in leaves])))
+    yield Implementation("torch.linalg.vector_norm of all", "peer", one)
+
+
+def versions() -> Mapping[str, str]:
+    """Return torch's version, and how many threads it uses."""
+    return {**machine.versions("torch"), "torch threads": str(torch.get_num_threads())}

@@ -1,0 +1,96 @@
+"""A run: every row whose name is asked for, framework by framework, then memory and accuracy."""
+
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+
+from benchmarks import accuracy, frameworks, machine, memory, timing
+from benchmarks.report import Report
+from benchmarks.row import Row, Skipped
+from benchmarks.timing import Plan
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy import Implementation
+
+T = TypeVar("T")
+
+
+class Session:
+    """One run.
+
+    Parameters
+    ----------
+    plan : Plan
+        How long to measure.
+    only : pattern
+        What a name has to contain.
+    progress : Console
+        Where to say what is done, and the traceback of what fails.
+    """
+
+    def __init__(self, plan: Plan, only: re.Pattern[str], progress: Console) -> None:
+        self._plan = plan
+        self._only = only
+        self._progress = progress
+        self._report = Report(machine.describe(), plan.shrink)
+
+    def run(self) -> Report:
+        """Measure all that is asked for. What fails is reported, and the rest goes on: it took minutes."""
+        start = perf_counter()
+        with_memory: list[Row] = []
+        implementations: list[Implementation] = []
+        for _, framework in frameworks.all_loaded():
+            if isinstance(framework, Skipped):
+                self._report.skipped.append(framework)
+                continue
+            self._report.versions |= framework.versions()
+            implementations += framework.implementations()
+            for row in framework.rows():
+                self._measure(row.name, row.missing, partial(timing.measure, row, self._plan), self._report.speed)
+                with_memory += [row] if row.memory else []
+        # After the times, which they would disturb, and each row's memory in a process of its own.
+        for row in with_memory:
+            work = partial(memory.measure, row, shrink=self._plan.shrink)
+            self._measure(f"memory/{row.name}", row.missing, work, self._report.memory)
+        for case in accuracy.CASES:
+            answers = partial(accuracy.measure, case, implementations, shrink=self._plan.shrink)
+            self._measure(f"accuracy/{case.name}", None, answers, self._report.accuracy)
+        self._report.seconds = perf_counter() - start
+        return self._report
+
+    def _measure(self, name: str, missing: str | None, work: Callable[[], T], into: list[T]) -> None:
+        if not self._only.search(name):
+            return
+        start = perf_counter()
+        if missing is None:
+            try:
+                into.append(work())
+            except ModuleNotFoundError as e:
+                missing = f"{e.name} is not installed"
+            except Exception as e:
+                self._progress.print(traceback.format_exc(), style="red", markup=False, highlight=False)
+                self._report.failed[name] = f"{type(e).__name__}: {e}"
+        if missing is not None:
+            self._report.skipped.append(Skipped(name, missing))
+        took = f"skipped: {missing}" if missing else f"{perf_counter() - start:.1f} s"
+        self._progress.print(f"{name}  {took}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def listing() -> Iterator[tuple[str, str]]:
+    """Yield the name of everything that can be measured, with its budgets, or the reason why it cannot."""
+    with_memory: list[str] = []
+    for _, framework in frameworks.all_loaded():
+        if isinstance(framework, Skipped):
+            yield framework.name, f"skipped: {framework.reason}"
+            continue
+        for row in framework.rows():
+            budgets = "; ".join(f"{budget} against {budget.against}" for budget in row.budgets)
+            yield row.name, f"skipped: {row.missing}" if row.missing else budgets
+            with_memory += [f"memory/{row.name}"] if row.memory else []
+    for name in [*with_memory, *(f"accuracy/{case.name}" for case in accuracy.CASES)]:
+        yield name, ""
