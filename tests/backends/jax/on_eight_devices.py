@@ -1,0 +1,152 @@
+"""Sharded gradients, on eight virtual devices: run by test_mesh.py in a process of its own."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from gradclip.backends import jax as gj
+from gradclip.backends import optax as ours
+
+P = PartitionSpec
+MESH = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+GRID = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+KEY = np.random.default_rng(0)
+GRADS = {"w": KEY.standard_normal((16, 24)).astype("float32"), "b": KEY.standard_normal(8).astype("float32")}
+NORM = float(np.sqrt(sum((x.astype("float64") ** 2).sum() for x in GRADS.values())))
+SPECS = {"w": P("data", "model"), "b": P("model")}
+COLLECTIVE = re.compile(r"= (\S+) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+
+
+def placed(mesh, specs, grads=GRADS):
+    return {name: jax.device_put(x, NamedSharding(mesh, specs[name])) for name, x in grads.items()}
+
+
+def collectives(compiled):
+    """Return (shape, kind) of each collective outside of the rare branch."""
+    text = compiled.as_text()
+    entry = text[text.index("\nENTRY") :]
+    return COLLECTIVE.findall(entry[: entry.index("\n}")]), COLLECTIVE.findall(text)
+
+
+@pytest.mark.parametrize(
+    "specs", [SPECS, {"w": P(None, "data"), "b": P()}, {"w": P(("data", "model")), "b": P("data")}]
+)
+@pytest.mark.parametrize("size", [1.0, 1e25, 1e-25])
+@pytest.mark.parametrize("ord", [2.0, 3.0])
+def test_sharded_gradients_have_the_norm_of_the_whole(specs, size, ord):
+    grads = placed(GRID, specs, {name: x * np.float32(size) for name, x in GRADS.items()})
+    alone = {name: jnp.asarray(x * np.float32(size)) for name, x in GRADS.items()}
+    clipped, norm = jax.jit(partial(gj.clip_by_global_norm, ord=ord))(grads, size)
+    want, norm_alone = gj.clip_by_global_norm(alone, size, ord=ord)
+    np.testing.assert_allclose(norm, norm_alone, rtol=3e-7)
+    for name, x in clipped.items():
+        assert x.sharding.is_equivalent_to(grads[name].sharding, x.ndim)
+        np.testing.assert_allclose(x, want[name], rtol=1e-6)
+
+
+def test_one_small_collective_and_no_gradient_is_gathered():
+    grads = placed(GRID, SPECS)
+    program = jax.jit(lambda g: gj.clip_by_global_norm(g, 1.0)).lower(grads).compile()
+    ordinary, every = collectives(program)
+    assert {kind for _, kind in every} == {"all-reduce"}
+    assert all(elements(shape) <= 2 for shape, _ in every)
+    assert [kind for _, kind in ordinary] == ["all-reduce"]
+
+
+def test_inside_shard_map_one_collective_of_two_numbers_a_device():
+    @jax.jit
+    @partial(jax.shard_map, mesh=MESH, in_specs=P("data"), out_specs=(P("data"), P()))
+    def step(grads):
+        return gj.clip_by_global_norm(grads, 1.0, axis_name="data")
+
+    grads = placed(MESH, {"w": P("data"), "b": P("data")})
+    clipped, norm = step(grads)
+    np.testing.assert_allclose(norm, NORM, rtol=1e-6)
+    np.testing.assert_allclose(clipped["w"], GRADS["w"] / NORM, rtol=1e-6)
+    _, every = collectives(step.lower(grads).compile())
+    assert [kind for _, kind in every] == ["all-reduce"]
+    assert elements(every[0][0]) == 16
+
+
+def elements(shape):
+    return max(int(np.prod([int(n) for n in dims.split(",") if n])) for dims in re.findall(r"\[([\d,]*)\]", shape))
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_a_replicated_leaf_counts_once_in_shard_map(size):
+    @jax.jit
+    @partial(jax.shard_map, mesh=GRID, in_specs=({"w": P("data", "model"), "b": P("model")},), out_specs=P())
+    def norms(grads):
+        every = ("data", "model")
+        one = gj.global_norm(grads, axis_name=every)
+        return one, gj.leaf_norms(grads, axis_name=every), gj.norm_partial(grads, axis_name=every, ord=3).norm()
+
+    whole, each, cubes = norms({name: jnp.asarray(x * np.float32(size)) for name, x in GRADS.items()})
+    np.testing.assert_allclose(whole, NORM * size, rtol=1e-6)
+    for name, x in GRADS.items():
+        np.testing.assert_allclose(each[name], np.linalg.norm(x.astype("float64")) * size, rtol=1e-6)
+    exact = sum((np.abs(x.astype("float64")) ** 3).sum() for x in GRADS.values()) ** (1 / 3)
+    np.testing.assert_allclose(cubes, exact * size, rtol=1e-6)
+
+
+def test_each_device_may_be_in_a_range_of_its_own():
+    sizes = 10.0 ** np.asarray([-30, -20, -10, 0, 10, 19, 25, 30])
+    norm = jax.jit(
+        jax.shard_map(partial(gj.global_norm, axis_name="data"), mesh=MESH, in_specs=P("data"), out_specs=P())
+    )
+    for scale in (1.0, 1e-25, 1e-7):
+        x = (sizes * scale).astype("float32")
+        np.testing.assert_allclose(norm(x), np.linalg.norm(x.astype("float64")), rtol=1e-6)
+    assert norm(np.zeros(8, "float32")) == 0
+    assert jnp.isnan(norm(np.asarray([np.nan, *[1] * 7], "float32")))
+
+
+def test_leaf_clips_in_shard_map():
+    @jax.jit
+    @partial(jax.shard_map, mesh=MESH, in_specs=P("data"), out_specs=P("data"))
+    def step(grads):
+        return gj.clip_by_norm(grads, 1.0, axis_name="data"), gj.clip_by_rms(grads, 0.3, axis_name="data")
+
+    by_norm, by_rms = step(placed(MESH, {"w": P("data"), "b": P("data")}))
+    want = gj.clip_by_norm(GRADS, 1.0), gj.clip_by_rms(GRADS, 0.3)
+    for got, alone in zip((by_norm, by_rms), want, strict=True):
+        for name in GRADS:
+            np.testing.assert_allclose(got[name], alone[name], rtol=1e-6)
+
+
+def test_derivatives_in_shard_map():
+    norm = jax.shard_map(partial(gj.global_norm, axis_name="data"), mesh=MESH, in_specs=P("data"), out_specs=P())
+    np.testing.assert_allclose(jax.jit(jax.grad(norm))(GRADS["w"]), jax.grad(gj.global_norm)(GRADS["w"]), rtol=1e-6)
+
+
+def test_pmap():
+    x = KEY.standard_normal((8, 5)).astype("float32")
+    clipped, norm = jax.pmap(lambda g: gj.clip_by_global_norm(g, 1.0, axis_name="i"), axis_name="i")(x)
+    np.testing.assert_allclose(norm, [np.linalg.norm(x)] * 8, rtol=1e-6)
+    np.testing.assert_allclose(clipped, x / np.linalg.norm(x), rtol=1e-6)
+
+
+def test_vmap_with_a_named_axis():
+    x = KEY.standard_normal((8, 5)).astype("float32")
+    norm = jax.vmap(lambda g: gj.global_norm(g, axis_name="i"), axis_name="i")(x)
+    np.testing.assert_allclose(norm, [np.linalg.norm(x)] * 8, rtol=1e-6)
+
+
+def test_optax_in_shard_map():
+    tx = optax.chain(ours.clip_by_global_norm(1.0, axis_name="data"), optax.sgd(1.0))
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=MESH, in_specs=P("data"), out_specs=(P("data"), P()))
+    def step(grads):
+        updates, state = tx.update(grads, tx.init(grads))
+        return updates, state[0].norm
+
+    updates, norm = step(placed(MESH, {"w": P("data"), "b": P("data")}))
+    np.testing.assert_allclose(norm, NORM, rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], -GRADS["b"] / NORM, rtol=1e-6)
