@@ -23,8 +23,13 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow encoding must not end a run that has taken a minute
     from gradclip._cli.app import app
+    from gradclip._cli.checks import RefusedError
 
-    app(prog_name="gradclip")
+    try:
+        app(prog_name="gradclip")
+    except RefusedError as refused:
+        print(f"gradclip: {refused}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _missing(names: tuple[str, ...]) -> list[str]:

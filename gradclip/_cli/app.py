@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gradclip._cli.backend import Sizes, load_backend
-from gradclip._cli.checks import RefusedError, check_count, check_figure, check_positive
+from gradclip._cli.backend import BACKENDS, Sizes, load_backend
+from gradclip._cli.checks import check_figure, positive, whole_number
 from gradclip._cli.demo import Demo, run_demo
 from gradclip._cli.text import read_corpus
 from gradclip._cli.train import Recipe
@@ -44,18 +44,47 @@ def demo(
     max_norm: Annotated[
         float,
         typer.Option(
+            parser=positive("--max-norm", 1),
+            metavar="NUMBER",
             help="The largest global norm let through. The default is about twice the norm at which this network "
-            "settles while it learns, 0.45 (see the figure), so that clipping acts on the peaks alone."
+            "settles while it learns, 0.45 (see the figure), so that clipping acts on the peaks alone.",
         ),
     ] = 1.0,
-    max_value: Annotated[float, typer.Option(help="The largest element let through when clipping by value.")] = 0.01,
+    max_value: Annotated[
+        float,
+        typer.Option(
+            parser=positive("--max-value", 0.01),
+            metavar="NUMBER",
+            help="The largest element let through when clipping by value.",
+        ),
+    ] = 0.01,
     learning_rate: Annotated[
-        float, typer.Option(help="The peak of the learning rate. Lower it to see when training survives unclipped.")
+        float,
+        typer.Option(
+            parser=positive("--learning-rate", 2),
+            metavar="NUMBER",
+            help="The peak of the learning rate. Lower it to see where training survives unclipped, and what it "
+            "learns then.",
+        ),
     ] = 2.0,
-    steps: Annotated[int, typer.Option(help="Training steps for each of the three runs.")] = 1500,
-    seed: Annotated[int, typer.Option(help="For the first weights, the reading and the sample.")] = 0,
+    steps: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number("--steps", 1, 1500), metavar="COUNT", help="Training steps for each of the three runs."
+        ),
+    ] = 1500,
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number("--seed", 0, 0),
+            metavar="SEED",
+            help="For the first weights, where reading starts, and the sample.",
+        ),
+    ] = 0,
     out: Annotated[Path, typer.Option(metavar="PATH", help="The figure: .png, .pdf or .svg.")] = Path("demo.png"),
-    backend: Annotated[str, typer.Option(help="What computes the network: numpy.")] = "numpy",
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help=f"What computes the network: {', '.join(BACKENDS)}.")
+    ] = "numpy",
 ) -> None:
     """Watch clipping save a training run.
 
@@ -63,16 +92,7 @@ def demo(
     text from the same seed: without clipping, clipped by global norm, and
     clipped by value. Then compares the runs in a table and a figure.
     """
-    try:
-        check_count("--steps", steps, 1, "--steps 1500")
-        check_count("--seed", seed, 0, "--seed 0")
-        check_positive("--max-norm", max_norm, "--max-norm 1")
-        check_positive("--max-value", max_value, "--max-value 0.01")
-        check_positive("--learning-rate", learning_rate, "--learning-rate 2")
-        check_figure(out)
-        network = load_backend(backend)
-        corpus = read_corpus(text, Sizes.rows * (Sizes.length + 1))
-        run_demo(Console(), Demo(network, corpus, Recipe(steps, seed, learning_rate), max_norm, max_value, out))
-    except RefusedError as refused:
-        typer.echo(f"gradclip demo: {refused}", err=True)
-        raise typer.Exit(2) from None
+    check_figure(out)
+    network = load_backend(backend)
+    corpus = read_corpus(text, Sizes.rows * (Sizes.length + 1))
+    run_demo(Console(), Demo(network, corpus, Recipe(steps, seed, learning_rate), max_norm, max_value, out))

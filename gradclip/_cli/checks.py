@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
@@ -11,16 +12,38 @@ class RefusedError(Exception):
     """An input that cannot be used; the message is for the user, who sees it without a stack trace."""
 
 
-def check_count(option: str, value: int, least: int, remedy: str) -> None:
-    """Refuse a whole number below ``least``."""
-    if value < least:
-        raise RefusedError(f"{option} is {value}; expected a whole number, at least {least}. Try {remedy}.")
+def whole_number(option: str, least: int, example: int) -> Callable[[object], int]:
+    """Return the parser of an option that takes a whole number from ``least`` on."""
+
+    def parse(given: object) -> int:
+        try:
+            value = int(str(given))
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise RefusedError(
+                f"{option} is {given}; expected a whole number, at least {least}. Try {option} {example}."
+            )
+        return value
+
+    return parse
 
 
-def check_positive(option: str, value: float, remedy: str) -> None:
-    """Refuse anything but a finite number above 0; NaN is refused too."""
-    if not (value > 0 and math.isfinite(value)):
-        raise RefusedError(f"{option} is {value}; expected a finite number greater than 0. Try {remedy}.")
+def positive(option: str, example: float) -> Callable[[object], float]:
+    """Return the parser of an option that takes a finite number above 0."""
+
+    def parse(given: object) -> float:
+        try:
+            value = float(str(given))
+        except ValueError:
+            value = math.nan
+        if not (value > 0 and math.isfinite(value)):
+            raise RefusedError(
+                f"{option} is {given}; expected a finite number greater than 0. Try {option} {example:g}."
+            )
+        return value
+
+    return parse
 
 
 def check_figure(path: Path) -> None:

@@ -26,8 +26,9 @@ def runs():
     return [dead, *lived]
 
 
-def console(width=80, **options):
-    return Console(file=StringIO(), width=width, **options)
+def console(environment=None, **options):
+    """Return a console that writes into a string and knows nothing of the terminal that the tests run in."""
+    return Console(file=StringIO(), width=80, _environ=environment or {}, **options)
 
 
 def printed(console):
@@ -74,7 +75,7 @@ def test_a_log_gets_a_few_plain_lines(runs):
 
 
 def test_a_terminal_gets_bars(runs):
-    page = console(force_terminal=True, _environ={"TERM": "xterm"})
+    page = console({"TERM": "xterm"}, force_terminal=True)
     with watching(page, RULES, 1500) as watch:
         for run in runs:
             watch(run)
