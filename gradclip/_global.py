@@ -218,23 +218,28 @@ class Rule:
 
 def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Array]:
     """Return the container of clipped leaves, and the norm: the algorithm, for any adapter's leaves."""
-    partial = partial_of(leaves, rule.ord)
+    norm, c = decide(leaves, rule)
+    if c is None:
+        return leaves.restore([]), norm
     with np.errstate(all="ignore"):
-        norm = reported(partial, rule.scale)
-        if not leaves.arrays:
-            return leaves.restore([]), norm
-        c = rule.coefficient(leaves, partial)
         return leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays))), norm
 
 
 def clip_leaves_(leaves: Leaves, rule: Rule) -> Array:
     """Clip leaves in place and return the norm: the algorithm, for any adapter's leaves."""
+    norm, c = decide(leaves, rule)
+    if c is not None:
+        with np.errstate(all="ignore"):
+            leaves.scale_([c] * len(leaves.arrays), "clip_by_global_norm")
+    return norm
+
+
+def decide(leaves: Leaves, rule: Rule) -> tuple[Array, Coefficient | None]:
+    """Return the norm of leaves and what they are to be multiplied by, None if there are none; nothing is written."""
     partial = partial_of(leaves, rule.ord)
     with np.errstate(all="ignore"):
-        if leaves.arrays:
-            c = rule.coefficient(leaves, partial)
-            leaves.scale_([c] * len(leaves.arrays), "clip_by_global_norm")
-        return reported(partial, rule.scale)
+        norm = reported(partial, rule.scale)
+        return norm, rule.coefficient(leaves, partial) if leaves.arrays else None
 
 
 def clip_leaves_with(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPartial) -> Any:

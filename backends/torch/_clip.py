@@ -12,7 +12,8 @@ from gradclip._by_value import clamp_leaves_
 from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
-from gradclip.backends.torch._leaves import Parameters, gradients, leaves_of
+from gradclip.backends.torch._compiled import clip_norm_compiled_, clip_value_compiled_
+from gradclip.backends.torch._leaves import Parameters, as_tensor, gradients, leaves_of
 from gradclip.backends.torch._ordinary import clip_ordinary_
 from gradclip.backends.torch._walk import tensors as walk_tensors
 
@@ -100,12 +101,14 @@ def clip_grad_norm_(
     tensor([[0.6000, 0.8000]])
     """
     parameters = _listed(parameters)
-    if not error_if_nonfinite and (norm_type, nonfinite, scale, eps) == _ORDINARY:
+    if not torch.compiler.is_compiling() and not error_if_nonfinite and (norm_type, nonfinite, scale, eps) == _ORDINARY:
         norm = clip_ordinary_(parameters, max_norm)
         if norm is not None:
             return norm
-    order = _checks.order(_number(norm_type), "norm_type")
-    rule = Rule(max_norm, order, "error" if error_if_nonfinite else nonfinite, scale, eps)
+    policy = "error" if error_if_nonfinite else nonfinite
+    if torch.compiler.is_compiling():
+        return clip_norm_compiled_(parameters, max_norm, _number(norm_type), policy, scale, eps)
+    rule = Rule(max_norm, _checks.order(_number(norm_type), "norm_type"), policy, scale, eps)
     with torch.no_grad():
         try:
             return as_tensor(clip_leaves_(gradients(parameters), rule))
@@ -146,10 +149,13 @@ def clip_grad_value_(
     >>> layer.weight.grad
     tensor([[ 1.0000, -0.5000]])
     """
+    if torch.compiler.is_compiling():
+        return clip_value_compiled_(_listed(parameters), clip_value)
     high = _checks.threshold(clip_value, "clip_value", optional=False)
     assert high is not None  # it is not optional
     with torch.no_grad():
         clamp_leaves_(gradients(_listed(parameters)), -high, high)
+    return None
 
 
 def get_total_norm(
@@ -238,16 +244,9 @@ def clip_grads_with_norm_(
         clip_leaves_with_(gradients(_listed(parameters)), limit, known)
 
 
-def as_tensor(norm: Any) -> Tensor:
-    """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
-    if isinstance(norm, Tensor):
-        return norm
-    return torch.tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
-
-
 def _listed(parameters: Parameters) -> Parameters:
     """Return a list for a generator, warning as PyTorch does of one that yields nothing."""
-    if type(parameters) is not GeneratorType:
+    if not isinstance(parameters, GeneratorType):
         return parameters
     listed = list(parameters)
     if not listed:

@@ -1,5 +1,6 @@
 """What holds parameters or gradients in PyTorch, to the gradients in it, each once and ready to be clipped."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import GeneratorType
@@ -103,6 +104,13 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
     return TorchLeaves(arrays, HOST if on_host(arrays) else _DEVICE, slots, list, paths, after)
 
 
+def as_tensor(norm: Any) -> Tensor:
+    """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
+    if isinstance(norm, Tensor):
+        return norm
+    return torch.tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
+
+
 def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:
     """Return a name for each gradient that there is."""
     return [f"{name}[{i}].grad" for i, g in enumerate(found) if g is not None]
@@ -132,13 +140,12 @@ def _apart(arrays: Sequence[Tensor]) -> bool:
     if not all(x.is_contiguous() for x in arrays):
         return False
     try:
-        starts = np.array([x.data_ptr() for x in arrays], dtype=np.int64)
+        starts = [x.data_ptr() for x in arrays]
     except RuntimeError:  # traced by a transform of torch.func
         return False
-    sizes = np.array([x.nbytes for x in arrays], dtype=np.int64)
-    starts, sizes = starts[sizes > 0], sizes[sizes > 0]
-    order = np.argsort(starts)
-    return bool(np.all((starts + sizes)[order[:-1]] <= starts[order[1:]]))
+    ends = sorted(start + x.nbytes for start, x in zip(starts, arrays, strict=True))
+    starts.sort()
+    return all(map(operator.le, ends, starts[1:]))  # never are two blocks open at once
 
 
 def _has_memory(x: Tensor) -> bool:

@@ -1,0 +1,140 @@
+"""Who makes up the norm: the norm of each parameter's gradient by its name, and a table of the largest."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradclip import _checks
+from gradclip._norms import norms_of
+from gradclip.backends.torch._leaves import Parameters, leaves_of
+from gradclip.backends.torch._walk import walk
+
+
+def grad_norms(parameters: Parameters, norm_type: float = 2.0) -> dict[str, Tensor]:
+    """Return the norm of each parameter's gradient by the parameter's name.
+
+    Parameters
+    ----------
+    parameters : Tensor, Module, Optimizer, iterable or dict
+        As for `clip_grad_norm_`; of a Module, or of named parameters, the names are the parameters' own.
+    norm_type : float
+        The order of the norm, greater than 0, or ``math.inf``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        0-d norms in the parameters' order, each on its gradient's device, not read back from it; float64 for float64
+        and complex128 gradients, else float32. Parameters without a gradient are left out.
+
+    Raises
+    ------
+    TypeError
+        If gradients are passed where parameters are wanted.
+    ValueError
+        If ``norm_type`` is not greater than 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import grad_norms
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> layer(torch.tensor([[3.0, 4.0]])).sum().backward()
+    >>> grad_norms(layer)
+    {'weight': tensor(5.), 'bias': tensor(1.)}
+    """
+    order = _checks.order(norm_type, "norm_type")
+    with torch.no_grad():
+        grads, paths = walk(parameters, "parameters")
+        norms = norms_of(leaves_of(grads, lambda: paths), order)
+    return {path.removesuffix(".grad"): norm for path, norm in zip(paths, norms, strict=True)}
+
+
+def explain(parameters: Parameters, top: int = 10) -> "Explanation":
+    """Return which parameters make up the gradients' norm, the largest share first.
+
+    Parameters
+    ----------
+    parameters
+        As for `grad_norms`.
+    top : int
+        How many rows the table has when it is printed.
+
+    Returns
+    -------
+    Explanation
+        A mapping of names to norms as floats, largest first; ``str()`` of it is a table. The norms are read back from
+        the device, which waits for it.
+
+    Raises
+    ------
+    TypeError
+        If gradients are passed where parameters are wanted.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import explain
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> layer(torch.tensor([[3.0, 4.0]])).sum().backward()
+    >>> print(explain(layer))
+    parameter  norm  share of norm²
+    weight        5           96.2%
+    bias          1            3.8%
+    2 of 2 parameters; norm 5.099
+    """
+    found = {name: float(norm) for name, norm in grad_norms(parameters).items()}
+    whole = math.hypot(*found.values())
+    return Explanation(dict(sorted(found.items(), key=_by_size)), whole, top)
+
+
+@dataclass(frozen=True)
+class Explanation(Mapping[str, float]):
+    """What `explain` returns: norms by name, largest first, NaN before all.
+
+    Parameters
+    ----------
+    norms : dict of str to float
+        The norm of each parameter's gradient.
+    norm : float
+        That of all together.
+    top : int
+        How many rows the table has.
+    """
+
+    norms: dict[str, float]
+    norm: float
+    top: int = 10
+
+    def __getitem__(self, name: str) -> float:
+        return self.norms[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.norms)
+
+    def __len__(self) -> int:
+        return len(self.norms)
+
+    def share(self, name: str) -> float:
+        """Return the share that a parameter has in the square of the norm: 1 for the only one that is inf or NaN."""
+        part = self.norms[name]
+        if math.isfinite(self.norm):
+            return (part / self.norm) ** 2 if self.norm else 0.0
+        guilty = sum(not math.isfinite(other) for other in self.norms.values())
+        return 0.0 if math.isfinite(part) else 1.0 / guilty
+
+    def __str__(self) -> str:
+        """Return the table."""
+        shown = [
+            (name, f"{norm:.4g}", f"{self.share(name):.1%}") for name, norm in list(self.norms.items())[: self.top]
+        ]
+        rows = [("parameter", "norm", "share of norm²"), *shown]
+        wide = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
+        return "\n".join([*lines, f"{len(shown)} of {len(self)} parameters; norm {self.norm:.4g}"])
+
+
+def _by_size(pair: tuple[str, float]) -> float:
+    return -math.inf if math.isnan(pair[1]) else -pair[1]

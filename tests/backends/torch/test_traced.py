@@ -1,0 +1,99 @@
+"""Under torch.compile without a graph break, and under the transforms of torch.func, the results are the same."""
+
+import pytest
+import torch
+from torch.func import grad, vmap
+
+from gradclip.backends.torch import clip_grad_norm_, clip_grad_value_
+from tests.backends.torch.helpers import grads, normal, param
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+
+def model_of(dtype=torch.float32):
+    return [param(normal(*shape, seed=i, dtype=dtype)) for i, shape in enumerate([(3, 4), (5,), (), (0, 2)])]
+
+
+@pytest.fixture(params=["eager", "inductor"])
+def backend(request):
+    torch._dynamo.reset()
+    return request.param
+
+
+@pytest.mark.parametrize("container", [list, lambda params: {f"w{i}": p for i, p in enumerate(params)}])
+def test_a_step_compiles_in_one_graph(backend, container):
+    def step(params, max_norm):
+        norm = clip_grad_norm_(container(params), max_norm)
+        with torch.no_grad():
+            for p in params:
+                p.sub_(p.grad, alpha=0.1)
+        return norm
+
+    mine, other = model_of(), model_of()
+    compiled = torch.compile(step, fullgraph=True, backend=backend)
+    for limit in (1.0, 1e9):
+        assert compiled(mine, limit) == step(other, limit)
+        for p, q in zip(mine, other, strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=0)
+            torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
+def test_a_whole_training_step_compiles_in_one_graph():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    net = torch.nn.Linear(4, 3)
+
+    def step(weights, x):
+        def loss(w):
+            return torch.func.functional_call(net, w, (x,)).square().sum()
+
+        gradients = grad(loss)(weights)
+        norm = clip_grad_norm_(gradients, 0.5)
+        return {name: w - 0.1 * gradients[name] for name, w in weights.items()}, norm
+
+    weights = {name: w.detach().clone() for name, w in net.named_parameters()}
+    x = normal(8, 4)
+    want, norm = step(weights, x)
+    got, compiled_norm = torch.compile(step, fullgraph=True, backend="eager")(weights, x)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(compiled_norm, norm)
+
+
+def test_by_value_compiles_in_one_graph(backend):
+    mine, other = model_of(), model_of()
+    torch.compile(lambda p, bound: clip_grad_value_(p, bound), fullgraph=True, backend=backend)(mine, 0.3)
+    clip_grad_value_(other, 0.3)
+    assert all(torch.equal(a, b) for a, b in zip(grads(mine), grads(other), strict=True))
+
+
+def test_errors_are_raised_from_the_compiled_step():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda p, m: clip_grad_norm_(p, m, error_if_nonfinite=True), backend="eager")
+    bad = [param(torch.tensor([1.0, torch.nan]))]
+    with pytest.raises((FloatingPointError, RuntimeError), match="is NaN or inf"):
+        compiled(bad, 1.0)
+    assert bad[0].grad[0] == 1
+
+
+def loss(w):
+    return ((w["a"] * torch.arange(3.0)) ** 2).sum() + w["b"].sum()
+
+
+def test_gradients_of_torch_func():
+    gradients = grad(loss)({"a": torch.ones(3), "b": torch.ones(2)})
+    assert float(clip_grad_norm_(gradients, 1.0)) == pytest.approx(70**0.5)
+    torch.testing.assert_close(gradients["a"], torch.tensor([0.0, 2.0, 8.0]) / 70**0.5)
+
+
+def test_each_example_by_its_own_norm_under_vmap():
+    def clipped(w):
+        gradients = grad(loss)(w)
+        norm = clip_grad_norm_(gradients, 5.0)
+        return gradients, norm
+
+    batch = {"a": torch.tensor([[1.0, 1, 1], [0.1, 0.1, 0.1]]), "b": torch.zeros(2, 2)}
+    together, norms = vmap(clipped)(batch)
+    for i in range(2):
+        one = grad(loss)({name: w[i] for name, w in batch.items()})
+        torch.testing.assert_close(norms[i], clip_grad_norm_(one, 5.0))
+        torch.testing.assert_close({name: g[i] for name, g in together.items()}, one)
