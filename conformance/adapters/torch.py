@@ -1,0 +1,70 @@
+"""gradclip.backends.torch: PyTorch's own signatures, on gradients that are passed as a dict by their paths.
+
+The adapter has no pure functions: tests of those are skipped here, and run on the namespace ``torch``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import optree
+import pytest
+
+from conformance import frameworks, trees
+from conformance.adapters import Offered
+from conformance.targets import Target, load
+
+NAMES = {"clip_value": "max_value", "norm_type": "ord", "total_norm": "norm"}
+"""gradclip's names for PyTorch's arguments, for the tests of what an error names."""
+
+
+class Functions:
+    """gradclip's names, as far as the adapter has what they do."""
+
+    def __init__(self, module: Any) -> None:
+        self._torch = module
+
+    def global_norm(self, grads: Any, *, ord: Any = 2.0) -> Any:
+        return _named(self._torch.get_total_norm, _by_path(grads), _order(ord))
+
+    def clip_by_global_norm_(self, grads: Any, max_norm: Any, *, ord: Any = 2.0, **options: Any) -> Any:
+        try:
+            return _named(self._torch.clip_grad_norm_, _by_path(grads), max_norm, _order(ord), **options)
+        except RuntimeError as e:  # PyTorch's kind of error for gradients that are not finite
+            raise FloatingPointError(str(e)) from e
+
+    def clip_by_value_(self, grads: Any, max_value: Any, *, min_value: Any = None) -> None:
+        if min_value is not None:
+            pytest.skip("gradclip.backends.torch does not offer bounds that are not symmetric")
+        _named(self._torch.clip_grad_value_, _by_path(grads), max_value)
+
+    def clip_with_norm_(self, grads: Any, max_norm: Any, norm: Any) -> None:
+        _named(self._torch.clip_grads_with_norm_, _by_path(grads), max_norm, norm)
+
+
+def _by_path(grads: Any) -> dict[str, Any]:
+    """Return gradients by their paths; optree has none for dataclasses, of which only the arrays are taken."""
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(grads)
+    if any(hasattr(leaf, "__dataclass_fields__") for leaf in leaves):
+        return {f"grads[{i}]": x for i, x in enumerate(trees.arrays(grads))}
+    return {accessor.codify("grads"): leaf for accessor, leaf in zip(accessors, leaves, strict=True)}
+
+
+def _order(ord: Any) -> Any:
+    if isinstance(ord, str):
+        pytest.skip('PyTorch takes orders as strings, such as "inf"')
+    return ord
+
+
+def _named(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return function(*args, **options)
+    except (TypeError, ValueError) as e:
+        message = str(e)
+        for theirs, ours in NAMES.items():
+            message = message.replace(theirs, ours)
+        raise type(e)(message) from e
+
+
+def targets(module: Any, name: str) -> Iterator[Target]:
+    """Yield the adapter on tensors in the host's memory; in place, there are no derivatives."""
+    yield frameworks.Torch(load("torch"), Offered(Functions(module), name), name, frameworks.HOST | {"shares"})
