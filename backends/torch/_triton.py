@@ -1,0 +1,160 @@
+"""The multi-tensor kernels in Triton: all leaves of a dtype in one launch, and no write where nothing is clipped.
+
+For tensors on a device that Triton compiles for; it comes with PyTorch's builds for GPUs. A program works on one piece,
+64 KiB of one leaf, found in a table of addresses that is kept while the tensors stay the same. What the kernels do is
+what backends/cupy/kernels.cu does and explains. Tested in Triton's interpreter; built, not yet measured on a GPU.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradclip.backends.torch import _triton_kernels
+
+PIECE_BYTES = 1 << 16
+"""Of one piece; above `MOST_PIECES` pieces they grow."""
+
+MOST_PIECES = 1 << 15
+
+KEPT = 32
+"""Tables that stay in memory."""
+
+ORDERS = {math.inf: 0, 1.0: 1, 2.0: 2}
+"""The orders that there are kernels for, and what they are called in them."""
+
+_kernels: Any = _triton_kernels  # whose language is not typed
+
+_TYPES = {
+    torch.float16: _kernels.tl.float16,
+    torch.bfloat16: _kernels.tl.bfloat16,
+    torch.float32: _kernels.tl.float32,
+    torch.float64: _kernels.tl.float64,
+}
+_BLOCK = 4096  # elements that a program holds at a time: 16 for each of 256 threads
+_WARPS = 8
+_COLUMNS = 3  # of the table: address, number of elements, leaf
+_tables: OrderedDict[Any, "_Table"] = OrderedDict()
+_captured: "list[_Table]" = []  # what a graph reads stays for as long as the process does
+
+
+def suits(tensors: Sequence[Tensor], ord: float = 2.0) -> bool:
+    """Return whether the kernels can do it: real tensors without gaps, on one device, in order 1, 2 or inf."""
+    device = tensors[0].device
+    dense = torch.ops.aten.is_non_overlapping_and_dense
+    return ord in ORDERS and all(x.dtype in _TYPES and x.device == device for x in tensors) and all(map(dense, tensors))
+
+
+def partials(tensors: Sequence[Tensor], ord: float) -> Tensor:
+    """Return (scale, total) of each tensor's norm, which is scale · total^(1/ord): float64, of shape (n, 2)."""
+    return _merged(tensors, ord, each=True)
+
+
+def partial(tensors: Sequence[Tensor], ord: float) -> Tensor:
+    """Return (scale, total) of the norm of all tensors together: float64, of shape (2,)."""
+    return _merged(tensors, ord, each=False)[0]
+
+
+def scale_(
+    tensors: Sequence[Tensor], divisor: Tensor, factor: Tensor, changed: Tensor, zeroed: Tensor | None = None
+) -> None:
+    """Multiply tensors in place by factor / divisor where ``changed``, and make them zero where ``zeroed``.
+
+    The numbers, float64 and boolean on the tensors' device, are 0-d for all tensors or of shape (n,), one for each.
+    """
+    table = _table(tensors)
+    each = int(factor.ndim > 0)
+    for dtype, begin, blocks, aligned in table.groups:
+        _kernels.scale_kernel[(blocks,)](
+            table.pieces[begin:], divisor, factor, changed, changed if zeroed is None else zeroed, each,
+            ZERO=zeroed is not None, TYPE=_TYPES[dtype], ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
+        )  # fmt: skip
+
+
+class _Table:
+    """The pieces of tensors, in groups of one dtype and alignment.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        Real ones without gaps.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        limit = PIECE_BYTES
+        while sum(x.nbytes // limit for x in tensors) > MOST_PIECES:
+            limit *= 2
+        self.groups: list[tuple[torch.dtype, int, int, bool]] = []
+        kinds = [(x.dtype, x.data_ptr() % 16 == 0) for x in tensors]
+        rows: list[np.ndarray[Any, Any]] = [np.zeros((0, _COLUMNS), np.int64)]
+        ranges = np.zeros((len(tensors), 2), np.int64)
+        end = 0
+        for kind in dict.fromkeys(kinds):
+            begin = end
+            for i in (i for i, other in enumerate(kinds) if other == kind):
+                rows.append(_rows(i, tensors[i], limit))
+                ranges[i] = end, end + len(rows[-1])
+                end += len(rows[-1])
+            if end > begin:
+                self.groups.append((kind[0], begin, end - begin, kind[1]))
+        device = tensors[0].device
+        self.count = end
+        self.pieces = _upload(np.concatenate(rows), device)
+        self.ranges = _upload(ranges, device)
+        self.whole = _upload(np.array([[0, end]], np.int64), device)
+
+
+def _rows(leaf: int, x: Tensor, limit: int) -> np.ndarray[Any, Any]:
+    each = limit // x.element_size()
+    starts = np.arange(0, x.numel(), each, dtype=np.int64)
+    counts = np.minimum(each, x.numel() - starts)
+    return np.stack([x.data_ptr() + starts * x.element_size(), counts, np.full(len(starts), leaf)], axis=1)
+
+
+def _upload(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    host = torch.from_numpy(np.ascontiguousarray(values))
+    return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
+
+
+def _table(tensors: Sequence[Tensor]) -> _Table:
+    """Return the table for tensors: the last one, while they lie where they lay, on the same stream."""
+    stream: object = None
+    if tensors[0].is_cuda:
+        if torch.cuda.is_current_stream_capturing():
+            _captured.append(_Table(tensors))
+            return _captured[-1]
+        stream = torch.cuda.current_stream(tensors[0].device).cuda_stream
+    key = stream, tensors[0].device, tuple([(x.data_ptr(), x.numel(), x.dtype) for x in tensors])
+    if key in _tables:
+        _tables.move_to_end(key)
+    else:
+        _tables[key] = _Table(tensors)
+        if len(_tables) > KEPT:
+            _tables.popitem(last=False)
+    return _tables[key]
+
+
+def _merged(tensors: Sequence[Tensor], ord: float, *, each: bool) -> Tensor:
+    table = _table(tensors)
+    device = tensors[0].device
+    parts = torch.empty((max(1, table.count), 2), dtype=torch.float64, device=device)
+    for dtype, begin, blocks, aligned in table.groups:
+        _kernels.partials_kernel[(blocks,)](
+            table.pieces[begin:], parts[begin:], ORDER=ORDERS[ord], TYPE=_TYPES[dtype], PAIRS=_pairs(device, dtype),
+            ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
+        )  # fmt: skip
+    ranges = table.ranges if each else table.whole
+    out = torch.empty((len(ranges), 2), dtype=torch.float64, device=device)
+    _kernels.merge_kernel[(len(ranges),)](parts, ranges, out, ORDER=ORDERS[ord], BLOCK=256, num_warps=4)
+    return out
+
+
+def _pairs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether to sum in pairs of float32: where float64 is slow, as on all GPUs but those for data centres."""
+    if device.type != "cuda" or torch.version.hip or dtype == torch.float64:
+        return False
+    return torch.cuda.get_device_capability(device) not in {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}

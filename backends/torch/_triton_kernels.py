@@ -1,0 +1,163 @@
+# type: ignore  # what triton.jit compiles is not typed Python: a constexpr comes as a number, a pointer as an address
+"""The kernels, in Triton's language; what they do is what backends/cupy/kernels.cu does and explains."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _read(x, start, count, WIDE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):  # noqa: N803
+    """Return the absolute values of a block; only without a mask are accesses of 16 bytes wide."""
+    lanes = start + tl.arange(0, BLOCK)
+    part = tl.load(x + lanes) if WHOLE else tl.load(x + lanes, mask=lanes < count, other=0.0)
+    return tl.abs(part.to(WIDE))
+
+
+@triton.jit
+def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
+    term = (part * part if ORDER == 2 else part) - lost
+    after = value + term
+    return after, (after - value) - term
+
+
+@triton.jit
+def _add(value, part, ORDER: tl.constexpr):  # noqa: N803
+    if ORDER == 0:
+        return tl.where((part > value) | (part != part), part, value)  # NaN stays: nothing is greater
+    return value + (part * part if ORDER == 2 else part)
+
+
+@triton.jit
+def _sum_of(
+    x, count, unit, ORDER: tl.constexpr, PAIRS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
+):  # fmt: skip
+    """Return the sum of |x|^ORDER in float64, or of |x / unit|^ORDER; for ORDER 0, the maximum."""
+    whole = count // BLOCK * BLOCK
+    if PAIRS:
+        total = tl.zeros([BLOCK], tl.float32)
+        lost = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, whole, BLOCK):
+            total, lost = _kahan(total, lost, _read(x, start, count, tl.float32, BLOCK, True), ORDER)
+        if whole < count:
+            total, lost = _kahan(total, lost, _read(x, whole, count, tl.float32, BLOCK, False), ORDER)
+        return tl.sum(total.to(tl.float64) - lost.to(tl.float64))
+    value = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, whole, BLOCK):
+        part = _read(x, start, count, tl.float64, BLOCK, True)
+        value = _add(value, part / unit if SCALED else part, ORDER)
+    if whole < count:
+        part = _read(x, whole, count, tl.float64, BLOCK, False)
+        value = _add(value, part / unit if SCALED else part, ORDER)
+    if ORDER == 0:
+        unknown = tl.max((value != value).to(tl.int32))
+        return tl.where(unknown > 0, float("nan"), tl.max(tl.where(value != value, 0.0, value)))
+    return tl.sum(value)
+
+
+@triton.jit
+def _safe(largest):
+    """Return what elements can be divided by: never 0, inf or NaN, with a reciprocal that is in range too."""
+    low = 2.2250738585072014e-308
+    high = 4.49423283715579e307
+    return tl.where(largest < low, low, tl.where(largest <= high, largest, high))
+
+
+@triton.jit
+def partials_kernel(
+    pieces, out,
+    ORDER: tl.constexpr, TYPE: tl.constexpr, PAIRS: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    me = tl.program_id(0)
+    x = tl.load(pieces + 3 * me).to(tl.pointer_type(TYPE))
+    if ALIGNED:
+        x = tl.multiple_of(x, 16)
+    count = tl.load(pieces + 3 * me + 1).to(tl.int32)
+    unit = tl.full([], 1.0, tl.float64)
+    if ORDER == 0:
+        largest = _sum_of(x, count, unit, 0, False, False, BLOCK)
+        unit = _safe(largest)
+        total = largest / unit
+    else:
+        total = _sum_of(x, count, unit, ORDER, PAIRS, False, BLOCK)
+        if PAIRS:  # noqa: SIM102  # known when compiled, and what follows only when run
+            if (total - total != 0) | (total < count.to(tl.float64) * 3.1554436208840472e-30):  # 2^-126 / 2^-28
+                total = _sum_of(x, count, unit, ORDER, False, False, BLOCK)
+        if tl.float64 == TYPE:  # noqa: SIM102
+            if (total - total != 0) | (total < count.to(tl.float64) * 6.413179116770803e-291):  # 2^-1022 / 2^-58
+                unit = _safe(_sum_of(x, count, unit, 0, False, False, BLOCK))
+                total = _sum_of(x, count, unit, ORDER, False, True, BLOCK)
+    tl.store(out + 2 * me, unit)
+    tl.store(out + 2 * me + 1, total)
+
+
+@triton.jit
+def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    me = tl.program_id(0)
+    begin = tl.load(ranges + 2 * me)
+    count = (tl.load(ranges + 2 * me + 1) - begin).to(tl.int32)
+    lanes = tl.arange(0, BLOCK)
+    scales = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, count, BLOCK):
+        at = parts + 2 * (begin + start + lanes)
+        mask = start + lanes < count
+        total = tl.load(at + 1, mask=mask, other=0.0)
+        scales = tl.maximum(scales, tl.where(total != 0, tl.load(at, mask=mask, other=0.0), 0.0))
+    scale = tl.max(scales)
+    scale = tl.where(scale > 0, scale, 1.0)
+    sums = tl.zeros([BLOCK], tl.float64)
+    unknown = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, count, BLOCK):
+        at = parts + 2 * (begin + start + lanes)
+        mask = start + lanes < count
+        total = tl.load(at + 1, mask=mask, other=0.0)
+        ratio = tl.where(total != 0, tl.load(at, mask=mask, other=1.0), 1.0) / scale
+        power = ratio * ratio if ORDER == 2 else ratio
+        term = tl.where((total - total == 0) & (total != 0), total * power, total)
+        unknown += (term != term).to(tl.int32)
+        sums = tl.where(term > sums, term, sums) if ORDER == 0 else sums + term
+    whole = tl.max(sums) if ORDER == 0 else tl.sum(sums)
+    tl.store(out + 2 * me, scale)
+    tl.store(out + 2 * me + 1, tl.where(tl.max(unknown) > 0, float("nan"), whole))
+
+
+@triton.jit
+def scale_kernel(
+    pieces, divisors, factors, changed, zeroed, each,
+    ZERO: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    me = tl.program_id(0)
+    which = tl.load(pieces + 3 * me + 2) * each
+    if tl.load(changed + which):
+        x = tl.load(pieces + 3 * me).to(tl.pointer_type(TYPE))
+        if ALIGNED:
+            x = tl.multiple_of(x, 16)
+        count = tl.load(pieces + 3 * me + 1).to(tl.int32)
+        divisor = tl.load(divisors + which)
+        factor = tl.load(factors + which)
+        both = factor / divisor
+        single = (both >= 2.2250738585072014e-308) & (both <= 4.49423283715579e307)
+        first = tl.where(single, both, 1.0 / divisor)  # x / divisor where one number cannot hold the quotient
+        second = tl.where(single, 1.0, factor)
+        zero = tl.load(zeroed + which) != 0 if ZERO else False
+        whole = count // BLOCK * BLOCK
+        for start in range(0, whole, BLOCK):
+            _times(x, start, count, first, second, zero, TYPE, BLOCK, True)
+        if whole < count:
+            _times(x, whole, count, first, second, zero, TYPE, BLOCK, False)
+
+
+@triton.jit
+def _times(
+    x, start, count, first, second, zero, TYPE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr  # noqa: N803
+):  # fmt: skip
+    lanes = start + tl.arange(0, BLOCK)
+    part = tl.load(x + lanes) if WHOLE else tl.load(x + lanes, mask=lanes < count, other=0.0)
+    value = tl.where(zero, 0.0, part.to(tl.float64) * first * second)
+    if tl.bfloat16 == TYPE or tl.float16 == TYPE:  # noqa: SIM108  # of two branches, one is compiled
+        result = value.to(tl.float32).to(TYPE)
+    else:
+        result = value.to(TYPE)
+    if WHOLE:
+        tl.store(x + lanes, result)
+    else:
+        tl.store(x + lanes, result, mask=lanes < count)

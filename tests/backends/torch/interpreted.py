@@ -1,0 +1,146 @@
+"""Tests of the Triton kernels in its interpreter, which has to be switched on before Triton is imported.
+
+Run by ``test_triton.py`` in a process of its own: ``TRITON_INTERPRET=1 pytest tests/backends/torch/interpreted.py``.
+"""
+
+import math
+import os
+from itertools import chain
+
+import pytest
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
+
+import torch
+
+from gradclip import _namespace as ns
+from gradclip._global import Rule, clip_leaves_
+from gradclip._tree import Leaves
+from gradclip.backends.torch import _triton
+from gradclip.backends.torch._triton_ops import TritonOps
+from tests.exact import clipped as exact_clipped
+from tests.exact import norm as exact_norm
+from tests.exact import relative_error, stands_for
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's own arithmetic
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+ORDERS = [1.0, 2.0, math.inf]
+# The interpreter cuts off where it narrows to bfloat16, so that there it may be twice what it is on a GPU.
+ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-23, torch.float64: 2.0**-51}
+
+
+@pytest.fixture(params=[False, True], ids=["float64 sums", "float32 pairs"], autouse=True)
+def pairs(request, monkeypatch):
+    monkeypatch.setattr(_triton, "_pairs", lambda _, dtype: request.param and dtype != torch.float64)
+
+
+def randn(n: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return 1e-14 if dtype == torch.float64 else 1e-7
+
+
+def error(pair: torch.Tensor, exact, ord: float) -> float:
+    got = stands_for(*pair.tolist(), ord)
+    return 0.0 if got == exact else float(abs(got - exact) / exact)
+
+
+@pytest.mark.parametrize("ord", ORDERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms(dtype, ord):
+    tensors = [randn(n, dtype, seed=n) for n in (0, 1, 7, 900, 5001)] + [randn(900, dtype)[3:], randn(4096, dtype)]
+    flat = [[float(v) for v in x] for x in tensors]
+    assert error(_triton.partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= tolerance(dtype)
+    for pair, values in zip(_triton.partials(tensors, ord), flat, strict=True):
+        assert error(pair, exact_norm(values, ord), ord) <= tolerance(dtype)
+
+
+# The interpreter takes subnormal bfloat16 for something else: GPUs widen them as they are.
+SIZES = [
+    (torch.float16, 6e4), (torch.float16, 1e-7), (torch.bfloat16, 3e38), (torch.bfloat16, 4e-38),
+    (torch.float32, 1e38), (torch.float32, 1e-44), (torch.float32, 1e-22), (torch.float64, 1e300),
+    (torch.float64, 1e-300), (torch.float64, 1e-160), (torch.float64, 1e154),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ord", ORDERS)
+@pytest.mark.parametrize(("dtype", "size"), SIZES)
+def test_any_magnitude(dtype, size, ord):
+    x = (torch.tensor([1.0, -1.0, 0.5, 0.75, 0.0], dtype=torch.float64) * size).to(dtype)
+    assert error(_triton.partial([x], ord), exact_norm(map(float, x), ord), ord) <= tolerance(dtype)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("ord", ORDERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_and_inf_spread(dtype, ord, bad):
+    x = randn(500, dtype)
+    x[77] = bad
+    total = _triton.partial([randn(5, dtype), x], ord)[1]
+    assert not math.isfinite(total)
+    assert math.isnan(total) == math.isnan(bad)
+
+
+def test_zeros_have_no_say_in_the_scale():
+    tiny = torch.tensor([3e-170, 4e-170], dtype=torch.float64)
+    pair = _triton.partial([torch.zeros(100), torch.zeros(5, dtype=torch.float64), tiny], 2.0)
+    assert error(pair, exact_norm(map(float, tiny)), 2.0) <= 1e-14
+    assert _triton.partial([torch.zeros(3)], 2.0)[1] == 0
+    assert _triton.partial([torch.zeros(0)], 2.0).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scale(dtype):
+    tensors = [randn(n, dtype, seed=n) for n in (0, 3, 5000)] + [randn(100, dtype)[3:]]
+    before = [x.clone() for x in tensors]
+    f64 = torch.float64
+    one, half = torch.ones((), dtype=f64), torch.full((), 0.5, dtype=f64)
+    _triton.scale_(tensors, one, half, torch.tensor(False))
+    assert all(torch.equal(x, b) for x, b in zip(tensors, before, strict=True))
+    _triton.scale_(tensors, one, half, torch.tensor(True), torch.tensor(False))
+    assert all(torch.equal(x, b * 0.5) for x, b in zip(tensors, before, strict=True))
+    each = torch.tensor([1.0, 2.0, 1.0, 4.0], dtype=f64)
+    _triton.scale_(tensors, torch.ones(4, dtype=f64), each, each != 1)
+    assert all(torch.equal(x, b * 0.5 * f) for x, b, f in zip(tensors, before, each.to(dtype), strict=True))
+    tensors[1][0] = math.nan
+    _triton.scale_(tensors, one, half, torch.tensor(True), torch.tensor(True))
+    assert not any(x.any() for x in tensors)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "max_norm"),
+    [(torch.float32, 1e38, 1e-7), (torch.float64, 1e308, 1e-7), (torch.bfloat16, 1.0, 0.1), (torch.float16, 6e4, 1e-3),
+     (torch.float32, 1.0, 0.0), (torch.float64, 1e-300, 1e-305)],
+)  # fmt: skip
+def test_the_algorithm_over_these_operations(dtype, size, max_norm):
+    xs = [(torch.tensor([1.0, -0.5, 0.25, 0.0, 0.75], dtype=torch.float64) * size).to(dtype) for _ in range(3)]
+    exact = exact_clipped([float(v) for x in xs for v in x], max_norm)
+    ops = TritonOps(ns.namespace(xs))
+    norm = clip_leaves_(Leaves(xs, ops, range(3), list, list), Rule(max_norm, 2.0, "propagate", 1.0, 0.0))
+    assert norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    least = torch.finfo(dtype).smallest_normal
+    for got, e in zip((float(v) for x in xs for v in x), exact, strict=True):
+        assert abs(got - float(e)) <= ROUNDING[dtype] * max(abs(float(e)), least)
+
+
+def test_tables_are_kept_while_tensors_stay():
+    _triton._tables.clear()
+    x = [torch.ones(3), torch.ones(4)]
+    for _ in range(3):
+        _triton.partial(x, 2.0)
+    assert len(_triton._tables) == 1
+    assert relative_error(float(_triton.partial(x, 1.0)[1]), exact_norm([7.0])) == 0
+    assert len(_triton._tables) == 1
+
+
+def test_what_the_kernels_cannot_do_is_left_to_others():
+    assert not _triton.suits([torch.ones(4, 4)[:, ::2]])
+    assert not _triton.suits([torch.ones(2, dtype=torch.complex64)])
+    assert not _triton.suits([torch.ones(2)], 3.0)
+    assert _triton.suits([torch.ones(4, 3).T, torch.ones(2, 3, 4).permute(2, 0, 1)])
+    x = torch.arange(8.0).reshape(2, 4)[:, ::2]
+    ops = TritonOps(ns.namespace([x]))
+    assert relative_error(float(ops.partial([x], 2.0).norm()), exact_norm([0.0, 2.0, 4.0, 6.0])) < 1e-7

@@ -1,0 +1,61 @@
+"""The Triton kernels without a GPU: run in its interpreter, and compiled for GPUs of two makers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed (it comes with PyTorch's builds for GPUs)")
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_their_arithmetic_in_the_interpreter():
+    script = Path(__file__).with_name("interpreted.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", script, "-q", "-p", "no:cacheprovider", "-W", "ignore::UserWarning:triton"],
+        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert " skipped" not in done.stdout
+
+
+COMPILE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import triton.language as tl
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from gradclip.backends.torch import _triton_kernels as t
+
+def compiled(kernel, signature, target, **constants):
+    names = list(kernel.arg_names)
+    types = {n: "constexpr" if n in constants else signature[n] for n in names}
+    source = ASTSource(kernel, types, {(names.index(n),): value for n, value in constants.items()})
+    return triton.compile(source, target=target, options={"num_warps": 8})
+
+numbers = {"divisors": "*fp64", "factors": "*fp64", "changed": "*i1", "zeroed": "*i1", "each": "i32"}
+for target in (GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)):
+    for kind in (tl.bfloat16, tl.float64):
+        common = {"TYPE": kind, "ALIGNED": True, "BLOCK": 4096}
+        pairs = kind is tl.bfloat16
+        made = compiled(t.partials_kernel, {"pieces": "*i64", "out": "*fp64"}, target, ORDER=2, PAIRS=pairs, **common)
+        if target.backend == "cuda":
+            wide = "ld.global.v4.b32" if pairs else "ld.global.v2.b64"
+            assert wide in made.asm["ptx"], "accesses are narrower than 16 bytes"
+        compiled(t.scale_kernel, {"pieces": "*i64", **numbers}, target, ZERO=True, **common)
+    compiled(t.merge_kernel, {"parts": "*fp64", "ranges": "*i64", "out": "*fp64"}, target, ORDER=2, BLOCK=256)
+"""
+
+
+def test_they_compile_for_nvidia_and_amd(tmp_path):
+    env = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    env.pop("TRITON_INTERPRET", None)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
