@@ -10,7 +10,7 @@ demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes
 	$(BIN)/gradclip demo $(ARGS)
 
 test: $(VENV)/.test  ## the unit tests, the contract on every namespace, and the docstrings' examples
-	$(BIN)/python -m pytest tests conformance $(ARGS)
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(ARGS)
 
 check: $(VENV)/.test $(VENV)/.check  ## lint, format and types
 	$(BIN)/ruff check .
