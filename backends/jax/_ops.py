@@ -45,12 +45,11 @@ class JaxOps(ArrayOps):
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
-        total = _joined(self._totals(leaves, ord), ord)
-        return self._partial(leaves, total, [sum(map(ns.size, leaves))], ord)
+        return self._partial(leaves, ord, together=True)
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
-        return self._partial(leaves, jnp.stack(self._totals(leaves, ord)), list(map(ns.size, leaves)), ord)
+        return self._partial(leaves, ord, together=False)
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds, which may be traced."""
@@ -58,32 +57,40 @@ class JaxOps(ArrayOps):
             x for leaf in leaves for x in super(JaxOps, self).clamp([leaf], _within(leaf, low), _within(leaf, high))
         ]
 
-    def _partial(self, leaves: Sequence[Array], total: Array, sizes: list[int], ord: float) -> NormPartial:
-        """Return the partial of sums as they are if they are right, else of a second reading; over all devices."""
-        if ord == math.inf:  # nothing was added up that could overflow
-            pair = jnp.ones_like(total), total
-        else:
-            tiny, share = _LOSS[ns.is_double(self.dtype)]
-            least = jnp.reshape(jnp.asarray([n * (tiny / share) for n in sizes], dtype=self.dtype), total.shape)
-            right = jnp.isfinite(total) & (total >= least)
-            pair = lax.cond(
-                jnp.all(right),
-                lambda: (jnp.ones_like(total), total),
-                lambda: self._again(leaves, total >= least, right, ord),
-            )
+    def _partial(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:
+        """Return the partial of all leaves together or of each, over all devices."""
+        if ord in (1, 2, math.inf):
+            pair = self._as_they_are(leaves, ord, together)
+        else:  # two reads at once, for the derivative of a power that overflows would be inf, and inf · 0 is NaN
+            pair = self._by_peaks(leaves, ord, together)
         local = _balanced(NormPartial(*pair, ord, self.dtype))
         return merge_over(local, self.axes) if self.axes else local
 
-    def _again(self, leaves: Sequence[Array], large: Array, right: Array, ord: float) -> tuple[Array, Array]:
+    def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> tuple[Array, Array]:
+        """Return the scale and the sum of powers of leaves as they are; if that is not right, of a second reading."""
+        totals = self._totals(leaves, ord)
+        total = _joined(totals, ord) if together else jnp.stack(totals)
+        if ord == math.inf:  # nothing was added up that could overflow
+            return jnp.ones_like(total), total
+        tiny, share = _LOSS[ns.is_double(self.dtype)]
+        sizes = list(map(ns.size, leaves))
+        counts = jnp.asarray(sum(sizes) if together else sizes, dtype=self.dtype)
+        enough = total >= counts * (tiny / share)
+        right = jnp.isfinite(total) & enough
+        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+            jnp.all(right),
+            lambda: (jnp.ones_like(total), total),
+            lambda: self._again(leaves, ord, right, enough),
+        )
+
+    def _again(self, leaves: Sequence[Array], ord: float, right: Array, large: Array) -> tuple[Array, Array]:
         """Return the scale and the sum of powers by a second reading, for sums that are not all right."""
-        if ord not in (1, 2):
-            return self._by_peaks(leaves, right.ndim == 0, ord)
         far = _FAR[ns.is_double(self.dtype)]
         scale = jnp.where(right, 1.0, jnp.where(large, far, 1 / far)).astype(self.dtype)
         totals = self._totals(leaves, ord, jnp.broadcast_to(scale, (len(leaves),)))
         return scale, jnp.stack(totals) if right.ndim else _joined(totals, ord)
 
-    def _by_peaks(self, leaves: Sequence[Array], together: bool, ord: float) -> tuple[Array, Array]:
+    def _by_peaks(self, leaves: Sequence[Array], ord: float, together: bool) -> tuple[Array, Array]:
         """Return the scale and the sum of powers of leaves that are divided by their largest elements first."""
         batch = super().partials(leaves, ord)
         totals = [owned(batch.total[i], x, self.axes) for i, x in enumerate(leaves)]

@@ -1,0 +1,32 @@
+"""Equinox: a training step that clips by hand, with the functions of the JAX adapter and without an optimizer."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from gradclip.backends import jax as gradclip
+
+
+@eqx.filter_jit
+def train_step(model: eqx.nn.MLP, x: jax.Array, y: jax.Array) -> tuple[eqx.nn.MLP, jax.Array, jax.Array]:
+    """Return the model after one step, the loss and the norm of its gradients."""
+    loss, grads = eqx.filter_value_and_grad(lambda model: jnp.mean((jax.vmap(model)(x) - y) ** 2))(model)
+    grads, norm = gradclip.clip_by_global_norm(grads, 0.5)
+    model = eqx.apply_updates(model, jax.tree.map(lambda g: -0.3 * g, grads))
+    return model, loss, norm
+
+
+def main() -> tuple[float, float, float]:
+    """Train, and return the first and the last loss and the last norm."""
+    model = eqx.nn.MLP(4, "scalar", 16, 1, activation=jnp.tanh, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (64, 4))
+    losses = []
+    for _ in range(60):
+        model, loss, norm = train_step(model, x, jnp.sin(x.sum(axis=1)))
+        losses.append(float(loss))
+    return losses[0], losses[-1], float(norm)
+
+
+if __name__ == "__main__":
+    first, last, norm = main()
+    print(f"loss {first:.3f} -> {last:.3f}; last norm {norm:.3f}")

@@ -1,0 +1,44 @@
+"""Flax NNX: a training step whose gradients are clipped by their global norm; the norm is in the optimizer's state."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from gradclip.backends import optax as gradclip
+
+
+class Model(nnx.Module):
+    """Two layers."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Linear(4, 16, rngs=rngs)
+        self.second = nnx.Linear(16, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return a number for each row."""
+        return self.second(jnp.tanh(self.first(x)))[:, 0]
+
+
+@nnx.jit
+def train_step(model: Model, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Take one step and return the loss."""
+    loss, grads = nnx.value_and_grad(lambda model: jnp.mean((model(x) - y) ** 2))(model)
+    optimizer.update(model, grads)
+    return loss
+
+
+def main() -> tuple[float, float, gradclip.ClipState]:
+    """Train, and return the first and the last loss and what clipping did."""
+    model = Model(nnx.Rngs(0))
+    transformation = optax.chain(gradclip.clip_by_global_norm(0.5), optax.adam(0.02))
+    optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
+    x = jax.random.normal(jax.random.key(1), (64, 4))
+    losses = [float(train_step(model, optimizer, x, jnp.sin(x.sum(axis=1)))) for _ in range(60)]
+    state = nnx.as_pure(optimizer.opt_state)[0]
+    return losses[0], losses[-1], gradclip.ClipState(*(jnp.asarray(value) for value in state))
+
+
+if __name__ == "__main__":
+    first, last, state = main()
+    print(f"loss {first:.3f} -> {last:.3f}; last norm {state.norm:.3f}, {state.clipped} steps clipped")

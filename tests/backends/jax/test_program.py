@@ -1,0 +1,77 @@
+"""What is compiled, and how often: reads of the gradients, memory, compilations of eager calls."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from gradclip.backends import jax as gj
+from gradclip.backends import optax as ours
+from gradclip.backends.jax import _global
+
+PARAMS = {"a": jnp.ones(1 << 18), "b": jnp.ones((512, 512))}
+BYTES = sum(x.nbytes for x in jax.tree.leaves(PARAMS))
+
+
+def compiled(tx):
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1)).lower(PARAMS, tx.init(PARAMS), PARAMS).compile()
+
+
+def accessed(program):
+    return program.cost_analysis()["bytes accessed"] / BYTES
+
+
+def test_clip_and_adam_read_the_gradients_once_more_than_adam():
+    adam = compiled(optax.adam(1e-3))
+    clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
+    # The analysis counts both ways of a condition: one more read is the rare one's.
+    assert accessed(clip) - accessed(adam) == pytest.approx(2, abs=0.01)
+    entry = clip.as_text().split("\nENTRY")[1].split("\n}")[0]
+    for leaf in ("g__a__", "grads__a__"):
+        uses = [line for line in entry.splitlines() if f"%{leaf}" in line.partition("(")[2] and " tuple(" not in line]
+        assert not uses or len([line for line in uses if "parameter(" not in line]) == 3  # the norm, and Adam's moments
+
+
+def test_no_copy_of_the_gradients_is_made():
+    clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
+    assert clip.memory_analysis().temp_size_in_bytes < 1 << 16
+    # optax's quotient is kept between the norm and Adam's two moments:
+    peer = compiled(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)))
+    assert accessed(peer) > accessed(clip)
+
+
+def test_eager_calls_are_compiled_once_for_a_structure_whatever_the_numbers():
+    cache = _global._clip._plain
+    grads = {"a": jnp.ones((3, 7)), "b": [jnp.ones(11)]}
+    gj.clip_by_global_norm(grads, 1.0)
+    before = cache._cache_size()
+    for limit in (1.0, 2.0, 3.5):
+        gj.clip_by_global_norm({"a": grads["a"] * limit, "b": [jnp.zeros(11)]}, limit)
+    assert cache._cache_size() == before
+    gj.clip_by_global_norm({"a": jnp.ones((3, 8)), "b": [jnp.ones(11)]}, 1.0)
+    assert cache._cache_size() == before + 1
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        lambda g, **kw: gj.clip_by_global_norm(g, 1.0, **kw)[0],
+        lambda g, **kw: gj.clip_by_norm(g, 1.0, **kw),
+        lambda g, **kw: gj.clip_by_value(g, 0.5, **kw),
+        lambda g, **kw: gj.clip_by_rms(g, 0.5, **kw),
+        lambda g, **kw: gj.clip_with_norm(g, 1.0, 10.0, **kw),
+    ],
+)
+def test_donated_gradients_give_their_memory_to_the_result(clip):
+    grads = {"a": jnp.ones(1000), "b": jnp.full(500, 2.0)}
+    want = clip(grads)
+    assert not grads["a"].is_deleted()
+    places = {x.unsafe_buffer_pointer() for x in grads.values()}
+    got = clip(grads, donate=True)
+    assert grads["a"].is_deleted()
+    assert {x.unsafe_buffer_pointer() for x in got.values()} == places
+    assert all((got[name] == want[name]).all() for name in want)
