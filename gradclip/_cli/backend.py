@@ -9,10 +9,10 @@ from gradclip._cli.text import Batch
 
 Array = TypeVar("Array")
 
-BACKENDS = {"numpy": "gradclip._cli.rnn"}
+BACKENDS = {"numpy": "gradclip._cli.rnn", "torch": "gradclip._cli.rnn_torch"}
 """The module of each backend. It has a class ``RNN`` and is imported only if the user asks for it."""
 
-PLANNED = ("torch", "jax", "cupy")
+PLANNED = ("jax", "cupy")
 
 TEMPERATURE = 0.5
 """Of the sample; below 1 the network prefers what it is sure of."""
@@ -93,10 +93,15 @@ def load_backend(name: str) -> Backend[Any]:
     Raises
     ------
     RefusedError
-        If there is none, or not yet.
+        If there is none, or not yet, or its framework is not installed.
     """
     if name in BACKENDS:
-        backend: Backend[Any] = import_module(BACKENDS[name]).RNN()
+        try:
+            backend: Backend[Any] = import_module(BACKENDS[name]).RNN()
+        except ModuleNotFoundError as e:
+            raise RefusedError(
+                f"--backend {name} needs {e.name}, which is not installed. Install it, or try --backend numpy."
+            ) from e
         return backend
     came = "planned but not there yet" if name in PLANNED else "not a backend"
     there = ", ".join(BACKENDS)
