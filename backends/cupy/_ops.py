@@ -161,7 +161,7 @@ class CupyOps(ArrayOps):
         self.runtime.launch(
             "finish", _ANY, 1, self._address(parts), count, float(ord), *given, where, zero, self._address(memory)
         )
-        return read_result(memory, bind(self.runtime.view, memory), ord, dtype, zero=settings.zero)
+        return read_result(memory, bind(self.runtime.view, memory), ord, dtype, settings)
 
     def _numbers(self, numbers: Sequence[Scalar], device: int) -> tuple[Sequence[float], Array | None]:
         """Return numbers for a kernel: as they are, or as an array on the current device if one is on a device."""

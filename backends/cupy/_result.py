@@ -44,10 +44,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Finished(NormPartial):
-    """A partial of all leaves together that came with its norm and its coefficient, from one kernel."""
+    """A partial of all leaves that came with its norm, and its coefficient for ``settings``, from one kernel."""
 
     known_norm: Array
     coefficient: Coefficient
+    settings: Settings
     memory: Array
 
     def norm(self) -> Array:
@@ -55,10 +56,12 @@ class Finished(NormPartial):
         return self.known_norm
 
 
-def read_result(memory: Array, view: Callable[[int, Any], Array], ord: float, dtype: Any, *, zero: bool) -> Finished:
+def read_result(
+    memory: Array, view: Callable[[int, Any], Array], ord: float, dtype: Any, settings: Settings
+) -> Finished:
     """Return a ``struct Result`` in memory, of which ``view`` gives the 0-d array at an offset."""
     norm = view(_NORM, np.float64) if dtype == np.float64 else view(_NARROW_NORM, np.float32)
-    zeroed = view(_ZEROED, np.bool_) if zero else None
+    zeroed = view(_ZEROED, np.bool_) if settings.zero else None
     divisor, factor, changed = view(_DIVISOR, np.float64), view(_FACTOR, np.float64), view(_CHANGED, np.bool_)
     c = Coefficient(divisor, factor, changed, zeroed)
-    return Finished(view(0, np.float64), view(8, np.float64), ord, dtype, norm, c, memory)
+    return Finished(view(0, np.float64), view(8, np.float64), ord, dtype, norm, c, settings, memory)

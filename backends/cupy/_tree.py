@@ -56,14 +56,13 @@ class CupyLeaves(Leaves):
 class DeviceRule(Rule):
     """The checked arguments of clipping by global norm, of which the coefficient comes with the norm."""
 
-    @property
-    def settings(self) -> Settings:
-        """What the device computes the coefficient from."""
-        return Settings(self.max_norm, self.eps, self.scale, self.nonfinite == "zero")
+    def __init__(self, max_norm: object, ord: object, nonfinite: object, scale: object, eps: object) -> None:
+        super().__init__(max_norm, ord, nonfinite, scale, eps)
+        self.settings = Settings(self.max_norm, self.eps, self.scale, self.nonfinite == "zero")
 
     def coefficient(self, leaves: Leaves, partial: NormPartial) -> Coefficient:
         """Return the coefficient for a norm, or refuse it."""
-        if not isinstance(partial, Finished):
+        if not isinstance(partial, Finished) or partial.settings is not self.settings:
             return super().coefficient(leaves, partial)
         if self.nonfinite == "error":
             refuse_nonfinite(leaves, partial)
