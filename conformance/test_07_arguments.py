@@ -84,7 +84,9 @@ def test_threshold_as_array(target: Target, function: str) -> None:
         PURE[function](target.api, grads_of(target), several)
 
 
-@pytest.mark.parametrize("value", [1, 1.0, np.float32(1), np.float64(1), np.int64(1), np.array(1.0)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "value", [1, 1.0, np.float32(1), np.float64(1), np.int64(1), np.array(1.0)], ids=lambda v: type(v).__name__
+)
 def test_kinds_of_numbers(target: Target, value: object) -> None:
     """Python's and NumPy's numbers are thresholds alike."""
     grads = [target.make(np.array([3.0, 4.0]), "float32")]

@@ -116,7 +116,9 @@ def test_adaptive_axes(target: Target) -> None:
 
 def test_examples_of_different_batches(target: Target) -> None:
     """clip_per_example: leaves whose leading axes differ, and 0-d leaves, which have none."""
-    three, two, scalar = make(target, [(np.ones((3, 2)), "float32"), (np.ones((2, 2)), "float32"), (np.array(1.0), "float32")])
+    three, two, scalar = make(
+        target, [(np.ones((3, 2)), "float32"), (np.ones((2, 2)), "float32"), (np.array(1.0), "float32")]
+    )
     for grads in ([three, two], [three, scalar], [scalar]):
         with pytest.raises(ValueError, match=r"grads\["):
             target.run(lambda g: target.api.clip_per_example(g, 1.0)[0], grads)

@@ -107,7 +107,11 @@ def test_adaptive_shapes(target: Target) -> None:
     grads = good(target)
     other = target.make(np.ones((3, 2)), "float32")
     clip_ = target.api.adaptive_grad_clip_
-    for params, axis in (([grads[0] * 1, other], None), ([grads[0] * 1], None), ([x * 1 for x in reversed(grads)], None)):
+    for params, axis in (
+        ([grads[0] * 1, other], None),
+        ([grads[0] * 1], None),
+        ([x * 1 for x in reversed(grads)], None),
+    ):
         assert_untouched(target, grads, ValueError, lambda p=params, a=axis: clip_(grads, p, CLIPS, axis=a))
     swapped = grads[::-1]
     assert_untouched(target, swapped, ValueError, lambda: clip_(swapped, [x * 1 for x in swapped], CLIPS, axis=1))

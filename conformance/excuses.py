@@ -1,0 +1,90 @@
+"""Xfail files: what a target cannot do, a test a line, each with the reason.
+
+A line is ``pattern  # reason``. The pattern is a test's short name, ``test_03_range.py::test_norm[float32-least]``,
+without the target; ``*`` stands for anything. Empty lines and lines that begin with ``#`` are skipped.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "xfails"
+
+
+@dataclass
+class Excuse:
+    """One line of an xfail file, and whether a test was found for it."""
+
+    file: Path
+    line: int
+    pattern: str
+    reason: str
+    used: bool = field(default=False, compare=False)
+
+    def matches(self, name: str) -> bool:
+        """Whether the pattern is that of a test's short name."""
+        return re.fullmatch(re.escape(self.pattern).replace(r"\*", ".*"), name) is not None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.pattern}"
+
+
+def read(file: Path) -> list[Excuse]:
+    """Return the lines of an xfail file.
+
+    Raises
+    ------
+    pytest.UsageError
+        If a line has no reason.
+    """
+    excuses = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        pattern, _, reason = (part.strip() for part in line.partition(" # "))
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not pattern or not reason:
+            raise pytest.UsageError(f"{file}:{number}: {line!r} has no reason; write `test pattern  # reason`")
+        excuses.append(Excuse(file, number, pattern, reason))
+    return excuses
+
+
+def of_target(target: str) -> list[Excuse]:
+    """Return the excuses of a target: of ``jax.numpy.txt``, and of ``jax.numpy-jit.txt`` for that variant."""
+    base, _, what = target.partition("[")
+    names = [base, f"{base}-{what.rstrip(']')}"] if what else [base]
+    files = [FOLDER / (re.sub(r"[^\w.,-]", "-", name) + ".txt") for name in names]
+    return [excuse for file in files if file.exists() for excuse in read(file)]
+
+
+def mark(item: pytest.Item, name: str, excuses: Iterable[Excuse]) -> None:
+    """Excuse a test whose short name an excuse is for; should it pass, that fails the run."""
+    for excuse in excuses:
+        if excuse.matches(name):
+            excuse.used = True
+            item.add_marker(pytest.mark.xfail(reason=excuse.reason, strict=True))
+
+
+def refuse_unused(excuses: Iterable[Excuse]) -> None:
+    """Refuse excuses that no test was found for, on any target that they are read for.
+
+    Raises
+    ------
+    pytest.UsageError
+        If there are any.
+    """
+    used: dict[str, bool] = {}
+    for excuse in excuses:
+        used[str(excuse)] = used.get(str(excuse), False) or excuse.used
+    unused = [line for line, was_used in used.items() if not was_used]
+    if unused:
+        raise pytest.UsageError("xfail lines that match no test; remove or correct them:\n" + "\n".join(unused))
+
+
+def short_name(item: pytest.Item, target: str) -> str:
+    """Return the name of a test without its folder and without its target."""
+    function, _, given = item.name.partition("[")
+    rest = given.removesuffix("]").removeprefix(target).removeprefix("-")
+    return f"{item.path.name}::{function}" + (f"[{rest}]" if rest else "")

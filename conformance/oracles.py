@@ -1,0 +1,176 @@
+"""Exact answers to compare with: integers, fractions and 80 digits. Nothing of gradclip's is imported here.
+
+Values of every dtype travel as float64 or complex128 arrays, which hold each of them exactly.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple, TypeAlias
+
+import mpmath
+import numpy as np
+from numpy.typing import NDArray
+
+Values: TypeAlias = NDArray[Any]
+"""The values of a leaf, exactly: float64 for real dtypes, complex128 for complex ones."""
+
+Real: TypeAlias = Any
+"""A number of `EXACT`."""
+
+EXACT = mpmath.mp.clone()
+EXACT.dps = 80
+
+
+class Format(NamedTuple):
+    """A binary floating-point format: bits of the significand, and the exponents of its least and largest normals."""
+
+    precision: int
+    emin: int
+    emax: int
+
+    @property
+    def eps(self) -> float:
+        """The distance from 1 to the next number."""
+        return 2.0 ** (1 - self.precision)
+
+    @property
+    def tiny(self) -> float:
+        """The least normal number."""
+        return 2.0**self.emin
+
+    @property
+    def largest(self) -> float:
+        """The largest finite number."""
+        return math.ldexp(2.0 - self.eps, self.emax)
+
+
+FORMATS = {
+    "float16": Format(11, -14, 15),
+    "bfloat16": Format(8, -126, 127),
+    "float32": Format(24, -126, 127),
+    "float64": Format(53, -1022, 1023),
+}
+
+
+def component(dtype: str) -> str:
+    """Return the real dtype that a dtype's elements are made of."""
+    return {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+
+
+def format_of(dtype: str) -> Format:
+    """Return the format of a dtype's components."""
+    return FORMATS[component(dtype)]
+
+
+def norm_dtype(dtypes: Iterable[str]) -> str:
+    """Return the dtype that the contract gives to the norm of leaves of these dtypes."""
+    return "float64" if any(component(d) == "float64" for d in dtypes) else "float32"
+
+
+def components(values: Values) -> NDArray[np.float64]:
+    """Return the real numbers that a leaf consists of, in order; real parts first."""
+    parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def exact(x: float | Fraction) -> Real:
+    """Return a number as one of `EXACT`."""
+    x = Fraction(x)
+    return EXACT.mpf(x.numerator) / x.denominator
+
+
+def sum_of_squares(values: Values) -> Fraction:
+    """Return the sum of the squares of all components without any rounding, at the speed of NumPy.
+
+    Significands are split into halves whose products are summed as integers, exponent by exponent.
+    """
+    flat = components(values)
+    sums: dict[int, int] = {}
+    for start in range(0, flat.size, 1 << 20):
+        fraction, exponent = np.frexp(flat[start : start + (1 << 20)])
+        significand = np.abs(np.ldexp(fraction, 53)).astype(np.int64)
+        high, low = significand >> 27, significand & (2**27 - 1)
+        bins = exponent - exponent.min()
+        for product, shift in ((low * low, 0), (low * high, 28), (high * high, 54)):
+            for part, more in ((product & (2**27 - 1), 0), (product >> 27, 27)):
+                for e, total in enumerate(np.bincount(bins, weights=part).tolist()):
+                    place = 2 * (e + int(exponent.min()) - 53) + shift + more
+                    sums[place] = sums.get(place, 0) + int(total)
+    return sum((total * Fraction(2) ** place for place, total in sums.items()), Fraction(0))
+
+
+def magnitudes(values: Values) -> list[tuple[Real, int]]:
+    """Return the distinct absolute values with their counts."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if values.dtype.kind != "c":
+        sizes = [exact(abs(v)) for v in distinct.tolist()]
+    else:
+        sizes = [EXACT.sqrt(exact(Fraction(v.real) ** 2 + Fraction(v.imag) ** 2)) for v in distinct.tolist()]
+    return list(zip(sizes, counts.tolist(), strict=True))
+
+
+def norm(leaves: Sequence[Values], ord: float = 2.0) -> Real:
+    """Return the norm of all leaves laid end to end."""
+    if ord == 2:
+        return EXACT.sqrt(exact(sum((sum_of_squares(x) for x in leaves), Fraction(0))))
+    sizes = [pair for x in leaves for pair in magnitudes(x)]
+    if ord == math.inf:
+        return max((size for size, _ in sizes), default=EXACT.mpf(0))
+    p = exact(ord)
+    total = EXACT.fsum(count * size**p for size, count in sizes if size)
+    return total ** (1 / p) if total else total
+
+
+def rms(values: Values) -> Real:
+    """Return the root mean square of a leaf."""
+    return norm([values]) / EXACT.sqrt(max(1, values.size))
+
+
+def coefficient(size: Real, max_norm: float | Real, eps: float = 0.0) -> Real:
+    """Return what a norm is multiplied by: max_norm / (norm + eps), but at most 1."""
+    size, limit = size + exact(eps), max_norm if isinstance(max_norm, EXACT.mpf) else exact(max_norm)
+    return EXACT.mpf(1) if size <= limit else limit / size
+
+
+def scaled(values: Values, factor: Real) -> list[Real]:
+    """Return each component of a leaf times a number."""
+    return [exact(v) * factor for v in components(values).tolist()]
+
+
+def fraction_of(x: Real) -> Fraction:
+    """Return a number of `EXACT` as the fraction that it is."""
+    sign, mantissa, exponent, _ = x._mpf_
+    return Fraction(-int(mantissa) if sign else int(mantissa)) * Fraction(2) ** exponent
+
+
+def ulp(x: Real, dtype: str) -> Real:
+    """Return the distance between neighbours of ``x`` in a dtype; below its normal numbers, its least number."""
+    fmt = format_of(dtype)
+    exponent = fmt.emin if x == 0 else max(int(EXACT.frexp(abs(x))[1]) - 1, fmt.emin)
+    return EXACT.mpf(2) ** (exponent - fmt.precision + 1)
+
+
+def round_to(x: Real, dtype: str) -> float:
+    """Return the nearest number of a dtype, to even between two; inf beyond its range."""
+    fmt, unit = format_of(dtype), ulp(x, dtype)
+    steps = round(fraction_of(x) / fraction_of(unit))  # Python rounds fractions half to even
+    nearest = steps * fraction_of(unit)
+    if abs(nearest) > Fraction(fmt.largest):
+        return math.inf if nearest > 0 else -math.inf
+    return float(nearest)
+
+
+def unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of a unit of adaptive clipping, as optax's ``unitwise_norm`` chooses them."""
+    if sum(n != 1 for n in shape) <= 1:
+        return tuple(range(len(shape)))
+    return {2: (0,), 3: (0,), 4: (0, 1, 2), 5: (0, 1, 2, 3)}[len(shape)]
+
+
+def units(values: Values, axes: tuple[int, ...]) -> list[tuple[Any, Values]]:
+    """Return the units of a leaf, each with the index that selects it."""
+    kept = [range(1) if i in axes else range(n) for i, n in enumerate(values.shape)]
+    places = np.array(np.meshgrid(*kept, indexing="ij")).reshape(len(kept), -1).T if kept else [()]
+    keys = [tuple(slice(None) if i in axes else int(k) for i, k in enumerate(place)) for place in places]
+    return [(key, values[key]) for key in keys]

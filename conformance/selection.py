@@ -1,0 +1,43 @@
+"""Fewer cases for targets that compile or delay everything: a few of each test, as different as can be."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from conformance.targets import Target
+
+
+def thinned(items: Sequence[tuple[pytest.Item, Target]]) -> set[pytest.Item]:
+    """Return the items that run: all of a target without a limit, else ``target.cases`` of each test function."""
+    kept: set[pytest.Item] = set()
+    groups: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
+    for item, target in items:
+        if target.cases is None:
+            kept.add(item)
+        else:
+            groups[target.name, item.nodeid.partition("[")[0]].append(item)
+    limits = {target.name: target.cases for _, target in items}
+    for (target_name, function), group in groups.items():
+        kept.update(_spread(group, limits[target_name] or 0, crc32(f"{target_name} {function}".encode())))
+    return kept
+
+
+def _spread(items: Sequence[pytest.Item], limit: int, seed: int) -> list[pytest.Item]:
+    """Return some items, each with as many values of parameters as possible that those before it have not."""
+    start = seed % len(items)  # so that different tests, and targets, take different cases
+    left = [*items[start:], *items[:start]]
+    chosen: list[pytest.Item] = []
+    seen: set[tuple[str, int]] = set()
+    while left and len(chosen) < limit:
+        best = max(left, key=lambda item: len(_values(item) - seen))
+        chosen.append(best)
+        left.remove(best)
+        seen |= _values(best)
+    return chosen
+
+
+def _values(item: Any) -> set[tuple[str, int]]:
+    return {(name, id(value)) for name, value in item.callspec.params.items()}
