@@ -126,7 +126,7 @@ class Clipping:
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": closure}
-        return (args[0], closure, *args[2:]), kwargs
+        return (*args[:1], closure, *args[2:]), kwargs
 
     @torch.no_grad()
     def _clip(self, optimizer: Optimizer, fold: bool) -> None:
