@@ -9,10 +9,10 @@ from gradclip._cli.text import Batch
 
 Array = TypeVar("Array")
 
-BACKENDS = {"numpy": "gradclip._cli.rnn", "torch": "gradclip._cli.rnn_torch"}
+BACKENDS = {"numpy": "gradclip._cli.rnn", "torch": "gradclip._cli.rnn_torch", "jax": "gradclip._cli.rnn_jax"}
 """The module of each backend. It has a class ``RNN`` and is imported only if the user asks for it."""
 
-PLANNED = ("jax", "cupy")
+PLANNED = ("cupy",)
 
 TEMPERATURE = 0.5
 """Of the sample; below 1 the network prefers what it is sure of."""
