@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench gpu clean
 
 demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes), then look at demo.png
 	$(BIN)/gradclip demo $(ARGS)
@@ -20,6 +20,14 @@ check: $(VENV)/.test $(VENV)/.check  ## lint, format and types
 
 bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 that has torch or cupy (no network, no .venv)
+	@PYTHONPATH=. $(PYTHON) -c "import pytest, mpmath, ml_dtypes" 2>/dev/null && PYTHONPATH=. $(PYTHON) -m pytest -c /dev/null \
+	  --rootdir=. --import-mode=importlib -q -ra tests/backends/cupy/test_gpu.py tests/backends/torch/test_triton_gpu.py \
+	  || echo "GPU tests: not all run and passed (they need pytest, mpmath, ml_dtypes and a GPU)"
+	@command -v compute-sanitizer >/dev/null && PYTHONPATH=. compute-sanitizer --error-exitcode 3 $(PYTHON) -m benchmarks.gpu --checks \
+	  || echo "compute-sanitizer: not found, or it found something (above)"
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

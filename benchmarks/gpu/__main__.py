@@ -1,0 +1,119 @@
+"""The command: checks, then rows, a table and one JSON file."""
+
+import argparse
+import importlib
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import checks, rows
+from benchmarks.sets import GPT2_SMALL
+
+OUT = Path(__file__).parents[1] / "out" / "gpu.json"
+
+
+def main() -> int:
+    """Run everything that this machine can, and return the exit status: 1 if a check failed, 2 if there is no GPU."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    options.add_argument("--checks", action="store_true", help="the checks only, without timings")
+    options.add_argument("--out", type=Path, default=OUT, help="the JSON file")
+    given = options.parse_args()
+    cupy, torch, jax = _cupy(), _torch(), _jax()
+    if cupy is None and torch is None:
+        print("no GPU: neither CuPy nor PyTorch finds one; expected an NVIDIA GPU with either. Nothing was measured.")
+        return 2
+    results = {
+        **(checks.run(checks.cupy_checks(cupy)) if cupy else {}),
+        **(checks.run(checks.torch_checks(torch)) if torch else {}),
+    }
+    failed = sum(result != "passed" for result in results.values())
+    print(f"{len(results) - failed} checks passed, {failed} failed")
+    found = [] if given.checks else _measured(cupy, torch, jax)
+    report = {
+        "machine": _machine(cupy, torch),
+        "checks": results,
+        "rows": [asdict(r) | {"share": r.share} for r in found],
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=1))
+    print(f"written to {given.out}")
+    return 1 if failed else 0
+
+
+def _measured(cupy: Any, torch: Any, jax: Any) -> list[rows.Row]:
+    shapes, found = GPT2_SMALL.shapes, []
+    print(f"{'gradients':14}{'dtype':10}{'clipped':9}{'contender':28}{'device µs':>12}{'host µs':>10}{'of copy':>9}")
+    sources = [rows.cupy_rows(cupy, shapes)] if cupy else []
+    sources += [rows.torch_rows(torch, shapes)] if torch else []
+    for source in sources:
+        found += [_shown(row) for row in source]
+    if jax is not None and found:
+        found += [_shown(row) for row in rows.jax_rows(jax, shapes, found[0].copy)]
+    return found
+
+
+def _shown(row: rows.Row) -> rows.Row:
+    kind = f"{row.gradients:14}{row.dtype:10}{'yes' if row.clipped else 'no':9}{row.contender:28}"
+    print(f"{kind}{row.timing.device * 1e6:12.1f}{row.timing.host * 1e6:10.1f}{row.share:9.1%}", flush=True)
+    return row
+
+
+def _machine(cupy: Any, torch: Any) -> dict[str, object]:
+    names = ("gradclip", "numpy", "torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "jax", "optax")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if cupy:
+        gpu = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        versions["CUDA driver"] = cupy.cuda.runtime.driverGetVersion()
+    else:
+        gpu = torch.cuda.get_device_name(0)
+    return {
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "versions": versions,
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _cupy() -> Any:
+    try:
+        cupy = importlib.import_module("cupy")
+        return cupy if cupy.cuda.runtime.getDeviceCount() else None
+    except Exception as e:
+        print(f"without CuPy: {type(e).__name__}: {e}")
+        return None
+
+
+def _torch() -> Any:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as e:
+        print(f"without PyTorch: {e}")
+        return None
+    if not torch.cuda.is_available():
+        print("without PyTorch: it finds no GPU")
+        return None
+    return torch
+
+
+def _jax() -> Any:
+    try:
+        jax = importlib.import_module("jax")
+        importlib.import_module("optax")
+        return jax if jax.default_backend() == "gpu" else None
+    except Exception as e:
+        print(f"without JAX: {type(e).__name__}: {e}")
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Time on the device, by its own events, with the queue kept full; and time on the host, of the call alone."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of one contender, in seconds a call."""
+
+    device: float
+    host: float
+
+
+class Device(Protocol):
+    """What a framework does on its GPU."""
+
+    def event(self) -> Any: ...
+    def seconds(self, start: Any, stop: Any) -> float: ...
+    def wait(self) -> None: ...
+    def busy(self) -> None: ...
+
+
+class TorchDevice:
+    """PyTorch's current GPU."""
+
+    def __init__(self, torch: Any) -> None:
+        self.torch = torch
+
+    def event(self) -> Any:
+        event = self.torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        return float(start.elapsed_time(stop)) / 1e3
+
+    def wait(self) -> None:
+        self.torch.cuda.synchronize()
+
+    def busy(self) -> None:
+        self.torch.cuda._sleep(20_000_000)  # about 10 ms: the host runs ahead, and its time does not count
+
+
+class CupyDevice:
+    """CuPy's current GPU."""
+
+    def __init__(self, cupy: Any) -> None:
+        self.cupy = cupy
+        self._work = cupy.zeros(1 << 28, cupy.uint8)
+
+    def event(self) -> Any:
+        event = self.cupy.cuda.Event()
+        event.record()
+        return event
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        return float(self.cupy.cuda.get_elapsed_time(start, stop)) / 1e3
+
+    def wait(self) -> None:
+        self.cupy.cuda.Device().synchronize()
+
+    def busy(self) -> None:
+        for _ in range(60):  # some 10 ms
+            self._work += 1
+
+
+def measure(device: Device, call: Callable[[], object], repeats: int = 20, warm: int = 3) -> Timing:
+    """Return the medians of ``call``: device time behind a full queue, and the host's time to start it."""
+    for _ in range(warm):
+        call()
+    device.wait()
+    on_device, on_host = [], []
+    for _ in range(repeats):
+        device.busy()
+        start = device.event()
+        before = time.perf_counter()
+        call()
+        on_host.append(time.perf_counter() - before)
+        stop = device.event()
+        device.wait()
+        on_device.append(device.seconds(start, stop))
+    return Timing(statistics.median(on_device), statistics.median(on_host))

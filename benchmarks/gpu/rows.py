@@ -1,0 +1,170 @@
+"""What is timed: every set of gradients, not clipped and clipped, by each contender."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.gpu.clock import CupyDevice, Device, Timing, TorchDevice, measure
+
+SETS = {
+    "1 GB": [(1 << 22,)] * 64,
+    "8 GB": [(1 << 25,)] * 64,
+    "1,000 of 64": [(64,)] * 1000,
+}
+_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    ``floor`` is the least that must be moved: one read, and one read and one write more where something is clipped.
+    """
+
+    framework: str
+    gradients: str
+    dtype: str
+    clipped: bool
+    contender: str
+    timing: Timing
+    floor: int
+    copy: float
+
+    @property
+    def share(self) -> float:
+        """The part of the copy's bandwidth that moving the floor's bytes in this time is."""
+        return self.floor / self.timing.device / self.copy
+
+
+class Falling:
+    """Thresholds that fall by a thousandth a call, so that gradients clipped in place are clipped again."""
+
+    def __init__(self, first: float) -> None:
+        self.value = first
+
+    def __call__(self) -> float:
+        self.value *= 0.999
+        return self.value
+
+
+def sets(shapes: Sequence[tuple[int, ...]], free: int) -> Iterator[tuple[str, str, Sequence[tuple[int, ...]]]]:
+    """Yield title, dtype and shapes of the sets that fit into the free memory of a GPU."""
+    for dtype, width in (("float32", 4), ("bfloat16", 2)):
+        for title, found in {"GPT-2-small": shapes, **SETS}.items():
+            of_set = [(n * 4 // width,) for (n,) in found] if title.endswith("GB") else found
+            if size(of_set) * width * 2.5 < free:
+                yield title, dtype, of_set
+
+
+def size(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the number of elements."""
+    total = 0
+    for shape in shapes:
+        n = 1
+        for length in shape:
+            n *= length
+        total += n
+    return total
+
+
+def torch_rows(torch: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
+    """Yield the rows of PyTorch."""
+    from gradclip._global import Rule, clip_leaves_
+    from gradclip._tree import Leaves
+    from gradclip.backends import torch as ours
+
+    device = TorchDevice(torch)
+    copy = bandwidth(device, lambda: torch.zeros(1 << 30, dtype=torch.uint8, device="cuda"), lambda a, b: b.copy_(a))
+
+    def triton(params: Any, limit: float) -> Any:
+        from gradclip import _namespace as ns
+        from gradclip.backends.torch._triton_ops import TritonOps
+
+        grads = [p.grad for p in params]
+        leaves = Leaves(grads, TritonOps(ns.namespace(grads)), range(len(grads)), list, list)
+        return clip_leaves_(leaves, Rule(limit, 2.0, "propagate", 1.0, 0.0))
+
+    contenders = {
+        "gradclip.backends.torch": ours.clip_grad_norm_,
+        "gradclip in Triton": triton,
+        "torch.nn.utils (foreach)": lambda p, m: torch.nn.utils.clip_grad_norm_(p, m, foreach=True),
+    }
+    for title, dtype, of_set in sets(shapes, torch.cuda.mem_get_info()[0] // 2):
+        params = []
+        for shape in of_set:
+            p = torch.nn.Parameter(torch.empty(shape, device="cuda", dtype=getattr(torch, dtype)))
+            p.grad = torch.randn_like(p) * 1e-2
+            params.append(p)
+        yield from _rows("torch", device, title, dtype, of_set, contenders, params, copy)
+        del params
+        torch.cuda.empty_cache()
+
+
+def cupy_rows(cupy: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
+    """Yield the rows of CuPy."""
+    from gradclip.backends import cupy as ours
+
+    device = CupyDevice(cupy)
+    copy = bandwidth(device, lambda: cupy.zeros(1 << 30, cupy.uint8), lambda a, b: cupy.copyto(b, a))
+
+    def leaf_by_leaf(grads: Any, limit: float) -> None:
+        total = cupy.sqrt(sum(cupy.linalg.norm(g) ** 2 for g in grads))
+        factor = cupy.minimum(limit / total, 1.0).astype(grads[0].dtype)
+        for g in grads:
+            g *= factor
+
+    contenders = {"gradclip.backends.cupy": ours.clip_by_global_norm_, "cupy.linalg.norm a leaf": leaf_by_leaf}
+    for title, dtype, of_set in sets(shapes, cupy.cuda.runtime.memGetInfo()[0] // 2):
+        if dtype == "bfloat16":
+            dtype = "float16"  # of the same width, which every CuPy has
+        grads = [cupy.random.standard_normal(shape, dtype="float32").astype(dtype) * 1e-2 for shape in of_set]
+        grads = [g.astype(dtype) for g in grads]
+        yield from _rows("cupy", device, title, dtype, of_set, contenders, grads, copy)
+        del grads
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
+def jax_rows(jax: Any, shapes: Sequence[tuple[int, ...]], copy: float) -> Iterator[Row]:
+    """Yield the rows of JAX under jit, timed by the host with one wait a call; a write each, clipped or not."""
+    import time
+
+    import optax
+
+    from gradclip.backends import jax as ours
+
+    contenders = {
+        "gradclip.backends.jax": jax.jit(lambda g, m: ours.clip_by_global_norm(g, m)[0], donate_argnums=0),
+        "optax": jax.jit(lambda g, m: optax.clip_by_global_norm(m).update(g, optax.EmptyState())[0], donate_argnums=0),
+    }
+    grads = [jax.numpy.full(shape, 1e-2, "float32") for shape in shapes]
+    for clipped in (False, True):
+        for name, clip in contenders.items():
+            limit, times = Falling(1.0 if clipped else 1e9), []
+            for _ in range(20):
+                start = time.perf_counter()
+                grads = jax.block_until_ready(clip(grads, limit()))
+                times.append(time.perf_counter() - start)
+            middle = sorted(times)[10]
+            floor = size(shapes) * 4 * (3 if clipped else 1)
+            yield Row("jax", "GPT-2-small", "float32", clipped, name, Timing(middle, middle), floor, copy)
+
+
+def bandwidth(device: Device, make: Callable[[], Any], copy: Callable[[Any, Any], object]) -> float:
+    """Return bytes a second, read and written, of a copy of 1 GB within the device's memory."""
+    one, other = make(), make()
+    return 2 * (1 << 30) / measure(device, lambda: copy(one, other)).device
+
+
+def _rows(
+    framework: str, device: Device, title: str, dtype: str, shapes: Any, contenders: Any, given: Any, copy: float
+) -> Iterator[Row]:
+    for clipped in (False, True):
+        for name, clip in contenders.items():
+            limit = Falling(1.0 if clipped else 1e9)
+            try:
+                timing = measure(device, lambda clip=clip, limit=limit: clip(given, limit()))
+            except (RuntimeError, ImportError) as e:  # Triton may be absent; a peer may run out of memory
+                print(f"{framework}, {title}, {name}: {type(e).__name__}: {e}")
+                continue
+            floor = size(shapes) * _WIDTHS[dtype] * (3 if clipped else 1)
+            yield Row(framework, title, dtype, clipped, name, timing, floor, copy)

@@ -1,0 +1,67 @@
+"""The GPU benchmarks where there is no GPU: they say so, and their own arithmetic is right."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import checks, clock, rows
+
+ROOT = Path(__file__).parents[2]
+
+
+class Clock:
+    """A device that is the host."""
+
+    event = staticmethod(time.perf_counter)
+    wait = busy = staticmethod(lambda: None)
+
+    @staticmethod
+    def seconds(start, stop):
+        return stop - start
+
+
+def test_without_a_gpu_the_command_says_so(tmp_path):
+    code = "import sys; sys.modules['cupy'] = None; import torch; torch.cuda.is_available = lambda: False\n"
+    code += "import benchmarks.gpu.__main__ as m; sys.argv = ['gpu']; sys.exit(m.main())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "no GPU: neither CuPy nor PyTorch finds one" in done.stdout
+    assert "Nothing was measured" in done.stdout
+
+
+def test_rows():
+    calls = []
+
+    def fails(given, limit):
+        raise RuntimeError("out of memory")
+
+    contenders = {"works": lambda given, limit: calls.append((given, limit)), "fails": fails}
+    found = list(rows._rows("x", Clock(), "set", "float32", [(10, 10)], contenders, "grads", 1e9))
+    assert [(row.contender, row.clipped, row.floor) for row in found] == [("works", False, 400), ("works", True, 1200)]
+    limits = [limit for _, limit in calls]
+    assert limits == sorted(limits, reverse=True), "in place, what was clipped must be clipped again"
+    assert found[0].share == pytest.approx(400 / found[0].timing.device / 1e9)
+
+
+def test_sets_that_do_not_fit_are_left_out():
+    titles = [(title, dtype) for title, dtype, _ in rows.sets([(768, 768)] * 4, 5 << 30)]
+    assert ("1 GB", "float32") in titles
+    assert ("8 GB", "float32") not in titles
+    for title, dtype, shapes in rows.sets([(1,)], 1 << 40):
+        if title == "8 GB":
+            assert rows.size(shapes) * {"float32": 4, "bfloat16": 2}[dtype] == 8 << 30
+
+
+def test_the_clock_waits_for_what_it_measures():
+    assert clock.measure(Clock(), lambda: time.sleep(0.002), repeats=3).device >= 0.002
+
+
+def test_a_check_that_raises_is_a_check_that_failed(capsys):
+    results = checks.run(iter([("good", lambda: True), ("bad", lambda: False), ("worse", lambda: 1 / 0)]))
+    assert results["good"] == "passed"
+    assert results["bad"] == "failed"
+    assert results["worse"] == "failed: ZeroDivisionError: division by zero"
+    assert "worse" in capsys.readouterr().out
