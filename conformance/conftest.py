@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import gradclip
-from conformance import adapters, excuses, frameworks, selection
+from conformance import adapters, excuses, frameworks, make_golden, selection
 from conformance.targets import DTYPES, Target
 from conformance.values import is_complex
 
@@ -68,6 +68,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needs = [trait for mark in metafunc.definition.iter_markers("needs") for trait in mark.args]
     fit = [t for t in chosen if all((n.lstrip("!") in t.traits) is not n.startswith("!") for n in needs)]
     kind = next((kind for kind in KINDS if kind in metafunc.fixturenames), None)
+    if "vector" in metafunc.fixturenames:
+        vectors = [(t, v) for t in fit for v in make_golden.vectors() if v["dtype"] in t.dtypes]
+        names = [f"{t.name}-{v['function']}-{v['name']}".replace(" ", "_") for t, v in vectors]
+        metafunc.parametrize(("target", "vector"), vectors, ids=names)
+        return
     if kind is None:
         metafunc.parametrize("target", fit, ids=lambda t: t.name)
         return

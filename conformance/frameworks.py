@@ -51,9 +51,6 @@ class Torch(NamespaceTarget):
         x = x.detach()
         return np.asarray((x.float() if x.dtype == self.xp.bfloat16 else x).numpy())
 
-    def transposed(self, x: Array) -> Array:
-        return x.permute(*reversed(range(x.ndim)))
-
     def gradient(self, fn: Callable[[Array], Array], x: Array) -> Array:
         x = x.detach().clone().requires_grad_()
         fn(x).backward()

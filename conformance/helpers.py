@@ -39,7 +39,7 @@ def number(target: Target, x: Array) -> float:
 
 def copies(tree: Any) -> Any:
     """Return a container of equal arrays in other memory."""
-    return trees.rebuild(tree, lambda x: x * 1 if re.search("float|complex", str(x.dtype)) else x)
+    return trees.rebuild(tree, lambda x: x * 1 if re.search("float|complex", str(getattr(x, "dtype", ""))) else x)
 
 
 PURE: dict[str, Callable[[Any, Any, Any], Any]] = {

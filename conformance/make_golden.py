@@ -206,6 +206,12 @@ def text() -> str:
     return f'{{\n  "format": {FORMAT},\n  "vectors": [\n{lines}\n  ]\n}}\n'
 
 
+def vectors() -> list[Vector]:
+    """Return the vectors of the committed file."""
+    read: list[Vector] = json.loads(FILE.read_text())["vectors"]
+    return read
+
+
 if __name__ == "__main__":
     FILE.write_text(text())
     print(f"{FILE.name}: {FILE.stat().st_size:,} bytes")

@@ -56,6 +56,16 @@ def test_in_place(target: Target, real_dtype: str, high: float, low: float | Non
     assert np.array_equal(target.read(x), expected(VALUES, high, low, real_dtype), equal_nan=True)
 
 
+@pytest.mark.needs("writable")
+def test_in_place_over_many_chunks(target: Target, real_dtype: str) -> None:
+    """In place over more than is looked at at a time; what needs no clipping keeps its bits."""
+    values = normal((300, 301), real_dtype)
+    values[0, :3] = [math.nan, math.inf, -math.inf]
+    x = target.make(values, real_dtype)
+    target.api.clip_by_value_([x], 0.5)
+    assert_same_bits(target.read(x), np.clip(values, -0.5, 0.5))
+
+
 def test_within_bounds(target: Target, real_dtype: str) -> None:
     """What is within the bounds keeps its bits, negative zeros and numbers at the bounds too."""
     values = np.concatenate([spread(64, real_dtype), [0.0, -0.0, 1.0, -1.0]])

@@ -51,6 +51,13 @@ def test_pure_global(target: Target, dtype: str) -> None:
         assert_times(got, x, right, dtype)
 
 
+def test_equal_leaves_are_two(target: Target, dtype: str) -> None:
+    """Leaves with equal values in different memory are two leaves."""
+    values = normal(5, dtype)
+    norm = target.run(target.api.global_norm, make(target, [(values, dtype), (values, dtype)]))
+    assert_norm_of(number(target, norm), [values, values], [dtype])
+
+
 @pytest.mark.needs("writable")
 @pytest.mark.parametrize("function", MULTIPLIES)
 def test_in_place(target: Target, dtype: str, function: str) -> None:

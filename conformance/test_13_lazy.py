@@ -68,6 +68,26 @@ def test_norms_are_deferred(target: Target) -> None:
     assert {type(r) for r in results} == {type(x)}
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"nonfinite": "zero"},
+    {"scale": 1024.0},
+    {"eps": 1e-6},
+    {"ord": 1.0},
+    {"ord": 3.0},
+    {"ord": math.inf},
+]
+
+
+@pytest.mark.needs("!host")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options_wait(target: Target, options: dict[str, Any]) -> None:
+    """Whatever is decided by an option is decided where the values are."""
+    grads = make(target, [(np.array([1.0, np.nan, 3.0]), "float32"), (np.array([np.inf]), "float32")])
+    clipped, norm = target.run(lambda g: target.api.clip_by_global_norm(g, 0.5, **options), grads)
+    assert math.isnan(number(target, norm))
+    assert all(np.all((x == 0) if "nonfinite" in options else np.isnan(x)) for x in read(target, clipped))
+
+
 @pytest.mark.needs("deferred", "writable")
 @pytest.mark.parametrize("function", IN_PLACE)
 def test_in_place_is_deferred(target: Target, function: str) -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from conformance import oracles
 from conformance.checks import ULPS
-from conformance.helpers import PURE, clip, clip_global, examples, make, read
+from conformance.helpers import CLIPS, PURE, clip, clip_global, examples, make, read
 from conformance.oracles import EXACT, component, components, exact, ulp
 from conformance.targets import Target
-from conformance.values import is_complex, normal, representable
+from conformance.values import is_complex, normal, representable, spread
 
 
 def assert_near(got: np.ndarray, right: np.ndarray, dtype: str, factor: float = 1.0) -> None:
@@ -72,6 +72,20 @@ def test_adaptive_is_scale_covariant(target: Target, dtype: str, factor: float) 
     plain = target.run(clipped, *make(target, [(grad, dtype), (weight, dtype)]))
     scaled = target.run(clipped, *make(target, [(grad * factor, dtype), (weight * factor, dtype)]))
     assert_near(target.read(scaled), target.read(plain), dtype, factor)
+
+
+def test_over_the_whole_range(target: Target) -> None:
+    """By powers of two the result scales exactly, as far as float32 goes."""
+    values = spread(33, "float32") + 1
+    values = representable(values, "float32")
+    units = [2.0**exponent for exponent in (-110, -60, 0, 60, 120)]
+    grads = make(target, [(values * unit, "float32") for unit in units])
+    clips = target.run(
+        lambda g: [target.api.clip_by_norm(x, CLIPS * unit) for x, unit in zip(g, units, strict=True)], grads
+    )
+    first, *others = (got / unit for got, unit in zip(read(target, clips), units, strict=True))
+    for other in others:
+        assert_near(other, first, "float32")
 
 
 def test_norm_is_homogeneous(target: Target, dtype: str) -> None:

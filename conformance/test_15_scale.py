@@ -92,6 +92,16 @@ def test_with_eps(target: Target, dtype: str, max_norm: float) -> None:
     assert_times(target.read(got), values, coefficient(size, max_norm, 0.5) / 64, dtype)
 
 
+@pytest.mark.parametrize("ord", [1.0, 3.0, float("inf")])
+def test_orders(target: Target, real_dtype: str, ord: float) -> None:
+    """For every order of norm."""
+    values = normal(50, real_dtype, size=8.0)
+    (got,), norm = clip_global(target, [target.make(values, real_dtype)], 0.25, scale=64.0, ord=ord)
+    size = oracles.norm([values], ord) / 64
+    assert_norm(norm, size, norm_dtype([real_dtype]))
+    assert_times(target.read(got), values, coefficient(size, 0.25) / 64, real_dtype, ord)
+
+
 def test_nonfinite(target: Target, real_dtype: str) -> None:
     """An overflow in the scaled loss: nonfinite="zero" gives zeros, by default NaN spreads."""
     values = np.array([1.0, np.inf, 2.0])

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gradclip
 from conformance import frameworks
+from conformance.checks import assert_same_bits
 from conformance.helpers import PURE, clip, clip_global, make, read
 from conformance.targets import Target, load
 from conformance.values import normal, spread
@@ -38,6 +40,15 @@ def test_every_function(target: Target, real_dtype: str, function: str) -> None:
     leaves = [(normal(300, real_dtype, 1), real_dtype), (normal((4, 9), real_dtype, 2), real_dtype)]
     first, second = (read(target, clip(target, function, make(target, leaves), 0.25)) for _ in range(2))
     assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
+
+
+def test_place_in_memory(target: Target, dtype: str) -> None:
+    """The same values at another address, behind others, have a norm of the same bits."""
+    values = spread(5003, dtype)
+    long = target.make(np.concatenate([values[:3], values]), dtype)
+    norms = target.run(lambda a, b: [target.api.global_norm(x) for x in (a, b[3:])], target.make(values, dtype), long)
+    apart, behind = read(target, norms)
+    assert_same_bits(behind, apart)
 
 
 @pytest.mark.needs("quick")

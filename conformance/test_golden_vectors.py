@@ -1,19 +1,15 @@
 """The golden vectors: inputs and exact results from ``golden.json``, which other languages' ports can read too."""
 
-import json
 import math
 from typing import Any
 
 import numpy as np
-import pytest
 
 from conformance import make_golden, oracles
 from conformance.checks import assert_same_bits
 from conformance.helpers import number, read
 from conformance.oracles import Values, components, exact, ulp
 from conformance.targets import Target
-
-VECTORS = json.loads(make_golden.FILE.read_text())["vectors"]
 
 
 def parsed(leaf: dict[str, Any]) -> Values:
@@ -39,17 +35,15 @@ def test_file_is_what_the_generator_makes() -> None:
 
 def test_names_are_distinct() -> None:
     """Each vector can be named."""
-    names = [(v["function"], v["name"]) for v in VECTORS]
+    vectors = make_golden.vectors()
+    names = [(v["function"], v["name"]) for v in vectors]
     assert len(set(names)) == len(names)
-    assert {v["clause"] for v in VECTORS} >= {1, 2, 3, 4, 5, 6, 7, 9, 10, 15}
+    assert {v["clause"] for v in vectors} >= {1, 2, 3, 4, 5, 6, 7, 9, 10, 15}
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['function']}-{v['name']}".replace(" ", "_"))
 def test_vector(target: Target, vector: dict[str, Any]) -> None:
     """The norm is within its error and every element within its units in the last place."""
     dtype = vector["dtype"]
-    if dtype not in target.dtypes:
-        pytest.skip(f"{target.name} has no {dtype}")
     options = {k: argument(v) for k, v in vector["arguments"].items()}
     made = [[target.make(parsed(x), dtype) for x in vector.get(k, [])] for k in ("leaves", "params")]
     given = made if "params" in vector else made[:1]
@@ -59,7 +53,7 @@ def test_vector(target: Target, vector: dict[str, Any]) -> None:
         check_norm(number(target, norm), vector)
     elif vector["function"] == "global_norm":
         check_norm(number(target, got), vector)
-    for after, right in zip(read(target, got), vector.get("result", []), strict=False):
+    for after, right in zip(read(target, got) if "result" in vector else [], vector.get("result", []), strict=True):
         check_leaf(after, parsed(right), dtype, vector["ulps"])
 
 
