@@ -88,8 +88,9 @@ def sum_of_squares(leaves: Sequence[Tensor]) -> Squares | None:
     """Return the sum of squares, or None if memory cannot be read: under the transforms of torch.func."""
     squares = Squares()
     try:
-        for x in _packed(leaves):
-            _add(squares, x.detach() if x.requires_grad else x)
+        with np.errstate(all="ignore"):  # whether a square overflowed is asked of the sum
+            for x in _packed(leaves):
+                _add(squares, x.detach() if x.requires_grad else x)
     except RuntimeError as e:
         if "storage" not in str(e):
             raise

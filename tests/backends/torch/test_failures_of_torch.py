@@ -33,6 +33,12 @@ def test_squares_that_overflow():
     assert_clipped(mine.grad, grad, 1.0, 2e-7)
 
 
+def test_long_gradients_that_overflow_do_so_without_a_warning():
+    mine = param(torch.full((100_000,), 1e30))
+    assert float(clip_grad_norm_([mine], 1.0)) == pytest.approx(math.sqrt(100_000) * 1e30, rel=1e-6)
+    assert float(clip_grad_norm_([mine], 2.0)) == pytest.approx(1.0, rel=1e-6)
+
+
 def test_squares_that_underflow():
     grad = torch.full((4,), 1e-30)
     mine, other = both(grad)
