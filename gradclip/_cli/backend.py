@@ -9,10 +9,13 @@ from gradclip._cli.text import Batch
 
 Array = TypeVar("Array")
 
-BACKENDS = {"numpy": "gradclip._cli.rnn", "torch": "gradclip._cli.rnn_torch", "jax": "gradclip._cli.rnn_jax"}
+BACKENDS = {
+    "numpy": "gradclip._cli.rnn",
+    "torch": "gradclip._cli.rnn_torch",
+    "jax": "gradclip._cli.rnn_jax",
+    "cupy": "gradclip._cli.rnn_cupy",
+}
 """The module of each backend. It has a class ``RNN`` and is imported only if the user asks for it."""
-
-PLANNED = ("cupy",)
 
 TEMPERATURE = 0.5
 """Of the sample; below 1 the network prefers what it is sure of."""
@@ -93,7 +96,7 @@ def load_backend(name: str) -> Backend[Any]:
     Raises
     ------
     RefusedError
-        If there is none, or not yet, or its framework is not installed.
+        If there is none, or its framework is not installed, or it finds no GPU and needs one.
     """
     if name in BACKENDS:
         try:
@@ -103,6 +106,7 @@ def load_backend(name: str) -> Backend[Any]:
                 f"--backend {name} needs {e.name}, which is not installed. Install it, or try --backend numpy."
             ) from e
         return backend
-    came = "planned but not there yet" if name in PLANNED else "not a backend"
     there = ", ".join(BACKENDS)
-    raise RefusedError(f"--backend {name} is {came}; expected one of: {there}. Try --backend {there.split(',')[0]}.")
+    raise RefusedError(
+        f"--backend {name} is not a backend; expected one of: {there}. Try --backend {there.split(',')[0]}."
+    )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import gradclip
 from gradclip._cli.backend import TEMPERATURE, Sizes
 from gradclip._cli.text import Batch, Codes
+from gradclip._namespace import namespace
 
 Floats: TypeAlias = NDArray[np.floating]
 Params: TypeAlias = dict[str, Floats]
@@ -101,22 +102,24 @@ class RNN:
 
 def _states(params: Params, hidden: Floats, inputs: Codes) -> Floats:
     """Return the hidden states before and after each character: shape (length + 1, rows, hidden)."""
-    states = np.empty((len(inputs) + 1, *hidden.shape), hidden.dtype)
+    xp = namespace([hidden])
+    states: Floats = xp.empty((len(inputs) + 1, *hidden.shape), dtype=hidden.dtype)
     states[0] = hidden
     drive = params["input"][inputs] + params["hidden_bias"]
     for step in range(len(inputs)):
-        np.maximum(drive[step] + states[step] @ params["recurrent"], 0, out=states[step + 1])
+        xp.maximum(drive[step] + states[step] @ params["recurrent"], 0, out=states[step + 1])
     return states
 
 
 def _cross_entropy(params: Params, states: Floats, targets: Codes) -> tuple[float, Floats]:
     """Return the mean loss and its gradient with respect to the logits: shape (length · rows, vocabulary)."""
+    xp = namespace([states])
     logits = states.reshape(targets.size, -1) @ params["output"] + params["output_bias"]
     logits -= logits.max(axis=1, keepdims=True)  # softmax is unchanged, and exp cannot overflow
-    right = (np.arange(targets.size), targets.ravel())
-    chances = np.exp(logits)
+    right = (xp.arange(targets.size), targets.ravel())
+    chances = xp.exp(logits)
     total = chances.sum(axis=1, keepdims=True)
-    loss = float(np.mean(np.log(total[:, 0]) - logits[right], dtype=np.float64))
+    loss = float(xp.mean(xp.log(total[:, 0]) - logits[right], dtype=np.float64))
     chances /= total
     chances[right] -= 1
     chances /= targets.size
@@ -125,18 +128,19 @@ def _cross_entropy(params: Params, states: Floats, targets: Codes) -> tuple[floa
 
 def _backward(params: Params, states: Floats, dlogits: Floats, inputs: Codes) -> Params:
     """Return the gradient of every parameter, from the last character back to the first."""
+    xp = namespace([states])
     length, (rows, hidden) = len(inputs), states.shape[1:]
     dstates = (dlogits @ params["output"].T).reshape(length, rows, hidden)
-    recurrent = np.ascontiguousarray(params["recurrent"].T)
-    carried = np.zeros_like(states[0])
+    recurrent = xp.ascontiguousarray(params["recurrent"].T)
+    carried = xp.zeros_like(states[0])
     for step in reversed(range(length)):
         dstates[step] += carried
         dstates[step] *= states[step + 1] > 0  # the rectifier passes the gradient where it passed the state
         carried = dstates[step] @ recurrent
     flat = dstates.reshape(length * rows, hidden)
     # One-hot rows times the gradient: each character's row of `input` collects what its occurrences received.
-    onehot = np.zeros_like(dlogits)
-    onehot[np.arange(inputs.size), inputs.ravel()] = 1
+    onehot = xp.zeros_like(dlogits)
+    onehot[xp.arange(inputs.size), inputs.ravel()] = 1
     return {
         "input": onehot.T @ flat,
         "recurrent": states[:-1].reshape(length * rows, hidden).T @ flat,

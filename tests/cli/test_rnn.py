@@ -93,7 +93,8 @@ def test_backends_are_found_by_name():
     assert isinstance(load_backend("numpy"), RNN)
 
 
-@pytest.mark.parametrize(("name", "word"), [("cupy", "planned"), ("abacus", "not a backend")])
-def test_a_missing_backend_is_refused_with_what_there_is(name, word):
-    with pytest.raises(RefusedError, match=rf"--backend {name} is {word}.*expected one of: {', '.join(BACKENDS)}"):
-        load_backend(name)
+def test_a_missing_backend_is_refused_with_what_there_is():
+    with pytest.raises(
+        RefusedError, match=rf"--backend abacus is not a backend.*expected one of: {', '.join(BACKENDS)}"
+    ):
+        load_backend("abacus")
