@@ -144,8 +144,11 @@ def _sum_of_squares(flat: NDArray) -> float:
     if whole == 0:
         return float(np.vecdot(flat, flat))
     blocks = flat[:whole].reshape(-1, _BLOCK)
+    total = float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64))
+    if whole == flat.size:
+        return total
     rest = flat[whole:]
-    return float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64)) + float(np.vecdot(rest, rest))
+    return total + float(np.vecdot(rest, rest))
 
 
 def _real_parts(x: NDArray) -> Sequence[NDArray]:
