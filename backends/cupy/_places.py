@@ -69,6 +69,15 @@ class Places:
         return frozenset(place.dtype for place in self.items)
 
     @cached_property
+    def askew(self) -> int | None:
+        """The position of an array whose elements lie at no multiple of their size, or None: a GPU cannot read it."""
+        for i, place in enumerate(self.items):
+            width = place.width // 2 if place.dtype.startswith("complex") else place.width
+            if any(n % width for n in (place.address, *(place.steps or ()))):
+                return i
+        return None
+
+    @cached_property
     def by_device(self) -> list[tuple[int, list[int]]]:
         """The devices, the first array's first, each with the positions of its arrays."""
         found: dict[int, list[int]] = {}

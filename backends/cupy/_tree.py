@@ -172,6 +172,11 @@ def leaves_of(
     for kind in places.dtypes:
         place = next(i for i, p in enumerate(places.items) if p.dtype == kind)
         _checks.leaf(found[place], paths, place)
+    if places.askew is not None:
+        raise ValueError(
+            f"{paths()[places.askew]} lies at an address that is no multiple of its elements' size, expected an "
+            "aligned array, for a GPU reads no other; pass a copy of it"
+        )
     slots = places.slots if distinct else list(range(len(found)))
     arrays = found
     if len(set(slots)) < len(found):

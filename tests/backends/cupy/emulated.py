@@ -38,14 +38,14 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g
 
 
 @cache
-def library(folder: Path, code: int, pairs: int) -> ctypes.CDLL:
+def library(folder: Path, code: int, pairs: int) -> ctypes.PyDLL:
     """Return the kernels for a dtype, compiled for the CPU."""
     target = folder / f"kernels-{code}-{pairs}.so"
     assert COMPILER is not None
     macros = [f"-DGRADCLIP_{name}" for name in ("HOST", f"DTYPE={code}", f"PAIRS={pairs}")]
     flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC", f"-I{KERNELS}"]
     subprocess.run([COMPILER, *flags, *macros, str(HERE / "host.cpp"), "-o", str(target)], check=True)
-    return ctypes.CDLL(str(target))
+    return ctypes.PyDLL(str(target))  # which keeps the GIL: the shim has one set of threads
 
 
 class EmulatedRuntime:

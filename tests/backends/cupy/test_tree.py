@@ -111,3 +111,9 @@ def test_nothing(gpu):
     assert out == {"a": None, "b": []}
     assert norm == 0
     assert gpu.launched == []
+
+
+def test_what_a_gpu_cannot_read_is_refused(gpu):
+    askew = np.zeros(13, np.uint8)[1:].view(np.float32)
+    with pytest.raises(ValueError, match=r"grads\[1\] lies at an address that is no multiple .* pass a copy"):
+        leaves(gpu, [np.ones(2), askew])
