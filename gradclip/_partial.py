@@ -83,8 +83,8 @@ class NormPartial:
         _check_mergeable(self, other)
         xp = namespace([self.total])
         where = device(self.total)
-        s1, t1 = self.scale, self.total
-        s2, t2 = to_device(other.scale, where), to_device(other.total, where)
+        t1, t2 = self.total, to_device(other.total, where)
+        s1, s2 = _live(xp, self.scale, t1), _live(xp, to_device(other.scale, where), t2)
         scale = xp.where(s1 >= s2, s1, s2)
         t1, t2 = rescale(xp, t1, s1 / scale, self.ord), rescale(xp, t2, s2 / scale, self.ord)
         total = t1 + t2 if self.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
@@ -140,8 +140,9 @@ def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = 
 def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial:
     """Return the partial of all elements of a batch together, along one axis (which goes) or 0-d; none may be empty."""
     xp = namespace([partial.total])
-    scale = xp.max(partial.scale, axis=axis)
-    terms = rescale(xp, partial.total, partial.scale / scale, partial.ord)
+    scales = _live(xp, partial.scale, partial.total)
+    scale = xp.max(scales, axis=axis)
+    terms = rescale(xp, partial.total, scales / scale, partial.ord)
     total = xp.max(terms, axis=axis) if partial.ord == math.inf else xp.sum(terms, axis=axis)
     return NormPartial(scale, total, partial.ord, partial.dtype)
 
@@ -181,6 +182,11 @@ def _sum(xp: Namespace, values: Array) -> Array:
     flat = xp.reshape(values, (-1,))
     blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK)), axis=1)
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
+
+
+def _live(xp: Namespace, scale: Array, total: Array) -> Array:
+    """Return ``scale``, but the least where ``total`` is 0: nothing must not decide the scale of tiny numbers."""
+    return xp.where(total == 0, xp.full_like(scale, _LIMITS[is_double(scale.dtype)][0]), scale)
 
 
 def rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:

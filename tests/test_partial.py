@@ -91,3 +91,15 @@ def test_a_norm_that_is_not_one():
         gradclip.clip_with_norm(np.ones(2), 1.0, "5")
     with pytest.raises(TypeError, match=r"norm has shape \(2,\)"):
         gradclip.clip_with_norm(np.ones(2), 1.0, np.ones(2))
+
+
+@pytest.mark.parametrize("ord", ORDERS)
+@pytest.mark.parametrize("nothing", [np.zeros(0), np.zeros(3), np.zeros(3, np.float32), np.zeros(0, np.float16)])
+def test_nothing_does_not_swallow_tiny_numbers(nothing, ord):
+    tiny = np.array([3e-170, 4e-170, -5e-300])
+    want = exact.norm(tiny.tolist(), ord)
+    for leaves in ([nothing, tiny], [tiny, nothing]):
+        assert exact.relative_error(gradclip.global_norm(leaves, ord=ord), want) <= 1e-14
+    empty, full = gradclip.norm_partial([], ord=ord), gradclip.norm_partial(tiny, ord=ord)
+    for merged in (empty.merge(full), full.merge(empty), gradclip.norm_partial(nothing, ord=ord).merge(full)):
+        assert exact.relative_error(merged.norm(), want) <= 1e-14

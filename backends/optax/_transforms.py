@@ -54,7 +54,7 @@ def clip(max_delta: Scalar) -> optax.GradientTransformation:
         del params
         return gj.clip_by_value(updates, max_delta), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # noqa: ARG005  # optax's name
 
 
 def clip_by_global_norm(
@@ -104,7 +104,7 @@ def clip_by_global_norm(
     rule = Rule(None if callable(max_norm) else max_norm, 2.0, nonfinite, 1.0, 0.0)
     axes = names(axis_name)
 
-    def update(updates: Any, state: ClipState, params: Any = None) -> tuple[Any, ClipState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         parts = split(updates, "updates")
         if rule.nonfinite == "error":
@@ -153,7 +153,7 @@ def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTran
     if not callable(threshold):
         _checks.threshold(threshold, "threshold")
 
-    def update(updates: Any, state: ClipState, params: Any = None) -> tuple[Any, ClipState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         parts = split(updates, "updates")
         clipped, after = _compute.by_block_rms(parts.arrays, state, limit(_at(threshold, state, "threshold")))
@@ -205,7 +205,7 @@ def adaptive_grad_clip(
     rule = UnitRule(1.0 if callable(clipping) else clipping, eps, axis)
     axes = tuple(axis) if isinstance(axis, list | tuple) else axis
 
-    def update(updates: Any, state: ClipState, params: Any = None) -> tuple[Any, ClipState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
             raise ValueError(
                 "adaptive_grad_clip got params=None, expected the parameters, whose norms it clips by; "

@@ -1,0 +1,8 @@
+"""What pytest must not collect for its doctests: files that cannot be imported everywhere."""
+
+from importlib.util import find_spec
+
+collect_ignore = ["tests/backends/jax/on_eight_devices.py"]  # runs in a process of its own, with eight devices
+
+if find_spec("triton") is None:  # it comes with PyTorch's GPU builds
+    collect_ignore += [f"gradclip/backends/torch/{name}.py" for name in ("_triton", "_triton_kernels", "_triton_ops")]
