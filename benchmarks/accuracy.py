@@ -28,12 +28,15 @@ class Implementation:
         The norm of NumPy leaves, converted to the framework's arrays without rounding.
     clip : callable or None
         The leaves clipped to a global norm, likewise, as NumPy arrays; None if it only computes norms.
+    most_leaves : int
+        Beyond which it is not asked: to compile for thousands of leaves takes minutes.
     """
 
     name: str
     role: Literal["ours", "peer"]
     norm: Callable[[list[NDArray]], float]
     clip: Callable[[list[NDArray], float], list[NDArray]] | None = None
+    most_leaves: int = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What someone answered, and what is right."""
+    """What someone answered, and what is right. None if nobody asked."""
 
     implementation: str
     role: Literal["ours", "peer"]
-    value: float
+    value: float | None
     right: float
 
     @property
-    def error(self) -> float:
+    def error(self) -> float | None:
         """The relative error; inf for NaN."""
-        return relative_error(self.value, self.right)
+        return None if self.value is None else relative_error(self.value, self.right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,15 @@ def measure(case: Case, implementations: Sequence[Implementation], *, shrink: bo
     leaves = case.leaves(100 if shrink else 1)
     right = exact_norm(leaves)
     after = min(right, MAX_NORM)
-    norms = [Answer(i.name, i.role, i.norm(leaves), right) for i in implementations]
+    asked = {i.name for i in implementations if len(leaves) <= i.most_leaves}
+    norms = [Answer(i.name, i.role, i.norm(leaves) if i.name in asked else None, right) for i in implementations]
     clipped = [
-        Answer(i.name, i.role, wide_norm(i.clip([x.copy() for x in leaves], MAX_NORM)), after)
+        Answer(i.name, i.role, _norm_after(i.clip, leaves) if i.name in asked else None, after)
         for i in implementations
         if i.clip is not None
     ]
     return Accuracy(case.name, norms, clipped)
+
+
+def _norm_after(clip: Callable[[list[NDArray], float], list[NDArray]], leaves: list[NDArray]) -> float:
+    return wide_norm(clip([x.copy() for x in leaves], MAX_NORM))

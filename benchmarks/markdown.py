@@ -78,8 +78,8 @@ def _answers(corner: str, cases: Sequence[str], columns: Sequence[Sequence[Answe
 
 
 def _answer(answer: Answer) -> str:
-    text = units.answer(answer.value, answer.error)
-    return f"**{text}**" if answer.error > 1e-3 else text
+    text = units.answer(answer)
+    return f"**{text}**" if units.is_wrong(answer) else text
 
 
 def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

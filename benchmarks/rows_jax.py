@@ -211,7 +211,7 @@ def implementations() -> Iterable[Implementation]:
     if _JAX is not None:
         adapter = _JAX
         ours = clipped_by(lambda leaves, most: adapter.clip_by_global_norm(leaves, most)[0])
-        yield Implementation("gradclip.backends.jax", "ours", converted(adapter.global_norm), ours)
+        yield Implementation("gradclip.backends.jax", "ours", converted(adapter.global_norm), ours, 1000)
     peer = clipped_by(lambda leaves, most: optax.clip_by_global_norm(most).update(leaves, optax.EmptyState())[0])
     yield Implementation("optax", "peer", converted(optax.global_norm), peer)
 

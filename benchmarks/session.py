@@ -40,8 +40,16 @@ class Session:
         self._report = Report(machine.describe(), plan.shrink)
 
     def run(self) -> Report:
-        """Measure all that is asked for. What fails is reported, and the rest goes on: it took minutes."""
+        """Measure all that is asked for. What fails is reported, and the rest goes on; so is a run that is stopped."""
         start = perf_counter()
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            self._report.failed["everything after that"] = "stopped from the keyboard"
+        self._report.seconds = perf_counter() - start
+        return self._report
+
+    def _run(self) -> None:
         with_memory: list[Row] = []
         implementations: list[Implementation] = []
         for _, framework in frameworks.all_loaded():
@@ -60,8 +68,6 @@ class Session:
         for case in accuracy.CASES:
             answers = partial(accuracy.measure, case, implementations, shrink=self._plan.shrink)
             self._measure(f"accuracy/{case.name}", None, answers, self._report.accuracy)
-        self._report.seconds = perf_counter() - start
-        return self._report
 
     def _measure(self, name: str, missing: str | None, work: Callable[[], T], into: list[T]) -> None:
         if not self._only.search(name):

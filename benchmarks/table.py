@@ -115,13 +115,13 @@ def accuracy_table(found: Sequence[Accuracy], title: str, which: str) -> Table:
             f"{accuracy.case.replace(', ', chr(10))}\nright: {answers[0].right:.4g}", justify="right", no_wrap=True
         )
     for at, first in enumerate(columns[0]):
-        cells = [Text(units.answer(c[at].value, c[at].error), style=_colour(c[at].error)) for c in columns]
+        cells = [Text(units.answer(c[at]), style=_colour(c[at])) for c in columns]
         table.add_row(Text(first.implementation, style=_STYLE[first.role]), *cells)
     return table
 
 
-def _colour(error: float) -> str:
-    return "bold red" if error > 1e-3 else "yellow" if error > 1e-6 else "green"
+def _colour(answer: Answer) -> str:
+    return "bold red" if units.is_wrong(answer) else "green" if (answer.error or 0.0) <= 1e-6 else "yellow"
 
 
 def _stack(lines: Sequence[Timing], cell: object, style: str | None = None) -> Text:

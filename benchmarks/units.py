@@ -1,6 +1,10 @@
 """Numbers as people read them."""
 
+from benchmarks.accuracy import Answer
 from benchmarks.timing import Spread, Timing
+
+WRONG = 1e-3
+"""The relative error from which an answer of the accuracy table stands there itself."""
 
 DOUBTFUL = 1e-4
 """The relative error from which an answer is called out beside its time."""
@@ -54,9 +58,16 @@ def doubt(timing: Timing) -> str:
     return "" if worst <= DOUBTFUL else f"off by {worst:.0e}"
 
 
-def answer(value: float, error: float) -> str:
-    """Return the error of an answer, or the answer itself where it is off by more than 0.1 %."""
-    return f"{value:.4g}" if error > 1e-3 else f"{error:.0e}" if error else "0"
+def is_wrong(answer: Answer) -> bool:
+    """Whether an answer is off by more than 0.1 %."""
+    return answer.error is not None and answer.error > WRONG
+
+
+def answer(answer: Answer) -> str:
+    """Return the error of an answer, or the answer itself where it is wrong; a dash where nobody asked."""
+    if answer.value is None or answer.error is None:
+        return "–"
+    return f"{answer.value:.4g}" if is_wrong(answer) else f"{answer.error:.0e}" if answer.error else "0"
 
 
 def _three(number: float) -> str:
