@@ -15,9 +15,9 @@ def render(report: Report) -> str:
     parts += _accuracy(report.accuracy) if report.accuracy else []
     m = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    quick = "Cut-down gradients: these figures mean nothing. " if report.quick else ""
+    caveat = f"**{report.caveat.capitalize()}.** " if report.caveat else ""
     parts.append(
-        f"{quick}{METHOD}\n\nMeasured on {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}; "
+        f"{caveat}{METHOD}\n\nMeasured on {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}; "
         f"Python {m['python']}, {versions}; commit {m['commit']}, {m['date']}."
     )
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -42,8 +42,8 @@ def write(report: Report, path: Path) -> None:
 
 def _note(report: Report) -> str:
     m = report.machine
-    note = "cut-down gradients: these figures mean nothing" if report.quick else f"commit {m['commit']}"
-    return f"{m['cpu']}, {m['cores']} cores; {note}, {str(m['date'])[:10]}"
+    note = f"{m['cpu']}, {m['cores']} cores; commit {m['commit']}, {str(m['date'])[:10]}"
+    return f"{note}; {report.caveat}" if report.caveat else note
 
 
 def _places(results: Sequence[Result]) -> list[float]:

@@ -13,6 +13,9 @@ from benchmarks.timing import Result, Timing
 
 SCHEMA = 1
 
+_BUSY = 0.5
+"""The load for each core, before the first row, from which a run says that it was disturbed."""
+
 METHOD = (
     "All contenders of a row run interleaved in one process, in an order shuffled each round, after a warm-up, with "
     "the garbage collector off. Gradients are written anew before each sample, outside of the timed region. Times are "
@@ -50,6 +53,16 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def caveat(self) -> str:
+        """Why the figures are not to be relied on, or nothing."""
+        if self.quick:
+            return "gradients were cut down: these figures mean nothing"
+        load, cores = float(self.machine["load_before"]), int(self.machine["cores"])
+        if load > _BUSY * cores:
+            return f"the machine was busy already (load {load:g} on {cores} cores): these figures are not reliable"
+        return ""
+
     def as_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds."""
         return {
@@ -58,6 +71,7 @@ class Report:
             "machine": dict(self.machine),
             "versions": self.versions,
             "quick": self.quick,
+            "caveat": self.caveat,
             "seconds": round(self.seconds, 1),
             "speed": [_speed(result) for result in self.speed],
             "memory": [

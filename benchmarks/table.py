@@ -30,7 +30,7 @@ def show(report: Report, console: Console) -> None:
 def tables(report: Report) -> Iterable[Table]:
     """Yield the tables of a run."""
     if report.speed:
-        yield speed_table(report.speed, quick=report.quick)
+        yield speed_table(report)
     if report.memory:
         yield memory_table(report)
     if report.accuracy:
@@ -39,10 +39,9 @@ def tables(report: Report) -> Iterable[Table]:
         yield accuracy_table(report.accuracy, after, "clipped")
 
 
-def speed_table(results: Sequence[Result], *, quick: bool = False) -> Table:
+def speed_table(report: Report) -> Table:
     """Return the table of times."""
-    title = "Speed (cut-down gradients: these figures mean nothing)" if quick else "Speed, side by side"
-    table = _table(title)
+    table = _table(f"Speed, side by side: {report.caveat}" if report.caveat else "Speed, side by side")
     for header, side in (
         ("work", "left"),
         ("contender", "left"),
@@ -55,7 +54,7 @@ def speed_table(results: Sequence[Result], *, quick: bool = False) -> Table:
     ):
         table.add_column(header, justify=side, no_wrap=True)  # type: ignore[arg-type]  # one of rich's names
     before = ""
-    for result in results:
+    for result in report.speed:
         if before not in ("", result.row.framework):
             table.add_section()
         before = result.row.framework
