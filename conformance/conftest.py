@@ -1,6 +1,6 @@
 """Runs the contract on namespaces and adapters: ``pytest conformance --namespace dask.array``. See README.md."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gradclip", "the contract of gradclip")
     group.addoption("--namespace", action="append", default=[], help="run on this importable namespace (repeatable)")
     group.addoption("--adapter", action="append", default=[], help="run this module's functions (repeatable)")
+    group.addoption("--cases", type=int, metavar="N", help="run at most N cases of each test on each target")
     group.addoption("--every", action="store_true", help="run every case on targets that run few cases by default")
     group.addoption("--xfails", action="append", default=[], help="a further xfail file (repeatable)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*traits): runs on targets with these traits; `!` before one: without it")
+    if config.getoption("namespace") or config.getoption("adapter"):
+        _choose(config)  # at once, so that a name that is wrong is told as one
 
 
 def _choose(config: pytest.Config) -> list[Target]:
@@ -42,10 +45,9 @@ def _choose(config: pytest.Config) -> list[Target]:
     config.stash[MISSING] = missing = {}
     chosen: list[Target] = []
     for module in modules:
-        chosen += adapters.targets_of(module, names)
-    if not modules:
-        for name in names:
-            chosen += frameworks.targets_of(name, gradclip)
+        chosen += _named(f"--adapter {module}", lambda m=module: adapters.targets_of(m, names))
+    for name in [] if modules else names:
+        chosen += _named(f"--namespace {name}", lambda n=name: frameworks.targets_of(n, gradclip))
     for name in [] if names or modules else frameworks.KNOWN:
         try:
             chosen += frameworks.targets_of(name, gradclip)
@@ -53,6 +55,16 @@ def _choose(config: pytest.Config) -> list[Target]:
             missing[name] = f"{type(e).__name__}: {e}".splitlines()[0]
     config.stash[CHOSEN] = chosen
     return chosen
+
+
+def _named(option: str, find: Callable[[], list[Target]]) -> list[Target]:
+    """Return the targets of an option, or tell what is wrong with it."""
+    try:
+        return find()
+    except pytest.UsageError:
+        raise
+    except Exception as e:  # whatever the import or the first array says
+        raise pytest.UsageError(f"{option}: {type(e).__name__}: {e}") from e
 
 
 @pytest.fixture
@@ -98,7 +110,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         excuses.mark(item, excuses.short_name(item, target.name), read[target.name])
     if _is_whole(config, [item for item, _ in ours]):
         excuses.refuse_unused(line for lines in read.values() for line in lines)
-    kept = {item for item, _ in ours} if config.getoption("every") else selection.thinned(ours)
+    cases, every = config.getoption("cases"), config.getoption("every")
+    kept = {item for item, _ in ours} if every else selection.thinned(ours, cases)
     kept |= {item for item in items if not _has_target(item)}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]

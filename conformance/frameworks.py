@@ -64,7 +64,7 @@ class Jax(NamespaceTarget):
         self.jax = load("jax")
         self.x64, self.jit = x64, jit
         traits = {"grad", "jit", "large"} if jit else {"eager", "grad"}
-        super().__init__(module, api, name, traits, cases=2)
+        super().__init__(module, api, name, traits, cases=1 if jit else 2)
 
     def active(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self.jax.enable_x64(self.x64)
@@ -105,7 +105,7 @@ class Dask(NamespaceTarget):
 
     def __init__(self, module: Any, api: Any, name: str) -> None:
         self.dask = load("dask")
-        super().__init__(module, api, name, {"deferred", "writable", "large"}, cases=3)
+        super().__init__(module, api, name, {"deferred", "writable", "large"}, cases=2)
 
     def active(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self.dask.config.set(scheduler=self._refuse)
@@ -141,7 +141,7 @@ class Strict(NamespaceTarget):
     def __init__(self, module: Any, api: Any, name: str, device: str = "CPU_DEVICE", **flags: Any) -> None:
         self.flags = flags
         self.where = module.Device(device)
-        super().__init__(module, api, name, HOST - {"large"}, cases=3 if "[" in name else None)
+        super().__init__(module, api, name, HOST - {"large"}, cases=2 if "[" in name else None)
 
     def active(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self.xp.ArrayAPIStrictFlags(**self.flags)
@@ -201,8 +201,8 @@ KNOWN: dict[str, Callable[[Any, Any, str], Iterator[Target]]] = {
     "cupy": _cupy,
     "dask.array": lambda xp, api, name: iter([Dask(xp, api, name)]),
     "array_api_strict": _strict,
-    "sparse": lambda xp, api, name: iter([Sparse(xp, api, name, {"eager", "host"}, cases=3)]),
-    "ndonnx": lambda xp, api, name: iter([Ndonnx(xp, api, name, {"ndonnx", "writable"}, cases=2)]),
+    "sparse": lambda xp, api, name: iter([Sparse(xp, api, name, {"eager", "host"}, cases=2)]),
+    "ndonnx": lambda xp, api, name: iter([Ndonnx(xp, api, name, {"ndonnx", "writable"}, cases=1)]),
 }
 """By the name of a namespace, what makes its targets."""
 

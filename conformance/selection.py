@@ -10,23 +10,22 @@ import pytest
 from conformance.targets import Target
 
 
-def thinned(items: Sequence[tuple[pytest.Item, Target]]) -> set[pytest.Item]:
-    """Return the items that run: all of a target without a limit, else ``target.cases`` of each test function."""
+def thinned(items: Sequence[tuple[pytest.Item, Target]], cases: int | None = None) -> set[pytest.Item]:
+    """Return the items that run: ``cases``, or else ``target.cases``, of each test function; None is for all."""
     kept: set[pytest.Item] = set()
     groups: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
+    limits = {target.name: cases or target.cases for _, target in items}
     for item, target in items:
-        if target.cases is None:
-            kept.add(item)
-        else:
-            groups[target.name, item.nodeid.partition("[")[0]].append(item)
-    limits = {target.name: target.cases for _, target in items}
-    for (target_name, function), group in groups.items():
-        kept.update(_spread(group, limits[target_name] or 0, crc32(f"{target_name} {function}".encode())))
+        groups[target.name, item.nodeid.partition("[")[0]].append(item)
+    for (name, function), group in groups.items():
+        kept.update(_spread(group, limits[name] or len(group), crc32(f"{name} {function}".encode())))
     return kept
 
 
 def _spread(items: Sequence[pytest.Item], limit: int, seed: int) -> list[pytest.Item]:
     """Return some items, each with as many values of parameters as possible that those before it have not."""
+    if limit >= len(items):
+        return list(items)
     start = seed % len(items)  # so that different tests, and targets, take different cases
     left = [*items[start:], *items[:start]]
     chosen: list[pytest.Item] = []
