@@ -2,7 +2,10 @@
 
 from importlib.util import find_spec
 
-collect_ignore = ["tests/backends/jax/on_eight_devices.py"]  # runs in a process of its own, with eight devices
+collect_ignore = [
+    "tests/backends/cupy/on_cpu.py",  # puts the CPU in the place of a GPU for the whole process
+    "tests/backends/jax/on_eight_devices.py",  # runs in a process of its own, with eight devices
+]
 
 if find_spec("triton") is None:  # it comes with PyTorch's GPU builds
     collect_ignore += [f"gradclip/backends/torch/{name}.py" for name in ("_triton", "_triton_kernels", "_triton_ops")]

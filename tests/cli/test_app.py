@@ -80,7 +80,6 @@ def test_a_piped_run_is_plain(whole):
         (["--max-norm", "inf"], "--max-norm is inf; expected"),
         (["--max-value", "-1"], "--max-value is -1; expected"),
         (["--learning-rate", "0"], "--learning-rate is 0; expected"),
-        (["--backend", "jax"], "--backend jax is planned but not there yet; expected one of: numpy"),
         (["--backend", "abacus"], "--backend abacus is not a backend; expected one of: numpy"),
         (["--text", "missing.txt"], "--text missing.txt: there is no such file."),
         (["--text", "empty.txt"], "--text empty.txt is empty; expected at least 2,080 characters."),
