@@ -66,6 +66,8 @@ class Session:
             work = partial(memory.measure, row, shrink=self._plan.shrink)
             self._measure(f"memory/{row.name}", row.missing, work, self._report.memory)
         for case in accuracy.CASES:
+            if self._plan.shrink and not case.quick:
+                continue
             answers = partial(accuracy.measure, case, implementations, shrink=self._plan.shrink)
             self._measure(f"accuracy/{case.name}", None, answers, self._report.accuracy)
 
