@@ -73,7 +73,8 @@ class NumpyOps(ArrayOps):
         if coefficients and all(c is coefficients[0] for c in coefficients) and _is_identity(coefficients[0]):
             return
         known: dict[tuple[int, np.dtype[Any]], float | None] = {}  # mostly one coefficient for all leaves
-        for x, c in zip(leaves, coefficients, strict=True):
+        # The last leaves first: their norm was read last, so they are still in the cache.
+        for x, c in reversed(list(zip(leaves, coefficients, strict=True))):
             key = id(c), x.dtype
             if key not in known:
                 known[key] = plain_factor(x, c)
