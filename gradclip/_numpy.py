@@ -161,8 +161,8 @@ def _real_parts(x: NDArray) -> Sequence[NDArray]:
 def _flat_chunks(x: NDArray) -> Iterator[NDArray]:
     """Yield all elements as 1-D arrays of float32 or float64: a view of the leaf if its memory allows, else chunks."""
     ordered = in_byte_order(x)
-    if ordered.ndim == 1 and ordered.dtype in _LOSS:
-        yield ordered
+    if ordered.flags.c_contiguous and ordered.dtype in _LOSS:  # BLAS adds one by one where there are strides
+        yield ordered.reshape(-1)
         return
     dtype = np.float64 if ns.is_double(ordered.dtype) else np.float32
     for part in _chunks(ordered):
