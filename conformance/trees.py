@@ -9,11 +9,15 @@ STATIC = (str, bytes, bool, int, float, complex, type(None))
 
 
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
-    """Return the container with every array replaced; None and Python's own values stay."""
+    """Return the container with every array replaced; None and Python's own values stay.
+
+    Dicts are walked in the order of their keys, for some libraries give them back in that order.
+    """
     if isinstance(tree, STATIC):
         return tree
     if isinstance(tree, dict):
-        return type(tree)((k, rebuild(v, replace)) for k, v in tree.items())
+        walked = {k: rebuild(tree[k], replace) for k in sorted(tree)}
+        return type(tree)((k, walked[k]) for k in tree)
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(rebuild(v, replace) for v in tree))
     if isinstance(tree, list | tuple):
@@ -27,7 +31,7 @@ def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
 
 
 def arrays(tree: Any) -> list[Any]:
-    """Return the arrays of a container, in the order of its own iteration."""
+    """Return the arrays of a container, in the order in which `rebuild` walks it."""
     found: list[Any] = []
     rebuild(tree, found.append)
     return found

@@ -27,7 +27,7 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     summed : container of arrays
         Of the structure, dtypes and devices of ``grads``, without the leading axis. Added up in float32 or wider.
     clipped : array
-        0-d, integer, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
+        0-d, int32, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
 
     Raises
     ------
@@ -45,11 +45,11 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     >>> import numpy as np, gradclip
     >>> per_example = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])
     >>> gradclip.clip_per_example([per_example], 1.0)
-    ([array([0.6, 1.3])], array(1))
+    ([array([0.6, 1.3])], array(1, dtype=int32))
     """
     limit = _checks.threshold(max_norm, "max_norm")
     leaves = flatten(grads)
-    return clip_examples(leaves, limit) if leaves.arrays else (grads, np.asarray(0))
+    return clip_examples(leaves, limit) if leaves.arrays else (grads, np.asarray(0, np.int32))
 
 
 def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
@@ -68,7 +68,7 @@ def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
     assert partial is not None  # there are leaves
     c = coefficient(partial, limit)
     summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
-    count = xp.sum(xp.astype(c.changed, xp.int32))
+    count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # not int64, which a device may not have
     return leaves.restore(summed), xp.asarray(count)
 
 
