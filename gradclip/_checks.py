@@ -31,7 +31,7 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
     if value is None and optional:
         return None
     number = _scalar(value, name, "None for no clipping" if optional else "math.inf for no bound")
-    if isinstance(number, float) and not number >= 0:
+    if (seen := _value(number)) is not None and not seen >= 0:
         raise ValueError(
             f"{name}={value!r}, expected a number >= 0: a negative or NaN threshold would turn or destroy the "
             f"gradients; pass {name}=math.inf to leave them as they are"
@@ -55,7 +55,7 @@ def order(value: object, name: str = "ord") -> float:
 def positive(value: object, name: str, remedy: str) -> Scalar:
     """Return a number that is positive and finite."""
     number = _scalar(value, name, remedy)
-    if isinstance(number, float) and not 0 < number < math.inf:
+    if (seen := _value(number)) is not None and not 0 < seen < math.inf:
         raise ValueError(f"{name}={value!r}, expected a finite number > 0; pass {remedy}")
     return number
 
@@ -65,7 +65,7 @@ def known_norm(value: object) -> Scalar | NormPartial:
     if isinstance(value, NormPartial):
         return value
     number = _scalar(value, "norm", "the NormPartial")
-    if isinstance(number, float) and number < 0:
+    if (seen := _value(number)) is not None and seen < 0:
         raise ValueError(f"norm={value!r}, expected a norm, which is >= 0; pass what global_norm() returned")
     return number
 
@@ -73,7 +73,7 @@ def known_norm(value: object) -> Scalar | NormPartial:
 def not_negative(value: object, name: str) -> Scalar:
     """Return a number that is finite and at least 0."""
     number = _scalar(value, name, "0.0 for none")
-    if isinstance(number, float) and not 0 <= number < math.inf:
+    if (seen := _value(number)) is not None and not 0 <= seen < math.inf:
         raise ValueError(f"{name}={value!r}, expected a finite number >= 0; pass {name}=0.0 for none")
     return number
 
@@ -84,10 +84,11 @@ def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
         high: Scalar = threshold(max_value, "max_value", optional=False)
         return -high, high
     low, high = (_scalar(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
-    for value, name in ((low, "min_value"), (high, "max_value")):
-        if isinstance(value, float) and math.isnan(value):
+    least, most = _value(low), _value(high)
+    for value, name in ((least, "min_value"), (most, "max_value")):
+        if value is not None and math.isnan(value):
             raise ValueError(f"{name}={value!r}, expected a number; pass math.inf or -math.inf for no bound")
-    if isinstance(low, float) and isinstance(high, float) and low > high:
+    if least is not None and most is not None and least > most:
         raise ValueError(
             f"min_value={min_value!r} is above max_value={max_value!r}, expected min_value <= max_value; exchange them"
         )
@@ -102,7 +103,7 @@ def policy(value: object) -> Nonfinite:
 
 
 def _scalar(value: object, name: str, remedy: str) -> Scalar:
-    """Return a number as a float; a 0-d array as a float if its value is on the host, else as it is."""
+    """Return a number as a float, also of a 0-d array on the host; one whose derivatives are recorded stays."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool):
         return float(value)
     if not ns.is_array(value):
@@ -114,7 +115,14 @@ def _scalar(value: object, name: str, remedy: str) -> Scalar:
         raise TypeError(f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number")  # type: ignore[attr-defined]
     if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):  # type: ignore[attr-defined]
         raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")  # type: ignore[attr-defined]
-    return float(value) if ns.is_host(value) else value  # type: ignore[arg-type]
+    return value if ns.is_recorded(value) or not ns.is_host(value) else float(value)  # type: ignore[arg-type]
+
+
+def _value(number: Scalar) -> float | None:
+    """Return what a number is as far as that can be known here: None of an array elsewhere."""
+    if isinstance(number, float):
+        return number
+    return float(number.detach()) if ns.is_recorded(number) and ns.is_host(number) else None
 
 
 def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:

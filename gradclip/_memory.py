@@ -89,7 +89,8 @@ def view_of(x: Array) -> np.ndarray[Any, Any] | None:
     if isinstance(x, np.ndarray):
         return x
     if hasattr(x, "data_ptr") and hasattr(x, "stride"):  # torch
-        return _phantom(x.data_ptr(), tuple(x.shape), x.element_size(), x.stride())
+        address = x.data_ptr()  # 0 on a device without memory, and of a tensor without elements
+        return _phantom(address, tuple(x.shape), x.element_size(), x.stride()) if address else None
     if ns.is_lazy(x):
         return None
     for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):  # the second, for standards before 2023.12

@@ -117,6 +117,21 @@ def is_writable(x: Array) -> bool:
     return bool(x.flags.writeable) if isinstance(x, np.ndarray) else compat.is_writeable_array(x)
 
 
+def is_recorded(x: Array) -> bool:
+    """Whether what is done with ``x`` is recorded for derivatives, as torch does unless that is switched off."""
+    return getattr(x, "requires_grad", False) and bool(x[...].requires_grad)
+
+
+def is_whole(x: Array) -> bool:
+    """Whether ``x`` has to be taken as a whole: lazy or recorded, where each part costs a node in a graph."""
+    return is_lazy(x) or is_recorded(x)
+
+
+def as_array(x: Array) -> Array:
+    """Return ``x``, or a 0-d array for one of NumPy's scalars, which its functions return in place of 0-d arrays."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
 def size(x: Array) -> int:
     """Return the number of elements, 0 where it is not known yet (in torch, ``x.size`` is a method)."""
     return compat.size(x) or 0

@@ -135,7 +135,7 @@ def norms_of(leaves: Leaves, ord: float) -> Any:
         wide = batch.scale * root(xp, batch.total, ord)
         return leaves.restore(
             [
-                ns.to_device(xp.asarray(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
+                ns.to_device(ns.as_array(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
                 for i, x in enumerate(leaves.arrays)
             ]
         )

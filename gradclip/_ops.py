@@ -1,7 +1,8 @@
 """``Ops`` over the Array API standard: right on every namespace, without a copy of a leaf where slices can be written.
 
 Leaves are widened to the accumulation dtype (float64, or float32 where the device has no float64) a chunk at a time.
-Lazy and traced leaves are taken whole: their compilers fuse what is written here into one pass.
+Lazy and traced leaves are taken whole, for their compilers fuse what is written here into one pass; so are those whose
+derivatives are recorded, for the record would keep what a chunk frees.
 """
 
 import math
@@ -36,7 +37,7 @@ class ArrayOps:
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of one leaf's slices, merged from chunks."""
-        return self._piece(leaf, ord, axes) if ns.is_lazy(leaf) else self._box(leaf, whole(leaf.shape), ord, axes)
+        return self._piece(leaf, ord, axes) if ns.is_whole(leaf) else self._box(leaf, whole(leaf.shape), ord, axes)
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient."""
@@ -51,20 +52,20 @@ class ArrayOps:
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         xp = self.xp
-        if ns.is_lazy(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
+        if ns.is_whole(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
-            return xp.asarray(xp.astype(xp.sum(terms, axis=0, dtype=terms.dtype), leaf.dtype))
+            return ns.as_array(xp.astype(xp.sum(terms, axis=0, dtype=terms.dtype), leaf.dtype))
         rows = max(1, _limit(leaf) // (ns.size(leaf) // leaf.shape[0]))
         total = None
         for start in range(0, leaf.shape[0], rows):
             part = slice(start, start + rows)
             terms = xp.sum(scaled(xp, leaf[part, ...], coefficient[part, ...]), axis=0)
             total = terms if total is None else total + terms
-        return xp.asarray(xp.astype(total, leaf.dtype))
+        return ns.as_array(xp.astype(total, leaf.dtype))
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds."""
-        return [self.xp.asarray(_clamped(self.xp, x, *bounds_for(self.xp, x, low, high))) for x in leaves]
+        return [ns.as_array(_clamped(self.xp, x, *bounds_for(self.xp, x, low, high))) for x in leaves]
 
     def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds, chunk by chunk."""
@@ -74,7 +75,7 @@ class ArrayOps:
                 x[key] = _clamped(self.xp, x[key], *bounds)
 
     def _whole(self, x: Array, ord: float) -> NormPartial:
-        if ns.is_lazy(x):
+        if ns.is_whole(x):
             return self._piece(x, ord)
         partial = self._box(x, whole(x.shape), ord, tuple(range(x.ndim)))
         scale, total = (self.xp.reshape(part, ()) for part in (partial.scale, partial.total))
@@ -119,11 +120,11 @@ class ArrayOps:
         xp = self.xp
         if not _may_change(xp, x, c.changed):
             return x
-        if not ns.is_lazy(x) and ns.is_writable(x) and ns.size(x) > _limit(x):
+        if not ns.is_whole(x) and ns.is_writable(x) and ns.size(x) > _limit(x):
             out = xp.asarray(x, copy=True)
             self._write(out, c)
             return out
-        return xp.asarray(_finished(xp, x, c))
+        return ns.as_array(_finished(xp, x, c))
 
     def _write(self, x: Array, c: Coefficient) -> None:
         for key in _keys(x):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradclip import _scalars
-from gradclip._namespace import adds_pairwise, device, is_double, namespace, size, stack_numbers, to_device
+from gradclip._namespace import adds_pairwise, as_array, device, is_double, namespace, size, stack_numbers, to_device
 from gradclip._types import Array, Axes, Namespace
 
 _LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
@@ -101,7 +101,7 @@ class NormPartial:
         array(5.)
         """
         xp = space(self.total)
-        return xp.asarray(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
+        return as_array(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
 
 
 def space(value: Array) -> Namespace:

@@ -69,7 +69,7 @@ def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
     c = coefficient(partial, limit)
     summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
     count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # not int64, which a device may not have
-    return leaves.restore(summed), xp.asarray(count)
+    return leaves.restore(summed), ns.as_array(count)
 
 
 def _examples(leaves: Leaves, x: Array) -> NormPartial:
