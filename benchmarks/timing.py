@@ -36,7 +36,7 @@ class Plan:
     """
 
     rounds: int | None = None
-    sample_seconds: float = 2e-3
+    sample_seconds: float = 1e-2
     row_seconds: float = 3.0
     few: int = 7
     many: int = 41

@@ -129,9 +129,12 @@ class Squares:
 
     def add_flat(self, flat: NDArray, *, fits: bool = False) -> None:
         """Add the squares of a 1-D array of float32 or float64; ``fits`` says that none leaves the dtype's range."""
-        self.total += _sum_of_squares(flat)
-        if not fits:
-            self._lost[flat.dtype] += flat.size * _LOSS[flat.dtype][0]
+        self.add_sum(sum_of_squares(flat), 0 if fits else flat.size, flat.dtype)
+
+    def add_sum(self, total: float, count: int, dtype: np.dtype[Any]) -> None:
+        """Add a sum of squares that were calculated in a dtype, which ``count`` of them may have left."""
+        self.total += total
+        self._lost[dtype] += count * _LOSS[dtype][0]
 
     def right(self) -> bool:
         """Whether no square that matters overflowed or underflowed."""
@@ -140,16 +143,15 @@ class Squares:
         return all(lost <= self.total * _LOSS[dtype][1] for dtype, lost in self._lost.items())
 
 
-def _sum_of_squares(flat: NDArray) -> float:
-    whole = flat.size - flat.size % _BLOCK
-    if whole == 0:
+def sum_of_squares(flat: NDArray) -> float:
+    """Return the sum of squares of a 1-D array of float32 or float64, in blocks."""
+    rest = flat.size % _BLOCK
+    if rest == flat.size:
         return float(np.vecdot(flat, flat))
-    blocks = flat[:whole].reshape(-1, _BLOCK)
-    total = float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64))
-    if whole == flat.size:
-        return total
-    rest = flat[whole:]
-    return total + float(np.vecdot(rest, rest))
+    if rest:
+        return sum_of_squares(flat[:-rest]) + sum_of_squares(flat[-rest:])
+    blocks = flat.reshape(-1, _BLOCK)
+    return float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64))
 
 
 def _real_parts(x: NDArray) -> Sequence[NDArray]:

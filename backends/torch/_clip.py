@@ -101,13 +101,13 @@ def clip_grad_norm_(
     tensor([[0.6000, 0.8000]])
     """
     parameters = _listed(parameters)
-    if not torch.compiler.is_compiling() and not error_if_nonfinite and (norm_type, nonfinite, scale, eps) == _ORDINARY:
-        norm = clip_ordinary_(parameters, max_norm)
-        if norm is not None:
-            return norm
     policy = "error" if error_if_nonfinite else nonfinite
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, _number(norm_type), policy, scale, eps)
+    if (norm_type, policy, scale, eps) == _ORDINARY:
+        norm = clip_ordinary_(parameters, max_norm)
+        if norm is not None:
+            return norm
     rule = Rule(max_norm, _checks.order(_number(norm_type), "norm_type"), policy, scale, eps)
     with torch.no_grad():
         try:

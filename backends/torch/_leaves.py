@@ -56,7 +56,7 @@ class TorchLeaves(Leaves):
 
     def _targets(self, pure: str) -> list[Tensor]:
         """Return what to write to: each element in memory once, though a broadcast gradient has it many times."""
-        if _apart(self.arrays):
+        if apart(self.arrays):
             return self.arrays
         targets = [_unexpanded(x) for x in self.arrays]
         if all(map(_has_memory, targets)):
@@ -133,17 +133,20 @@ def _may_change(c: Coefficient) -> bool:
     return not isinstance(c.changed, np.generic) or bool(c.changed)
 
 
-def _apart(arrays: Sequence[Tensor]) -> bool:
-    """Whether it is plain to see that no two elements share memory: blocks that do not touch each other."""
+def apart(arrays: Sequence[Tensor], widths: Sequence[int] | None = None) -> bool:
+    """Whether it is plain to see that no two elements share memory: blocks that do not touch each other.
+
+    ``widths`` are the sizes of the arrays in bytes, if they are known already.
+    """
     if torch.compiler.is_compiling():
         return True  # there are no addresses yet
-    if not all(x.is_contiguous() for x in arrays):
+    if not all(map(Tensor.is_contiguous, arrays)):
         return False
     try:
-        starts = [x.data_ptr() for x in arrays]
+        starts = list(map(Tensor.data_ptr, arrays))
     except RuntimeError:  # traced by a transform of torch.func
         return False
-    ends = sorted(start + x.nbytes for start, x in zip(starts, arrays, strict=True))
+    ends = sorted(map(operator.add, starts, [x.nbytes for x in arrays] if widths is None else widths))
     starts.sort()
     return all(map(operator.le, ends, starts[1:]))  # never are two blocks open at once
 

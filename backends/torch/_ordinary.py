@@ -1,42 +1,54 @@
 """The ordinary case in few calls: float32 gradients of a list of parameters on the CPU, and the Euclidean norm.
 
-For a small model the time goes into Python, not into memory. Here only what such gradients need is asked of them;
-whatever is unusual is left to the general way.
+For a small model the time goes into Python, not into memory. Here only what such gradients need is asked of them, and
+of the many small ones once, when they are laid end to end; whatever is unusual is left to the general way.
 """
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gradclip._global import clip_leaves_with_
-from gradclip._partial import NormPartial
-from gradclip.backends.torch._host import sum_of_squares
-from gradclip.backends.torch._leaves import HOST, TorchLeaves, paths_of
+from gradclip.backends.torch._host import multiply_
+from gradclip.backends.torch._leaves import apart
+from gradclip.backends.torch._squares import is_plain, parts_of, sizes_of, squares_of
 
-_PARAMETERS, _DENSE, _FLOAT, _CPU = {Parameter}, {torch.strided}, {torch.float32}, {torch.device("cpu")}
+_PARAMETERS = {Parameter}
+_LEAST = 2.0**-126
+"""The least coefficient that float32 holds without losing digits."""
 
 
 def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
     """Clip gradients in place and return their norm, or return None and leave them if anything is unusual."""
-    if type(max_norm) not in (float, int) or not max_norm >= 0 or torch.compiler.is_compiling():  # type: ignore[operator]
+    if type(max_norm) not in (float, int) or not max_norm >= 0:  # type: ignore[operator]
         return None
     if type(parameters) not in (list, tuple) or set(map(type, parameters)) != _PARAMETERS:  # type: ignore[call-overload]
         return None
-    found = [p.grad for p in parameters]  # type: ignore[attr-defined]  # a list or tuple of parameters
-    grads = [g for g in found if g is not None]
-    if {g.dtype for g in grads} != _FLOAT or {g.device for g in grads} != _CPU or {g.layout for g in grads} != _DENSE:
+    grads = [g for p in parameters if (g := p.grad) is not None]  # type: ignore[attr-defined]  # they are parameters
+    sizes = sizes_of(grads)
+    total = _sum_of_squares(grads, sizes)
+    if total is None:
         return None
-    if len(set(map(id, grads))) < len(grads) or set(map(type, grads)) != {Tensor}:
-        return None
-    squares = sum_of_squares(grads)
-    if squares is None or not squares.right():
-        return None
-    norm = math.sqrt(squares.total)
+    norm = math.sqrt(total)
     if norm > max_norm:  # type: ignore[operator]  # a number
-        leaves = TorchLeaves(grads, HOST, range(len(grads)), list, lambda: paths_of(found, "parameters"))
-        partial = NormPartial(np.float64(1.0), np.float64(squares.total), 2.0, np.float32)
-        clip_leaves_with_(leaves, float(max_norm), partial)  # type: ignore[arg-type]
+        factor = max_norm / norm  # type: ignore[operator]
+        if factor < _LEAST or not apart(grads, [4 * n for n in sizes]):
+            return None
+        with torch.no_grad():
+            multiply_(grads, factor)
     return torch.scalar_tensor(norm, dtype=torch.float32)
+
+
+def _sum_of_squares(grads: list[Tensor], sizes: list[int]) -> float | None:
+    """Return the sum of squares of distinct gradients that are plain (see `is_plain`), or None if they are not."""
+    if len(set(map(id, grads))) < len(grads):
+        return None
+    try:
+        parts = parts_of(grads, sizes)
+    except RuntimeError:  # of several devices or layouts
+        return None
+    if not parts or not all(map(is_plain, parts)):
+        return None
+    squares = squares_of(parts, plain=True)
+    return squares.total if squares is not None and squares.right() else None
