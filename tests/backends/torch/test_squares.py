@@ -1,0 +1,100 @@
+"""Sums of squares of CPU tensors: every way that they are added, at the sizes where one takes over from the other."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gradclip.backends.torch import _rows, _squares, get_total_norm
+from tests.backends.torch.helpers import normal
+
+HALF = [torch.float16, torch.bfloat16]
+LARGE = _squares._BEYOND_CACHE
+
+
+def exact_sum(*leaves):
+    """The sum of squares, of which each is exact in float64 for dtypes narrower than that."""
+    return math.fsum(float(np.vecdot(part, part)) for x in leaves for part in x.double().reshape(-1, 1).numpy())
+
+
+def wide_sum(*leaves):
+    """The sum of squares in float64, added in a tree: good to 1e-14, and fast enough for large leaves."""
+    return sum(float((x.double() ** 2).sum()) for x in leaves)
+
+
+def sum_of(leaves, **kind):
+    squares = _squares.squares_of(_squares.parts_of(leaves, _squares.sizes_of(leaves)), **kind)
+    assert squares is not None
+    return squares
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALF])
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 511, 513, (1 << 14) - 1, 1 << 14, (1 << 15) - 1, (1 << 15) + 77])
+def test_any_size(dtype, size):
+    x = normal(size, dtype=dtype)
+    squares = sum_of([x])
+    assert squares.total == pytest.approx(exact_sum(x), rel=1e-14 if dtype == torch.float64 else 2e-7)
+    assert squares.right()
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_without_its_kernel(dtype, monkeypatch):
+    x = normal(100_001, dtype=dtype)
+    assert _rows.adds_half(dtype), "the way around it is what other tests take"
+    by_rows = sum_of([x]).total
+    monkeypatch.setattr(_squares, "adds_half", lambda dtype: False)
+    assert by_rows == pytest.approx(sum_of([x]).total, rel=1e-7)
+    assert by_rows == pytest.approx(wide_sum(x), rel=1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_model(threads):
+    before = torch.get_num_threads()
+    leaves = [normal(LARGE + 1), normal(257, 1025), normal(77, 3).T, normal(300_000), normal(3)]
+    torch.set_num_threads(threads)
+    try:
+        squares = sum_of(leaves)
+        again = sum_of(leaves)
+    finally:
+        torch.set_num_threads(before)
+    assert squares.total == pytest.approx(wide_sum(*leaves), rel=1e-7)
+    assert squares.total == again.total
+    assert squares.right()
+
+
+@pytest.mark.parametrize("value", [1e-30, 1e30, math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_model_out_of_range_is_noticed(value, dtype):
+    x = torch.full((LARGE,), value, dtype=dtype)
+    assert not sum_of([x]).right()
+    if math.isfinite(value):
+        assert float(get_total_norm(x)) == pytest.approx(float(x[0]) * math.sqrt(LARGE), rel=1e-6)
+
+
+def test_equal_numbers_are_the_worst_case():
+    """Then every rounding goes the same way. The contract allows 1e-6."""
+    for value in np.linspace(0.5, 1.0, 23, dtype=np.float32):
+        for dtype, size in ((torch.float32, LARGE), (torch.float16, 1 << 16), (torch.bfloat16, 1 << 16)):
+            x = torch.full((size,), float(value), dtype=dtype)
+            assert float(get_total_norm(x)) == pytest.approx(float(x[0]) * math.sqrt(size), rel=6e-7)
+
+
+def test_small_leaves_are_laid_end_to_end_in_parts_that_fit_into_the_cache():
+    leaves = [normal(n % 7, 90) for n in range(4000)]
+    parts = _squares.parts_of(leaves, _squares.sizes_of(leaves))
+    assert 1 < len(parts) < 10
+    assert max(x.numel() for x in parts) < 2 * _squares._PACKED
+    assert sum_of(leaves).total == pytest.approx(wide_sum(*leaves), rel=1e-7)
+    vectors = [normal(64, seed=i) for i in range(100)]
+    assert sum_of(vectors).total == pytest.approx(wide_sum(*vectors), rel=1e-7)
+    mixed = [*vectors, normal(8, 8), normal(3)]  # looks like vectors from both ends
+    assert sum_of(mixed).total == pytest.approx(wide_sum(*mixed), rel=1e-7)
+
+
+def test_plain_ones_in_few_calls():
+    leaves = [normal(700, seed=i) for i in range(3)]
+    assert sum_of(leaves, plain=True).total == sum_of(leaves).total
+    assert _squares.is_plain(leaves[0])
+    for other in (leaves[0].double(), leaves[0][::2], torch.nn.Parameter(leaves[0]), leaves[0].to_sparse()):
+        assert not _squares.is_plain(other)
