@@ -146,7 +146,7 @@ class Clipping:
             high = self._max_value * unit
             clamp_leaves_(leaves, -high, high)
         norm, c = decide(leaves, self._rule_for(unit))
-        shown = as_tensor(norm) / unit
+        shown = as_tensor(norm) if _is_one(unit) else as_tensor(norm) / unit
         if c is None:
             return shown, torch.ones_like(shown), torch.zeros_like(shown, dtype=torch.bool)
         if not (fold and self._fold.begin(leaves, c)):
@@ -155,13 +155,19 @@ class Clipping:
 
     def _rule_for(self, unit: Scalar) -> Rule:
         """Return the rule for gradients that are too large by a loss scale, whose overflows the scaler deals with."""
-        if isinstance(unit, float) and unit == 1:
+        if _is_one(unit):
             return self._rule
         limit = None if self._rule.max_norm is None else self._rule.max_norm * unit
         return Rule(limit, self._rule.ord, "propagate", 1.0, 0.0)
 
 
+def _is_one(unit: Scalar) -> bool:
+    return isinstance(unit, float) and unit == 1
+
+
 def _told(c: Coefficient, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the coefficient as one number, and whether anything was clipped."""
-    number = torch.as_tensor(c.factor / c.divisor).to(like)
-    return number, torch.as_tensor(c.changed, device=like.device)
+    if not isinstance(c.factor, Tensor):
+        number = torch.scalar_tensor(float(c.factor / c.divisor), dtype=like.dtype)
+        return number, torch.scalar_tensor(bool(c.changed), dtype=torch.bool)
+    return (c.factor / c.divisor).to(like), c.changed.to(like.device)

@@ -108,7 +108,7 @@ def as_tensor(norm: Any) -> Tensor:
     """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
     if isinstance(norm, Tensor):
         return norm
-    return torch.tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
+    return torch.scalar_tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
 
 
 def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:
