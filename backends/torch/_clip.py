@@ -13,8 +13,9 @@ from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfi
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._compiled import clip_norm_compiled_, clip_value_compiled_
-from gradclip.backends.torch._leaves import Parameters, as_tensor, gradients, leaves_of
+from gradclip.backends.torch._leaves import Parameters, as_tensor, gradients, leaves_found
 from gradclip.backends.torch._ordinary import clip_ordinary_
+from gradclip.backends.torch._sharded import is_distributed
 from gradclip.backends.torch._walk import tensors as walk_tensors
 
 _ORDINARY = (2.0, "propagate", 1.0, 0.0)
@@ -196,10 +197,9 @@ def get_total_norm(
     """
     order = _checks.order(_number(norm_type), "norm_type")
     with torch.no_grad():
-        found, paths = walk_tensors(tensors, "tensors")
-        leaves = leaves_of(found, lambda: paths)
+        leaves = leaves_found(walk_tensors(tensors, "tensors"))
         partial = partial_of(leaves, order)
-        if error_if_nonfinite and found:
+        if error_if_nonfinite and leaves.arrays:
             try:
                 refuse_nonfinite(leaves, partial)
             except FloatingPointError as e:
@@ -239,6 +239,8 @@ def clip_grads_with_norm_(
     >>> layer.weight.grad
     tensor([[0.3000, 0.4000]])
     """
+    if is_distributed(total_norm):  # as torch.nn.utils gives it for gradients on a mesh
+        total_norm = total_norm.full_tensor()
     limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm)
     with torch.no_grad():
         clip_leaves_with_(gradients(_listed(parameters)), limit, known)

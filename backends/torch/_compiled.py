@@ -34,7 +34,7 @@ def clip_value_compiled_(parameters: Parameters, clip_value: Scalar) -> None:
 def _grads(parameters: Parameters) -> list[Tensor]:
     if isinstance(parameters, list | tuple) and all(isinstance(p, torch.nn.Parameter) for p in parameters):
         return [p.grad for p in parameters if p.grad is not None]
-    return walk(parameters, "parameters")[0]
+    return walk(parameters, "parameters").grads
 
 
 def _as_scalar(value: Scalar) -> Tensor:

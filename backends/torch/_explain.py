@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradclip import _checks
 from gradclip._norms import norms_of
-from gradclip.backends.torch._leaves import Parameters, leaves_of
+from gradclip.backends.torch._leaves import Parameters, leaves_found
 from gradclip.backends.torch._walk import walk
 
 
@@ -47,9 +47,9 @@ def grad_norms(parameters: Parameters, norm_type: float = 2.0) -> dict[str, Tens
     """
     order = _checks.order(norm_type, "norm_type")
     with torch.no_grad():
-        grads, paths = walk(parameters, "parameters")
-        norms = norms_of(leaves_of(grads, lambda: paths), order)
-    return {path.removesuffix(".grad"): norm for path, norm in zip(paths, norms, strict=True)}
+        found = walk(parameters, "parameters")
+        norms = norms_of(leaves_found(found), order) if found.grads else []
+    return {path.removesuffix(".grad"): norm for path, norm in zip(found.paths, norms, strict=True)}
 
 
 def explain(parameters: Parameters, top: int = 10) -> "Explanation":

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any, TypeAlias
 
@@ -18,7 +18,8 @@ from gradclip._tree import Leaves
 from gradclip._types import Scalar
 from gradclip.backends.torch._host import HostOps, distinct, on_host
 from gradclip.backends.torch._ops import TorchOps
-from gradclip.backends.torch._walk import walk
+from gradclip.backends.torch._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
+from gradclip.backends.torch._walk import Found, walk
 
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
@@ -81,8 +82,21 @@ def gradients(parameters: Parameters, name: str = "parameters") -> TorchLeaves:
         if set(map(type, parameters)) == {Parameter}:  # as nearly always
             found = [p.grad for p in parameters]
             return leaves_of([g for g in found if g is not None], lambda: paths_of(found, name))
-    grads, paths = walk(parameters, name)
-    return leaves_of(grads, lambda: paths)
+    return leaves_found(walk(parameters, name))
+
+
+def leaves_found(found: Found) -> TorchLeaves:
+    """Return leaves for the gradients of a container, also where they lie on a mesh of devices."""
+    grads, paths, holders = found
+    if not any(map(is_distributed, {type(x): x for x in holders}.values())):
+        return leaves_of(grads, lambda: paths)
+    if not grads:  # there may be some on another rank, which would wait for this one
+        grads, paths = [torch.empty(0)], ["nothing"]
+    scopes = {id(g): scope_of(g, path) for g, path in zip(grads, paths, strict=True)}
+    parts = {id(g): part_of(g) for g in dict.fromkeys(grads)}
+    leaves = leaves_of([parts[id(g)] for g in grads], lambda: paths)
+    every = list(dict.fromkeys([*map(cut, holders), *scopes.values()]))
+    return replace(leaves, ops=ShardedOps(_XP, leaves.ops, list(scopes.values()), every))
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:

@@ -1,15 +1,33 @@
 """Every container of parameters, to gradients with their names."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 
-def walk(source: Any, name: str) -> tuple[list[Tensor], list[str]]:
-    """Return the gradients in a container and their names, such as ``lstm.weight_hh_l0.grad``.
+class Found(NamedTuple):
+    """What a container holds.
+
+    Parameters
+    ----------
+    grads : list of Tensor
+        The gradients that there are.
+    paths : list of str
+        Their names, such as ``lstm.weight_hh_l0.grad``.
+    holders : list of Tensor
+        What may have one: all parameters.
+    """
+
+    grads: list[Tensor]
+    paths: list[str]
+    holders: list[Tensor]
+
+
+def walk(source: Any, name: str) -> Found:
+    """Return the gradients in a container.
 
     Raises
     ------
@@ -18,7 +36,8 @@ def walk(source: Any, name: str) -> tuple[list[Tensor], list[str]]:
     """
     found = list(_items(source, name))
     if isinstance(source, Mapping) and found and all(_is_gradient(p) for _, p in found):
-        return [p for _, p in found], [path for path, _ in found]
+        grads = [p for _, p in found]
+        return Found(grads, [path for path, _ in found], grads)
     if found and all(_is_gradient(p) for _, p in found):
         raise TypeError(
             f"{found[0][0]} is a tensor without .grad that needs none, expected parameters: it looks like a gradient, "
@@ -27,15 +46,16 @@ def walk(source: Any, name: str) -> tuple[list[Tensor], list[str]]:
         )
     pairs = [(f"{path}.grad", p.grad) for path, p in found if not _is_gradient(p)]
     kept = [(path, g) for path, g in pairs if g is not None]
-    return [g for _, g in kept], [path for path, _ in kept]
+    return Found([g for _, g in kept], [path for path, _ in kept], [p for _, p in found])
 
 
-def tensors(source: Any, name: str) -> tuple[list[Tensor], list[str]]:
-    """Return the tensors themselves in a container, and their names; of a Module or Optimizer, the gradients."""
+def tensors(source: Any, name: str) -> Found:
+    """Return the tensors themselves in a container; of a Module or Optimizer, the gradients."""
     if isinstance(source, Module | Optimizer):
         return walk(source, name)
     found = list(_items(source, name))
-    return [x for _, x in found], [path for path, _ in found]
+    kept = [x for _, x in found]
+    return Found(kept, [path for path, _ in found], kept)
 
 
 def _items(source: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,145 @@
+"""Gradients that lie on a mesh of devices, as FSDP2 and tensor parallelism leave them (``DTensor``).
+
+Every rank works on its own parts. Their partial norms, two numbers for each mesh, are gathered and merged in the order
+of the ranks, so that all ranks get the same bits and no gradient travels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from gradclip._coefficient import Coefficient
+from gradclip._partial import NormPartial, merge_elements
+from gradclip._types import Namespace, Ops, Scalar
+from gradclip.backends.torch._ops import TorchOps
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where the parts of a tensor are that make up the whole.
+
+    Parameters
+    ----------
+    mesh : DeviceMesh or None
+        The mesh that it is distributed over; None for a tensor that is not.
+    dims : tuple of int
+        The dimensions of the mesh along which it is cut. Along the others every rank has the same, which counts once.
+    """
+
+    mesh: Any = None
+    dims: tuple[int, ...] = ()
+
+    def merged(self, local: NormPartial) -> NormPartial:
+        """Return the partial of the whole for that of the part here: 0-d, or a batch of them."""
+        values = torch.stack([local.scale, local.total])
+        home = values.device
+        for dim in self.dims:
+            values = values.to(self.mesh.device_type)
+            everyone = [torch.empty_like(values) for _ in range(self.mesh.size(dim))]
+            distributed.all_gather(everyone, values, group=self.mesh.get_group(dim))
+            scales, totals = torch.stack(everyone, dim=1)
+            whole = merge_elements(NormPartial(scales, totals, local.ord, local.dtype), axis=0)
+            values = torch.stack([whole.scale, whole.total])
+        scale, total = values.to(home)
+        return NormPartial(scale, total, local.ord, local.dtype)
+
+
+def is_distributed(x: object) -> bool:
+    """Whether a tensor lies on a mesh of devices."""
+    return hasattr(x, "device_mesh") and hasattr(x, "placements")
+
+
+def part_of(x: Any) -> Tensor:
+    """Return the part of a tensor that this rank has, in the same memory."""
+    part: Tensor = x.to_local() if is_distributed(x) else x
+    return part
+
+
+def scope_of(x: Any, path: str) -> Scope:
+    """Return where the parts of a tensor are.
+
+    Raises
+    ------
+    ValueError
+        If it is yet to be added up over the mesh.
+    """
+    if is_distributed(x) and any(placement.is_partial() for placement in x.placements):
+        raise ValueError(
+            f"{path} has placements {x.placements}, expected Shard and Replicate: the norm of a sum is not known before "
+            "that is added up; redistribute the gradient first"
+        )
+    return cut(x)
+
+
+def cut(x: Any) -> Scope:
+    """Return where the parts of a tensor are, or would be of its gradient."""
+    if not is_distributed(x):
+        return Scope()
+    return Scope(x.device_mesh, tuple(i for i, placement in enumerate(x.placements) if not placement.is_replicate()))
+
+
+class ShardedOps(TorchOps):
+    """The operations of ``Ops`` for the parts that a rank has of tensors on meshes.
+
+    Parameters
+    ----------
+    xp : namespace
+        PyTorch's.
+    here : Ops
+        The operations for the parts themselves.
+    scopes : sequence of Scope
+        That of each leaf.
+    every : sequence of Scope
+        All that take part, in the order in which they are merged; it must be the same on every rank, also where a leaf
+        has no gradient on one of them, or that one would be waited for without end.
+    """
+
+    def __init__(self, xp: Namespace, here: Ops, scopes: Sequence[Scope], every: Sequence[Scope]) -> None:
+        super().__init__(xp)
+        self._here, self._scopes, self._every = here, scopes, every
+
+    def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return the partial norm of all whole tensors."""
+        merged: NormPartial | None = None
+        for scope in self._every:
+            mine = [x for x, other in zip(leaves, self._scopes, strict=True) if other == scope]
+            local = _tensors(self._here.partial(mine, ord)) if mine else _nothing(leaves, ord)
+            whole = scope.merged(local)
+            merged = whole if merged is None else merged.merge(whole)
+        assert merged is not None  # there are leaves, and so there are scopes
+        return merged
+
+    def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return one partial norm for each whole tensor."""
+        local = _tensors(self._here.partials(leaves, ord))
+        scale, total = local.scale.clone(), local.total.clone()
+        for scope in dict.fromkeys(self._scopes):
+            of = [i for i, other in enumerate(self._scopes) if other == scope]
+            whole = scope.merged(NormPartial(scale[of], total[of], ord, local.dtype))
+            scale[of], total[of] = whole.scale, whole.total
+        return NormPartial(scale, total, ord, local.dtype)
+
+    def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each part by its tensor's coefficient in place."""
+        self._here.scale_(leaves, coefficients)
+
+    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+        """Move the elements of each part into the bounds in place."""
+        self._here.clamp_(leaves, low, high)
+
+
+def _tensors(partial: NormPartial) -> NormPartial:
+    """Return a partial as tensors, where it was calculated with NumPy's scalars."""
+    if isinstance(partial.total, Tensor):
+        return partial
+    scale, total = (torch.scalar_tensor(float(x), dtype=torch.float64) for x in (partial.scale, partial.total))
+    return NormPartial(scale, total, partial.ord, torch.float64 if partial.dtype == "float64" else torch.float32)
+
+
+def _nothing(leaves: Sequence[Tensor], ord: float) -> NormPartial:
+    """Return the partial of no tensor, on the device of those that there are."""
+    one = leaves[0].new_ones((), dtype=torch.float64) if leaves else torch.ones((), dtype=torch.float64)
+    return NormPartial(one, one * 0, ord, torch.float32)
