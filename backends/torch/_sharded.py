@@ -68,8 +68,8 @@ def scope_of(x: Any, path: str) -> Scope:
     """
     if is_distributed(x) and any(placement.is_partial() for placement in x.placements):
         raise ValueError(
-            f"{path} has placements {x.placements}, expected Shard and Replicate: the norm of a sum is not known before "
-            "that is added up; redistribute the gradient first"
+            f"{path} has placements {x.placements}, expected Shard and Replicate: a sum that is yet to be made has "
+            "no norm; redistribute the gradient first"
         )
     return cut(x)
 
