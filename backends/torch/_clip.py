@@ -12,7 +12,12 @@ from gradclip._by_value import clamp_leaves_
 from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
-from gradclip.backends.torch._compiled import clip_norm_compiled_, clip_value_compiled_
+from gradclip.backends.torch._compiled import (
+    clip_norm_compiled_,
+    clip_value_compiled_,
+    clip_with_norm_compiled_,
+    total_norm_compiled,
+)
 from gradclip.backends.torch._leaves import Parameters, as_tensor, gradients, leaves_found
 from gradclip.backends.torch._ordinary import clip_ordinary_
 from gradclip.backends.torch._sharded import is_distributed
@@ -196,6 +201,8 @@ def get_total_norm(
     tensor(5.)
     """
     order = _checks.order(_number(norm_type), "norm_type")
+    if torch.compiler.is_compiling():
+        return total_norm_compiled(tensors, order, error=error_if_nonfinite)
     with torch.no_grad():
         leaves = leaves_found(walk_tensors(tensors, "tensors"))
         partial = partial_of(leaves, order)
@@ -239,11 +246,14 @@ def clip_grads_with_norm_(
     >>> layer.weight.grad
     tensor([[0.3000, 0.4000]])
     """
+    if torch.compiler.is_compiling():
+        return clip_with_norm_compiled_(_listed(parameters), max_norm, total_norm)
     if is_distributed(total_norm):  # as torch.nn.utils gives it for gradients on a mesh
         total_norm = total_norm.full_tensor()
     limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm)
     with torch.no_grad():
         clip_leaves_with_(gradients(_listed(parameters)), limit, known)
+    return None
 
 
 def _listed(parameters: Parameters) -> Parameters:

@@ -6,11 +6,13 @@ It is bound by memory, so that there is nothing for a compiler to gain in it, wh
 import torch
 from torch import Tensor
 
+from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._global import Rule, clip_leaves_
+from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
+from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
-from gradclip.backends.torch._leaves import Parameters, as_tensor, leaves_of
-from gradclip.backends.torch._walk import walk
+from gradclip.backends.torch._leaves import Parameters, TorchLeaves, as_tensor, leaves_of
+from gradclip.backends.torch._walk import tensors, walk
 
 
 def clip_norm_compiled_(
@@ -31,6 +33,19 @@ def clip_value_compiled_(parameters: Parameters, clip_value: Scalar) -> None:
         torch.ops.gradclip.clip_value_(grads, _as_scalar(clip_value))
 
 
+def total_norm_compiled(source: Parameters, ord: float, *, error: bool) -> Tensor:
+    """Return the norm of tensors as one operation of the graph that is being compiled."""
+    found = tensors(source, "tensors").grads
+    return torch.ops.gradclip.total_norm(found, ord, error) if found else torch.tensor(0.0)
+
+
+def clip_with_norm_compiled_(parameters: Parameters, max_norm: Scalar | None, norm: Scalar) -> None:
+    """Clip by a known norm as one operation of the graph that is being compiled."""
+    grads = _grads(parameters)
+    if grads and max_norm is not None:
+        torch.ops.gradclip.clip_with_norm_(grads, _as_scalar(max_norm), _as_scalar(norm))
+
+
 def _grads(parameters: Parameters) -> list[Tensor]:
     if isinstance(parameters, list | tuple) and all(isinstance(p, torch.nn.Parameter) for p in parameters):
         return [p.grad for p in parameters if p.grad is not None]
@@ -42,12 +57,20 @@ def _as_scalar(value: Scalar) -> Tensor:
     return value if isinstance(value, Tensor) else torch.full((), value, dtype=torch.float64)
 
 
+def _leaves(grads: list[Tensor]) -> TorchLeaves:
+    return leaves_of(grads, lambda: [f"gradients[{i}]" for i in range(len(grads))])
+
+
+def _norm_like(grads: list[Tensor]) -> Tensor:
+    double = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
+    return grads[0].new_empty((), dtype=torch.float64 if double else torch.float32)
+
+
 @torch.library.custom_op("gradclip::clip_norm_", mutates_args={"grads"})
 def _clip_norm_(
     grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: float
 ) -> Tensor:
-    leaves = leaves_of(grads, lambda: [f"gradients[{i}]" for i in range(len(grads))])
-    return as_tensor(clip_leaves_(leaves, Rule(max_norm, ord, nonfinite, scale, eps)))
+    return as_tensor(clip_leaves_(_leaves(grads), Rule(max_norm, ord, nonfinite, scale, eps)))
 
 
 @_clip_norm_.register_fake
@@ -59,15 +82,38 @@ def _(
     nonfinite: str,  # noqa: ARG001
     eps: float,  # noqa: ARG001
 ) -> Tensor:
-    double = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
-    return grads[0].new_empty((), dtype=torch.float64 if double else torch.float32)
+    return _norm_like(grads)
+
+
+@torch.library.custom_op("gradclip::total_norm", mutates_args=())
+def _total_norm(grads: list[Tensor], ord: float, error: bool) -> Tensor:
+    leaves = _leaves(grads)
+    partial = partial_of(leaves, ord)
+    if error:
+        refuse_nonfinite(leaves, partial)
+    return as_tensor(partial.norm())
+
+
+@_total_norm.register_fake
+def _(grads: list[Tensor], ord: float, error: bool) -> Tensor:  # noqa: ARG001  # as above
+    return _norm_like(grads)
+
+
+@torch.library.custom_op("gradclip::clip_with_norm_", mutates_args={"grads"})
+def _clip_with_norm_(grads: list[Tensor], max_norm: Tensor, norm: Tensor) -> None:
+    limit = _checks.threshold(max_norm, "max_norm")
+    clip_leaves_with_(_leaves(grads), limit, _checks.known_norm(norm))
+
+
+@_clip_with_norm_.register_fake
+def _(grads: list[Tensor], max_norm: Tensor, norm: Tensor) -> None:
+    pass
 
 
 @torch.library.custom_op("gradclip::clip_value_", mutates_args={"grads"})
 def _clip_value_(grads: list[Tensor], clip_value: Tensor) -> None:
-    leaves = leaves_of(grads, lambda: [f"gradients[{i}]" for i in range(len(grads))])
     high = float(clip_value) if clip_value.device.type == "cpu" else clip_value
-    clamp_leaves_(leaves, -high, high)
+    clamp_leaves_(_leaves(grads), -high, high)
 
 
 @_clip_value_.register_fake

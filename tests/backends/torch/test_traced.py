@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
-from gradclip.backends.torch import clip_grad_norm_, clip_grad_value_
+from gradclip.backends.torch import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from tests.backends.torch.helpers import grads, normal, param
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -64,6 +64,19 @@ def test_by_value_compiles_in_one_graph(backend):
     torch.compile(lambda p, bound: clip_grad_value_(p, bound), fullgraph=True, backend=backend)(mine, 0.3)
     clip_grad_value_(other, 0.3)
     assert all(torch.equal(a, b) for a, b in zip(grads(mine), grads(other), strict=True))
+
+
+def test_the_two_halves_compile_in_one_graph(backend):
+    def step(params, most):
+        norm = get_total_norm([p.grad for p in params])
+        clip_grads_with_norm_(params, most, norm)
+        return norm
+
+    mine, other = model_of(), model_of()
+    compiled = torch.compile(step, fullgraph=True, backend=backend)
+    for limit in (0.3, 1e9):
+        assert compiled(mine, limit) == step(other, limit)
+        assert all(torch.equal(a, b) for a, b in zip(grads(mine), grads(other), strict=True))
 
 
 def test_errors_are_raised_from_the_compiled_step():
