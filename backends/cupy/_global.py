@@ -3,10 +3,11 @@
 from typing import Any
 
 from gradclip import _checks
+from gradclip._finished import FinishingRule
 from gradclip._global import clip_leaves, clip_leaves_, clip_leaves_with, clip_leaves_with_
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Nonfinite, Scalar, Tree
-from gradclip.backends.cupy._tree import DeviceRule, flatten
+from gradclip.backends.cupy._tree import flatten
 
 
 def clip_by_global_norm(
@@ -47,7 +48,7 @@ def clip_by_global_norm(
     >>> clip_by_global_norm({"w": cupy.array([3.0]), "b": cupy.array([4.0])}, 1.0)  # doctest: +SKIP
     ({'w': array([0.6]), 'b': array([0.8])}, array(5.))
     """
-    rule = DeviceRule(max_norm, ord, nonfinite, scale, eps)
+    rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
     return clip_leaves(flatten(grads, settings=rule.settings), rule)
 
 
@@ -108,7 +109,7 @@ def clip_by_global_norm_(
     >>> g  # doctest: +SKIP
     array([0.6, 0.8])
     """
-    rule = DeviceRule(max_norm, ord, nonfinite, scale, eps)
+    rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
     return clip_leaves_(flatten(grads, settings=rule.settings), rule)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from gradclip._coefficient import Coefficient
+from gradclip._finished import Finished, Settings
 from gradclip._ops import ArrayOps
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Namespace, Scalar
 from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, Finished, Settings, read_result
+from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, read_result
 from gradclip.backends.cupy._runtime import Runtime, Uploaded
 from gradclip.backends.cupy._table import CODES
 

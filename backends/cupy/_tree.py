@@ -7,13 +7,11 @@ from typing import Any
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
-from gradclip._global import Rule, refuse_nonfinite
-from gradclip._partial import NormPartial
+from gradclip._finished import Settings
 from gradclip._tree import Leaves, _joined, _paths, _walk
 from gradclip._types import Array, Scalar
 from gradclip.backends.cupy._ops import CupyOps
 from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._result import Finished, Settings
 from gradclip.backends.cupy._runtime import CupyRuntime, Runtime, runtime
 
 
@@ -51,22 +49,6 @@ class CupyLeaves(Leaves):
             )
         if not self.places.apart:
             _checks.writable([place.view() for place in self.places.items], self.array_paths, pure)
-
-
-class DeviceRule(Rule):
-    """The checked arguments of clipping by global norm, of which the coefficient comes with the norm."""
-
-    def __init__(self, max_norm: object, ord: object, nonfinite: object, scale: object, eps: object) -> None:
-        super().__init__(max_norm, ord, nonfinite, scale, eps)
-        self.settings = Settings(self.max_norm, self.eps, self.scale, self.nonfinite == "zero")
-
-    def coefficient(self, leaves: Leaves, partial: NormPartial) -> Coefficient:
-        """Return the coefficient for a norm, or refuse it."""
-        if not isinstance(partial, Finished) or partial.settings is not self.settings:
-            return super().coefficient(leaves, partial)
-        if self.nonfinite == "error":
-            refuse_nonfinite(leaves, partial)
-        return partial.coefficient
 
 
 def flatten(

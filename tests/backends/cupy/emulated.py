@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from gradclip import _namespace as ns
+from gradclip._finished import Settings
 from gradclip._tree import Leaves
 from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._result import Settings
 from gradclip.backends.cupy._runtime import Uploaded, places_of
 from gradclip.backends.cupy._table import table_of
 from gradclip.backends.cupy._tree import CupyLeaves, Source, leaves_of

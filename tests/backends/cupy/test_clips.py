@@ -9,10 +9,9 @@ import pytest
 from gradclip._by_norm import clip_each, clip_each_
 from gradclip._by_value import clamp_leaves, clamp_leaves_
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._finished import FinishingRule, Settings
 from gradclip._global import clip_leaves, clip_leaves_, clip_leaves_with_
 from gradclip._partial import NormPartial
-from gradclip.backends.cupy._result import Settings
-from gradclip.backends.cupy._tree import DeviceRule
 from tests.backends.cupy.emulated import DTYPES, EmulatedRuntime, leaves, needs_compiler
 from tests.exact import clipped as exact_clipped
 
@@ -25,8 +24,8 @@ def values(shape, dtype: str, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(DTYPES[dtype])
 
 
-def rule(max_norm=1.0, ord=2.0, nonfinite="propagate", scale=1.0, eps=0.0) -> DeviceRule:
-    return DeviceRule(max_norm, ord, nonfinite, scale, eps)
+def rule(max_norm=1.0, ord=2.0, nonfinite="propagate", scale=1.0, eps=0.0) -> FinishingRule:
+    return FinishingRule(max_norm, ord, nonfinite, scale, eps)
 
 
 def clip(gpu, tree, r):

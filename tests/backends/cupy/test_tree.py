@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from gradclip._finished import FinishingRule
 from gradclip._global import clip_leaves, clip_leaves_
 from gradclip.backends.cupy import _tree
-from gradclip.backends.cupy._tree import DeviceRule
 from tests.backends.cupy.emulated import NumpySource, leaves, needs_compiler
 
-RULE = DeviceRule(1.0, 2.0, "propagate", 1.0, 0.0)
+RULE = FinishingRule(1.0, 2.0, "propagate", 1.0, 0.0)
 
 
 class Parameter:
