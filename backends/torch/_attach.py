@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
 from gradclip._coefficient import Coefficient
-from gradclip._global import Rule, decide
+from gradclip._finished import FinishingRule
+from gradclip._global import decide
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._fused import Fold
 from gradclip.backends.torch._leaves import as_tensor, gradients
@@ -75,7 +76,7 @@ def attach(
             "or call clip_grad_norm_() before its step"
         )
     order = _checks.order(norm_type, "norm_type")
-    rule = Rule(max_norm, order, nonfinite, 1.0, 0.0)
+    rule = FinishingRule(max_norm, order, nonfinite, 1.0, 0.0)
     return Clipping(optimizer, rule, _checks.threshold(max_value, "max_value"), per_group)
 
 
@@ -93,7 +94,7 @@ class Clipping:
         Whether they were clipped: boolean.
     """
 
-    def __init__(self, optimizer: Optimizer, rule: Rule, max_value: Scalar | None, per_group: bool) -> None:
+    def __init__(self, optimizer: Optimizer, rule: FinishingRule, max_value: Scalar | None, per_group: bool) -> None:
         self.norm: Tensor | None = None
         self.coefficient: Tensor | None = None
         self.clipped: Tensor | None = None
@@ -145,7 +146,8 @@ class Clipping:
         if self._max_value is not None:
             high = self._max_value * unit
             clamp_leaves_(leaves, -high, high)
-        norm, c = decide(leaves, self._rule_for(unit))
+        rule = self._rule_for(unit)
+        norm, c = decide(leaves.finishing(rule), rule)
         shown = as_tensor(norm) if _is_one(unit) else as_tensor(norm) / unit
         if c is None:
             return shown, torch.ones_like(shown), torch.zeros_like(shown, dtype=torch.bool)
@@ -153,12 +155,12 @@ class Clipping:
             leaves.scale_([c] * len(leaves.arrays), "clip_by_global_norm")
         return shown, *_told(c, shown)
 
-    def _rule_for(self, unit: Scalar) -> Rule:
+    def _rule_for(self, unit: Scalar) -> FinishingRule:
         """Return the rule for gradients that are too large by a loss scale, whose overflows the scaler deals with."""
         if _is_one(unit):
             return self._rule
         limit = None if self._rule.max_norm is None else self._rule.max_norm * unit
-        return Rule(limit, self._rule.ord, "propagate", 1.0, 0.0)
+        return FinishingRule(limit, self._rule.ord, "propagate", 1.0, 0.0)
 
 
 def _is_one(unit: Scalar) -> bool:

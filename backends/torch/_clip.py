@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
+from gradclip._finished import FinishingRule
+from gradclip._global import clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._compiled import (
@@ -114,10 +115,10 @@ def clip_grad_norm_(
         norm = clip_ordinary_(parameters, max_norm)
         if norm is not None:
             return norm
-    rule = Rule(max_norm, _checks.order(_number(norm_type), "norm_type"), policy, scale, eps)
+    rule = FinishingRule(max_norm, _checks.order(_number(norm_type), "norm_type"), policy, scale, eps)
     with torch.no_grad():
         try:
-            return as_tensor(clip_leaves_(gradients(parameters), rule))
+            return as_tensor(clip_leaves_(gradients(parameters).finishing(rule), rule))
         except FloatingPointError as e:
             raise RuntimeError(str(e)) from None
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._global import Rule, clip_leaves_, clip_leaves_with_, refuse_nonfinite
+from gradclip._finished import FinishingRule
+from gradclip._global import clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, as_tensor, leaves_of
@@ -70,7 +71,8 @@ def _norm_like(grads: list[Tensor]) -> Tensor:
 def _clip_norm_(
     grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: float
 ) -> Tensor:
-    return as_tensor(clip_leaves_(_leaves(grads), Rule(max_norm, ord, nonfinite, scale, eps)))
+    rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
+    return as_tensor(clip_leaves_(_leaves(grads).finishing(rule), rule))
 
 
 @_clip_norm_.register_fake

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from types import GeneratorType
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from torch.nn import Parameter
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
+from gradclip._finished import FinishingRule
 from gradclip._tree import Leaves
 from gradclip._types import Scalar
 from gradclip.backends.torch._host import HostOps, distinct, on_host
@@ -26,6 +28,7 @@ Parameters: TypeAlias = Any
 
 _XP = ns.namespace([torch.zeros(())])
 HOST, _DEVICE = HostOps(_XP), TorchOps(_XP)
+_TRITONS = {"cuda", "xpu"}  # AMD's GPUs are called cuda as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class TorchLeaves(Leaves):
     """
 
     after: Sequence[Callable[[], object]] = ()
+
+    def finishing(self, rule: FinishingRule) -> "TorchLeaves":
+        """Return the leaves with operations whose norm may come with a rule's coefficient, as it does on GPUs."""
+        return replace(self, ops=self.ops.finishing(rule.settings)) if isinstance(self.ops, TorchOps) else self
 
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
         """Multiply each gradient by its coefficient in place; on a host, nothing is done where nothing changes.
@@ -115,7 +122,29 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
         if g.dtype not in seen:
             seen[g.dtype] = i
             _checks.leaf(g, paths, slots.index(i))
-    return TorchLeaves(arrays, HOST if on_host(arrays) else _DEVICE, slots, list, paths, after)
+    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after)
+
+
+def ops_of(arrays: Sequence[Tensor]) -> TorchOps:
+    """Return the operations for tensors: of the host's memory, in Triton, or those that any device has."""
+    if on_host(arrays):
+        return HOST
+    devices = {x.device for x in arrays}
+    if len(devices) == 1 and devices.pop().type in _TRITONS and (made := _triton_ops(arrays[0].device)) is not None:
+        return made
+    return _DEVICE
+
+
+@cache
+def _triton_ops(device: torch.device) -> TorchOps | None:
+    """Return the operations in Triton, or None where it is not installed, or cannot compile for a device."""
+    try:
+        from gradclip.backends.torch import _triton, _triton_ops
+
+        _triton.partial([torch.ones(1, device=device)], 2.0)
+    except Exception:  # whatever Triton says: no such package, no compiler, a device that is too old
+        return None
+    return _triton_ops.TritonOps(_XP)
 
 
 def as_tensor(norm: Any) -> Tensor:

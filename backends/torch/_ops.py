@@ -13,6 +13,7 @@ from torch import Tensor
 from gradclip import _namespace as ns
 from gradclip._chunks import HOST_ELEMENTS, boxes
 from gradclip._coefficient import Coefficient
+from gradclip._finished import Settings
 from gradclip._ops import ArrayOps, bounds_for
 from gradclip._partial import NormPartial, stack
 from gradclip._types import Scalar
@@ -23,6 +24,10 @@ _MOST = 1 << 31
 
 class TorchOps(ArrayOps):
     """The operations of ``Ops`` for tensors of any device; what is not here is ``ArrayOps``'."""
+
+    def finishing(self, settings: Settings) -> "TorchOps":  # noqa: ARG002  # for operations that can
+        """Return operations whose ``partial`` may come with the coefficient for these settings."""
+        return self
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf: in one foreach call those whose powers float64 holds."""

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradclip._coefficient import Coefficient
+from gradclip._finished import Finished, Settings
 from gradclip.backends.torch import _triton_kernels
 
 PIECE_BYTES = 1 << 16
@@ -46,7 +48,17 @@ def suits(tensors: Sequence[Tensor], ord: float = 2.0) -> bool:
     """Return whether the kernels can do it: real tensors without gaps, on one device, in order 1, 2 or inf."""
     device = tensors[0].device
     dense = torch.ops.aten.is_non_overlapping_and_dense
-    return ord in ORDERS and all(x.dtype in _TYPES and x.device == device for x in tensors) and all(map(dense, tensors))
+    kinds = ord in ORDERS and all(x.dtype in _TYPES and x.device == device for x in tensors)
+    return kinds and all(map(dense, tensors)) and _has_addresses(tensors)
+
+
+def _has_addresses(tensors: Sequence[Tensor]) -> bool:
+    try:
+        for x in tensors:
+            x.data_ptr()
+    except RuntimeError:  # traced by a transform of torch.func
+        return False
+    return True
 
 
 def partials(tensors: Sequence[Tensor], ord: float) -> Tensor:
@@ -57,6 +69,34 @@ def partials(tensors: Sequence[Tensor], ord: float) -> Tensor:
 def partial(tensors: Sequence[Tensor], ord: float) -> Tensor:
     """Return (scale, total) of the norm of all tensors together: float64, of shape (2,)."""
     return _merged(tensors, ord, each=False)[0]
+
+
+def finished(tensors: Sequence[Tensor], ord: float, settings: Settings) -> Finished:
+    """Return the partial norm of all tensors together, with its norm and the coefficient for settings."""
+    table, parts = _parts(tensors, ord)
+    device = parts.device
+    numbers = settings.numbers()
+    given = any(isinstance(number, Tensor) for number in numbers)
+    on_device = _stacked(numbers, device) if given else parts
+    result = torch.empty(5, dtype=torch.float64, device=device)
+    norm = torch.empty((), dtype=torch.float32, device=device)
+    flags = torch.empty(2, dtype=torch.bool, device=device)
+    _kernels.finish_kernel[(1,)](
+        parts, table.count, on_device, *(0 if given else _bits(number) for number in numbers), result, norm, flags,
+        ORDER=ORDERS[ord], GIVEN=given, ZERO=settings.zero, BLOCK=256, num_warps=4,
+    )  # fmt: skip
+    scale, total, wide, divisor, factor = result.unbind()
+    changed, zeroed = flags.unbind()
+    c = Coefficient(divisor, factor, changed, zeroed if settings.zero else None)
+    double = any(x.dtype == torch.float64 for x in tensors)
+    shown, dtype = (wide, torch.float64) if double else (norm, torch.float32)
+    return Finished(scale, total, ord, dtype, shown, c, settings, result)
+
+
+def _stacked(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Return numbers, some of which are on a device, in one tensor there."""
+    wide = [x if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device) for x in numbers]
+    return torch.stack([x.to(device, torch.float64) for x in wide])
 
 
 def scale_(
@@ -70,7 +110,7 @@ def scale_(
     each = int(factor.ndim > 0)
     for dtype, begin, blocks, aligned in table.groups:
         _kernels.scale_kernel[(blocks,)](
-            table.pieces[begin:], divisor, factor, changed, changed if zeroed is None else zeroed, each,
+            table.pieces_from(begin), divisor, factor, changed, changed if zeroed is None else zeroed, each,
             ZERO=zeroed is not None, TYPE=_TYPES[dtype], ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
         )  # fmt: skip
 
@@ -101,11 +141,19 @@ class _Table:
                 end += len(rows[-1])
             if end > begin:
                 self.groups.append((kind[0], begin, end - begin, kind[1]))
-        device = tensors[0].device
         self.count = end
-        self.pieces = _upload(np.concatenate(rows), device)
-        self.ranges = _upload(ranges, device)
-        self.whole = _upload(np.array([[0, end]], np.int64), device)
+        host = torch.from_numpy(np.concatenate([*rows, ranges, [[0, end]]], axis=None))
+        device = tensors[0].device
+        # What a captured graph copies from is read again whenever it runs: it stays for as long as the table does.
+        self._host = host if device.type == "cpu" else host.pin_memory()
+        memory = self._host.to(device, non_blocking=True)
+        self.pieces = memory[: _COLUMNS * end]
+        self.ranges = memory[_COLUMNS * end : -2].view(-1, 2)
+        self.whole = memory[-2:].view(1, 2)
+
+    def pieces_from(self, begin: int) -> Tensor:
+        """Return the pieces from one on."""
+        return self.pieces[_COLUMNS * begin :]
 
 
 def _rows(leaf: int, x: Tensor, limit: int) -> np.ndarray[Any, Any]:
@@ -113,11 +161,6 @@ def _rows(leaf: int, x: Tensor, limit: int) -> np.ndarray[Any, Any]:
     starts = np.arange(0, x.numel(), each, dtype=np.int64)
     counts = np.minimum(each, x.numel() - starts)
     return np.stack([x.data_ptr() + starts * x.element_size(), counts, np.full(len(starts), leaf)], axis=1)
-
-
-def _upload(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    host = torch.from_numpy(np.ascontiguousarray(values))
-    return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 
 
 def _table(tensors: Sequence[Tensor]) -> _Table:
@@ -139,18 +182,29 @@ def _table(tensors: Sequence[Tensor]) -> _Table:
 
 
 def _merged(tensors: Sequence[Tensor], ord: float, *, each: bool) -> Tensor:
+    table, parts = _parts(tensors, ord)
+    ranges = table.ranges if each else table.whole
+    out = torch.empty((len(ranges), 2), dtype=torch.float64, device=parts.device)
+    _kernels.merge_kernel[(len(ranges),)](parts, ranges, out, ORDER=ORDERS[ord], BLOCK=256, num_warps=4)
+    return out
+
+
+def _parts(tensors: Sequence[Tensor], ord: float) -> tuple[_Table, Tensor]:
+    """Return the table of tensors and the partials of its pieces: float64, of shape (pieces, 2)."""
     table = _table(tensors)
     device = tensors[0].device
     parts = torch.empty((max(1, table.count), 2), dtype=torch.float64, device=device)
     for dtype, begin, blocks, aligned in table.groups:
         _kernels.partials_kernel[(blocks,)](
-            table.pieces[begin:], parts[begin:], ORDER=ORDERS[ord], TYPE=_TYPES[dtype], PAIRS=_pairs(device, dtype),
+            table.pieces_from(begin), parts[begin:], ORDER=ORDERS[ord], TYPE=_TYPES[dtype], PAIRS=_pairs(device, dtype),
             ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
         )  # fmt: skip
-    ranges = table.ranges if each else table.whole
-    out = torch.empty((len(ranges), 2), dtype=torch.float64, device=device)
-    _kernels.merge_kernel[(len(ranges),)](parts, ranges, out, ORDER=ORDERS[ord], BLOCK=256, num_warps=4)
-    return out
+    return table, parts
+
+
+def _bits(number: float) -> int:
+    """Return the bits of a float64 as an integer."""
+    return int(np.float64(number).view(np.int64))
 
 
 def _pairs(device: torch.device, dtype: torch.dtype) -> bool:

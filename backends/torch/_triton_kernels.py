@@ -91,10 +91,8 @@ def partials_kernel(
 
 
 @triton.jit
-def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
-    me = tl.program_id(0)
-    begin = tl.load(ranges + 2 * me)
-    count = (tl.load(ranges + 2 * me + 1) - begin).to(tl.int32)
+def _merge(parts, begin, count, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    """Return the scale and the total of partials together. A part that is zero has no say in the scale."""
     lanes = tl.arange(0, BLOCK)
     scales = tl.zeros([BLOCK], tl.float64)
     for start in range(0, count, BLOCK):
@@ -116,8 +114,48 @@ def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr): 
         unknown += (term != term).to(tl.int32)
         sums = tl.where(term > sums, term, sums) if ORDER == 0 else sums + term
     whole = tl.max(sums) if ORDER == 0 else tl.sum(sums)
+    return scale, tl.where(tl.max(unknown) > 0, float("nan"), whole)
+
+
+@triton.jit
+def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    me = tl.program_id(0)
+    begin = tl.load(ranges + 2 * me)
+    count = (tl.load(ranges + 2 * me + 1) - begin).to(tl.int32)
+    scale, total = _merge(parts, begin, count, ORDER, BLOCK)
     tl.store(out + 2 * me, scale)
-    tl.store(out + 2 * me + 1, tl.where(tl.max(unknown) > 0, float("nan"), whole))
+    tl.store(out + 2 * me + 1, total)
+
+
+@triton.jit
+def _number(bits):
+    """Return a float64 that came as an integer of its bits: a Python float would come as float32."""
+    return bits.to(tl.int64).to(tl.float64, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["count", "most_bits", "eps_bits", "loss_bits"])
+def finish_kernel(
+    parts, count, numbers, most_bits, eps_bits, loss_bits, result, norm, flags,
+    ORDER: tl.constexpr, GIVEN: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """Merge all partials, and compute the norm and its coefficient: gradclip's `coefficient`."""
+    scale, total = _merge(parts, 0, count, ORDER, BLOCK)
+    if GIVEN:  # on the device
+        most, eps, loss = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
+    else:
+        most, eps, loss = _number(most_bits), _number(eps_bits), _number(loss_bits)
+    root = tl.sqrt(total) if ORDER == 2 else total
+    below = scale * root / loss + eps <= most  # false for NaN, so that NaN spreads
+    clipped = (below == 0) & (most != float("inf"))
+    unknown = (total - total) != 0
+    tl.store(result, scale)
+    tl.store(result + 1, total)
+    tl.store(result + 2, scale * root)
+    tl.store(result + 3, tl.where(clipped, scale, 1.0))
+    tl.store(result + 4, tl.where(clipped, most / (root + eps * loss / scale), 1.0 / loss))
+    tl.store(norm, (scale * root).to(tl.float32))
+    tl.store(flags, clipped | (loss != 1.0) | unknown if ZERO else clipped | (loss != 1.0))
+    tl.store(flags + 1, unknown if ZERO else False)
 
 
 @triton.jit

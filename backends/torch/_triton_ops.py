@@ -1,4 +1,7 @@
-"""``Ops`` for PyTorch where Triton compiles for the tensors' device: two launches for the norm, one for scaling."""
+"""``Ops`` for PyTorch where Triton compiles for the tensors' device: a launch for partial norms, coefficient, scaling.
+
+Nothing is read back, and where nothing is clipped nothing is written.
+"""
 
 from collections.abc import Sequence
 
@@ -7,25 +10,45 @@ from torch import Tensor
 
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
+from gradclip._finished import Settings
 from gradclip._partial import NormPartial
+from gradclip._types import Namespace
 from gradclip.backends.torch import _triton
 from gradclip.backends.torch._ops import TorchOps, as_tensors
 
 
 class TritonOps(TorchOps):
-    """The operations of ``Ops`` for tensors on a GPU; what the kernels cannot do is ``TorchOps``'."""
+    """The operations of ``Ops`` for tensors on a GPU; what the kernels cannot do is ``TorchOps``'.
+
+    Parameters
+    ----------
+    xp : namespace
+        PyTorch's.
+    settings : Settings
+        For the coefficient that ``partial`` computes beside the norm.
+    """
+
+    def __init__(self, xp: Namespace, settings: Settings | None = None) -> None:
+        super().__init__(xp)
+        self._settings = settings or Settings()
+
+    def finishing(self, settings: Settings) -> "TritonOps":
+        """Return operations whose ``partial`` comes with the coefficient for these settings."""
+        return TritonOps(self.xp, settings)
 
     def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
-        """Return the partial norm of all leaves laid end to end."""
-        if not _triton.suits(leaves, ord):
-            return super().partial(leaves, ord)
-        return _partial(_triton.partial(leaves, ord), leaves, ord)
+        """Return the partial norm of all leaves laid end to end, with the coefficient that belongs to it."""
+        if _triton.suits(leaves, ord):
+            return _triton.finished(leaves, ord, self._settings)
+        return super().partial(leaves, ord)
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
         if not _triton.suits(leaves, ord):
             return super().partials(leaves, ord)
-        return _partial(_triton.partials(leaves, ord), leaves, ord)
+        pairs = _triton.partials(leaves, ord)
+        double = any(ns.is_double(x.dtype) for x in leaves)
+        return NormPartial(pairs[:, 0], pairs[:, 1], ord, torch.float64 if double else torch.float32)
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place; nothing is written where it is 1."""
@@ -35,11 +58,6 @@ class TritonOps(TorchOps):
         c = _joined(coefficients).to(leaves[0].device)
         divisor, factor = (part.to(torch.float64) for part in (c.divisor, c.factor))
         _triton.scale_(leaves, divisor, factor, c.changed, c.zeroed)
-
-
-def _partial(pair: Tensor, leaves: Sequence[Tensor], ord: float) -> NormPartial:
-    dtype = torch.float64 if any(ns.is_double(x.dtype) for x in leaves) else torch.float32
-    return NormPartial(pair[..., 0], pair[..., 1], ord, dtype)
 
 
 def _joined(coefficients: Sequence[Coefficient]) -> Coefficient:
