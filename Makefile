@@ -23,7 +23,7 @@ bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical fl
 
 gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 that has torch or cupy (no network, no .venv)
 	@PYTHONPATH=. $(PYTHON) -c "import pytest, mpmath, ml_dtypes" 2>/dev/null && PYTHONPATH=. $(PYTHON) -m pytest -c /dev/null \
-	  --rootdir=. --import-mode=importlib -q -ra tests/backends/cupy/test_gpu.py tests/backends/torch/test_triton_gpu.py \
+	  --rootdir=. --import-mode=importlib -q -ra tests/backends/cupy/test_gpu.py tests/backends/torch/test_gpu.py \
 	  || echo "GPU tests: not all run and passed (they need pytest, mpmath, ml_dtypes and a GPU)"
 	@command -v compute-sanitizer >/dev/null && PYTHONPATH=. compute-sanitizer --error-exitcode 3 $(PYTHON) -m benchmarks.gpu --checks \
 	  || echo "compute-sanitizer: not found, or it found something (above)"

@@ -187,14 +187,19 @@ def _fit(shape: tuple[int, ...], key: object) -> object:
 
 
 def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
-    """Return the bounds in the leaf's dtype: a finite bound beyond its range is its largest finite number."""
-    most = ns.largest(x.dtype)
+    """Return the bounds in the leaf's dtype."""
     return tuple(
-        xp.asarray(max(-most, min(most, bound)) if math.isfinite(bound) else bound, dtype=x.dtype, device=ns.device(x))
+        xp.asarray(limited(bound, x.dtype), dtype=x.dtype, device=ns.device(x))
         if isinstance(bound, float)
         else ns.to_device(xp.astype(bound, x.dtype), ns.device(x))
         for bound in (low, high)
     )
+
+
+def limited(bound: float, dtype: object) -> float:
+    """Return a bound, but for a finite one beyond a dtype's range that dtype's largest finite number."""
+    most = ns.largest(dtype)
+    return max(-most, min(most, bound)) if math.isfinite(bound) else bound
 
 
 def _clamped(xp: Namespace, x: Array, low: Array, high: Array) -> Array:

@@ -18,8 +18,8 @@ from gradclip.backends.cupy._table import Group, Table, table_of
 KEPT = 32
 """Tables that stay in memory: one for each set of arrays that is clipped in turn."""
 
-THREADS = 256
-"""Of a block, as in kernels.cu."""
+THREADS, FINISHERS = 256, 1024
+"""Of a block, and of the one block of ``finish``, as in kernels.cu."""
 
 _CHEAP_DOUBLE = 4
 """The largest ratio of float32's rate to float64's at which float64 sums keep up with memory (H100: 2, RTX: 64)."""
@@ -134,7 +134,7 @@ class CupyRuntime:
         key = name, code, self.cupy.cuda.Device().id
         if key not in self._functions:
             self._functions[key] = self._compile(code).get_function(name)
-        self._functions[key]((blocks,), (THREADS,), arguments)
+        self._functions[key]((blocks,), (FINISHERS if name == "finish" else THREADS,), arguments)
 
     def copy(self, source: Array, target: Array) -> None:
         """Copy bytes to another device in the order of both devices' current streams."""

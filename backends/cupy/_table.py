@@ -18,8 +18,8 @@ PIECE = np.dtype(
 PIECE_BYTES = 1 << 16
 """Of one piece: 16 accesses of 16 bytes for each of 256 threads. GPT-2-small makes 7,600, many for each processor."""
 
-MOST_PIECES = 1 << 15
-"""Above this many, pieces grow: one block merges their partials, and the table stays below 2 MB."""
+MOST_PIECES = 1 << 13
+"""Above this many, pieces grow: they are enough to fill any device, and one block merges their partials."""
 
 CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64, "complex64": 32, "complex128": 64}
 """By dtype, the ``GRADCLIP_DTYPE`` that the kernels are compiled for; complex numbers are pairs of real ones."""

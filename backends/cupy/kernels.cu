@@ -69,6 +69,7 @@ __device__ element narrow(real value) { return value; }
 #define UNROLL 4                           // such accesses in flight for each thread
 #define SUMS 4                             // running sums of each thread
 #define THREADS 256
+#define FINISHERS 1024  // of the one block that all partials go through: the fewer turns, the shorter the others wait
 
 struct alignas(16) Vector { element at[LANES]; };
 
@@ -250,6 +251,7 @@ __device__ double rescaled(double total, double ratio, double p) {
 __device__ Partial merged(const Partial* parts, i64 count, double p) {
   const i64 me = threadIdx.x, step = blockDim.x;
   double scale = 0;
+#pragma unroll 4
   for (i64 i = me; i < count; i += step)
     if (parts[i].total != 0) scale = together<true>(scale, parts[i].scale);
   scale = over_block<true>(scale);
@@ -282,7 +284,7 @@ struct Result {
 };
 
 // All partials together, the norm, and what brings it down to max_norm, in one block: gradclip's `coefficient`.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(FINISHERS)
 finish(const Partial* parts, i64 count, double p, double max_norm, double eps, double loss, const double* on_device,
        int zero, Result* result) {
   const Partial whole = merged(parts, count, p);

@@ -14,7 +14,7 @@ from gradclip import _namespace as ns
 from gradclip._chunks import HOST_ELEMENTS, boxes
 from gradclip._coefficient import Coefficient
 from gradclip._finished import Settings
-from gradclip._ops import ArrayOps, bounds_for
+from gradclip._ops import ArrayOps, bounds_for, limited
 from gradclip._partial import NormPartial, stack
 from gradclip._types import Scalar
 
@@ -53,8 +53,10 @@ class TorchOps(ArrayOps):
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds in place."""
         for x in leaves:
-            bounds = bounds_for(self.xp, x, low, high)
-            x.clamp_(*(bound.item() if isinstance(low, float) and ns.is_host(bound) else bound for bound in bounds))
+            if isinstance(low, float) and isinstance(high, float):  # a tensor of them would have to be sent to a device
+                x.clamp_(limited(low, x.dtype), limited(high, x.dtype))
+            else:
+                x.clamp_(*bounds_for(self.xp, x, low, high))
 
     def _whole(self, x: Tensor, ord: float) -> NormPartial:
         if ord == math.inf and x.numel() and not x.is_complex():  # no arithmetic, so in the leaf's own dtype

@@ -16,18 +16,22 @@ from torch import Tensor
 
 from gradclip._coefficient import Coefficient
 from gradclip._finished import Finished, Settings
+from gradclip._ops import limited
 from gradclip.backends.torch import _triton_kernels
 
 PIECE_BYTES = 1 << 16
 """Of one piece; above `MOST_PIECES` pieces they grow."""
 
-MOST_PIECES = 1 << 15
+MOST_PIECES = 1 << 13
 
 KEPT = 32
 """Tables that stay in memory."""
 
 ORDERS = {math.inf: 0, 1.0: 1, 2.0: 2}
-"""The orders that there are kernels for, and what they are called in them."""
+"""Orders of norms, and what they are called in the kernels; 3 is for others, given as a number."""
+
+_HIGHEST = 4.0
+"""The highest order whose powers of float32 float64 holds."""
 
 _kernels: Any = _triton_kernels  # whose language is not typed
 
@@ -38,6 +42,7 @@ _TYPES = {
     torch.float64: _kernels.tl.float64,
 }
 _BLOCK = 4096  # elements that a program holds at a time: 16 for each of 256 threads
+_MERGED = 1024  # partials that one program takes at a time where it merges all: the fewer turns, the shorter the wait
 _WARPS = 8
 _COLUMNS = 3  # of the table: address, number of elements, leaf
 _tables: OrderedDict[Any, "_Table"] = OrderedDict()
@@ -45,10 +50,15 @@ _captured: "list[_Table]" = []  # what a graph reads stays for as long as the pr
 
 
 def suits(tensors: Sequence[Tensor], ord: float = 2.0) -> bool:
-    """Return whether the kernels can do it: real tensors without gaps, on one device, in order 1, 2 or inf."""
+    """Return whether the kernels can do it: real tensors without gaps, on one device.
+
+    In orders other than 1, 2 and inf, float64 holds the powers of narrower dtypes only.
+    """
     device = tensors[0].device
     dense = torch.ops.aten.is_non_overlapping_and_dense
-    kinds = ord in ORDERS and all(x.dtype in _TYPES and x.device == device for x in tensors)
+    if ord not in ORDERS and (ord > _HIGHEST or any(x.dtype == torch.float64 for x in tensors)):
+        return False
+    kinds = all(x.dtype in _TYPES and x.device == device for x in tensors)
     return kinds and all(map(dense, tensors)) and _has_addresses(tensors)
 
 
@@ -78,12 +88,13 @@ def finished(tensors: Sequence[Tensor], ord: float, settings: Settings) -> Finis
     numbers = settings.numbers()
     given = any(isinstance(number, Tensor) for number in numbers)
     on_device = _stacked(numbers, device) if given else parts
+    bits = [_bits(ord), *(0 if given else _bits(number) for number in numbers)]
     result = torch.empty(5, dtype=torch.float64, device=device)
     norm = torch.empty((), dtype=torch.float32, device=device)
     flags = torch.empty(2, dtype=torch.bool, device=device)
     _kernels.finish_kernel[(1,)](
-        parts, table.count, on_device, *(0 if given else _bits(number) for number in numbers), result, norm, flags,
-        ORDER=ORDERS[ord], GIVEN=given, ZERO=settings.zero, BLOCK=256, num_warps=4,
+        parts, table.count, on_device, *bits, result, norm, flags,
+        ORDER=ORDERS.get(ord, 3), GIVEN=given, ZERO=settings.zero, BLOCK=_MERGED, num_warps=8,
     )  # fmt: skip
     scale, total, wide, divisor, factor = result.unbind()
     changed, zeroed = flags.unbind()
@@ -97,6 +108,16 @@ def _stacked(numbers: Sequence[Any], device: torch.device) -> Tensor:
     """Return numbers, some of which are on a device, in one tensor there."""
     wide = [x if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device) for x in numbers]
     return torch.stack([x.to(device, torch.float64) for x in wide])
+
+
+def clamp_(tensors: Sequence[Tensor], low: float, high: float) -> None:
+    """Move the elements of tensors into the bounds in place; those that lie within them are not written."""
+    for dtype, begin, blocks, aligned in (table := _table(tensors)).groups:
+        bounds = (float(torch.tensor(limited(bound, dtype), dtype=dtype)) for bound in (low, high))
+        _kernels.clamp_kernel[(blocks,)](
+            table.pieces_from(begin), *map(_bits, bounds),
+            TYPE=_TYPES[dtype], ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
+        )  # fmt: skip
 
 
 def scale_(
@@ -185,7 +206,9 @@ def _merged(tensors: Sequence[Tensor], ord: float, *, each: bool) -> Tensor:
     table, parts = _parts(tensors, ord)
     ranges = table.ranges if each else table.whole
     out = torch.empty((len(ranges), 2), dtype=torch.float64, device=parts.device)
-    _kernels.merge_kernel[(len(ranges),)](parts, ranges, out, ORDER=ORDERS[ord], BLOCK=256, num_warps=4)
+    block = _MERGED if len(ranges) == 1 else 256
+    order = ORDERS.get(ord, 3)
+    _kernels.merge_kernel[(len(ranges),)](parts, ranges, out, ORDER=order, BLOCK=block, num_warps=block // 128)
     return out
 
 
@@ -195,9 +218,10 @@ def _parts(tensors: Sequence[Tensor], ord: float) -> tuple[_Table, Tensor]:
     device = tensors[0].device
     parts = torch.empty((max(1, table.count), 2), dtype=torch.float64, device=device)
     for dtype, begin, blocks, aligned in table.groups:
+        pairs = ord in (1, 2) and _pairs(device, dtype)
         _kernels.partials_kernel[(blocks,)](
-            table.pieces_from(begin), parts[begin:], ORDER=ORDERS[ord], TYPE=_TYPES[dtype], PAIRS=_pairs(device, dtype),
-            ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
+            table.pieces_from(begin), parts[begin:], _bits(ord), ORDER=ORDERS.get(ord, 3), PAIRS=pairs,
+            TYPE=_TYPES[dtype], ALIGNED=aligned, BLOCK=_BLOCK, num_warps=_WARPS,
         )  # fmt: skip
     return table, parts
 

@@ -21,17 +21,25 @@ def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
 
 
 @triton.jit
-def _add(value, part, ORDER: tl.constexpr):  # noqa: N803
+def _add(value, part, p, ORDER: tl.constexpr):  # noqa: N803
     if ORDER == 0:
         return tl.where((part > value) | (part != part), part, value)  # NaN stays: nothing is greater
+    if ORDER == 3:
+        return value + tl.where(part == 0, 0.0, tl.exp(p * tl.log(part)))
     return value + (part * part if ORDER == 2 else part)
 
 
 @triton.jit
+def _number(bits):
+    """Return a float64 that came as an integer of its bits: a Python float would come as float32."""
+    return bits.to(tl.int64).to(tl.float64, bitcast=True)
+
+
+@triton.jit
 def _sum_of(
-    x, count, unit, ORDER: tl.constexpr, PAIRS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
+    x, count, unit, p, ORDER: tl.constexpr, PAIRS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
 ):  # fmt: skip
-    """Return the sum of |x|^ORDER in float64, or of |x / unit|^ORDER; for ORDER 0, the maximum."""
+    """Return the sum of |x|^ORDER in float64, or of |x / unit|^ORDER; for ORDER 0, the maximum, for 3, of |x|^p."""
     whole = count // BLOCK * BLOCK
     if PAIRS:
         total = tl.zeros([BLOCK], tl.float32)
@@ -44,10 +52,10 @@ def _sum_of(
     value = tl.zeros([BLOCK], tl.float64)
     for start in range(0, whole, BLOCK):
         part = _read(x, start, count, tl.float64, BLOCK, True)
-        value = _add(value, part / unit if SCALED else part, ORDER)
+        value = _add(value, part / unit if SCALED else part, p, ORDER)
     if whole < count:
         part = _read(x, whole, count, tl.float64, BLOCK, False)
-        value = _add(value, part / unit if SCALED else part, ORDER)
+        value = _add(value, part / unit if SCALED else part, p, ORDER)
     if ORDER == 0:
         unknown = tl.max((value != value).to(tl.int32))
         return tl.where(unknown > 0, float("nan"), tl.max(tl.where(value != value, 0.0, value)))
@@ -62,9 +70,9 @@ def _safe(largest):
     return tl.where(largest < low, low, tl.where(largest <= high, largest, high))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["p_bits"])
 def partials_kernel(
-    pieces, out,
+    pieces, out, p_bits,
     ORDER: tl.constexpr, TYPE: tl.constexpr, PAIRS: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     me = tl.program_id(0)
@@ -73,19 +81,20 @@ def partials_kernel(
         x = tl.multiple_of(x, 16)
     count = tl.load(pieces + 3 * me + 1).to(tl.int32)
     unit = tl.full([], 1.0, tl.float64)
+    p = _number(p_bits)
     if ORDER == 0:
-        largest = _sum_of(x, count, unit, 0, False, False, BLOCK)
+        largest = _sum_of(x, count, unit, p, 0, False, False, BLOCK)
         unit = _safe(largest)
         total = largest / unit
     else:
-        total = _sum_of(x, count, unit, ORDER, PAIRS, False, BLOCK)
+        total = _sum_of(x, count, unit, p, ORDER, PAIRS, False, BLOCK)
         if PAIRS:  # noqa: SIM102  # known when compiled, and what follows only when run
             if (total - total != 0) | (total < count.to(tl.float64) * 3.1554436208840472e-30):  # 2^-126 / 2^-28
-                total = _sum_of(x, count, unit, ORDER, False, False, BLOCK)
+                total = _sum_of(x, count, unit, p, ORDER, False, False, BLOCK)
         if tl.float64 == TYPE:  # noqa: SIM102
             if (total - total != 0) | (total < count.to(tl.float64) * 6.413179116770803e-291):  # 2^-1022 / 2^-58
-                unit = _safe(_sum_of(x, count, unit, 0, False, False, BLOCK))
-                total = _sum_of(x, count, unit, ORDER, False, True, BLOCK)
+                unit = _safe(_sum_of(x, count, unit, p, 0, False, False, BLOCK))
+                total = _sum_of(x, count, unit, p, ORDER, False, True, BLOCK)
     tl.store(out + 2 * me, unit)
     tl.store(out + 2 * me + 1, total)
 
@@ -127,15 +136,9 @@ def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr): 
     tl.store(out + 2 * me + 1, total)
 
 
-@triton.jit
-def _number(bits):
-    """Return a float64 that came as an integer of its bits: a Python float would come as float32."""
-    return bits.to(tl.int64).to(tl.float64, bitcast=True)
-
-
-@triton.jit(do_not_specialize=["count", "most_bits", "eps_bits", "loss_bits"])
+@triton.jit(do_not_specialize=["count", "p_bits", "most_bits", "eps_bits", "loss_bits"])
 def finish_kernel(
-    parts, count, numbers, most_bits, eps_bits, loss_bits, result, norm, flags,
+    parts, count, numbers, p_bits, most_bits, eps_bits, loss_bits, result, norm, flags,
     ORDER: tl.constexpr, GIVEN: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     """Merge all partials, and compute the norm and its coefficient: gradclip's `coefficient`."""
@@ -144,7 +147,11 @@ def finish_kernel(
         most, eps, loss = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
     else:
         most, eps, loss = _number(most_bits), _number(eps_bits), _number(loss_bits)
-    root = tl.sqrt(total) if ORDER == 2 else total
+    root = total
+    if ORDER == 2:
+        root = tl.sqrt(total)
+    if ORDER == 3:
+        root = tl.where(total == 0, 0.0, tl.exp(tl.log(total) / _number(p_bits)))
     below = scale * root / loss + eps <= most  # false for NaN, so that NaN spreads
     clipped = (below == 0) & (most != float("inf"))
     unknown = (total - total) != 0
@@ -199,3 +206,24 @@ def _times(
         tl.store(x + lanes, result)
     else:
         tl.store(x + lanes, result, mask=lanes < count)
+
+
+@triton.jit(do_not_specialize=["low_bits", "high_bits"])
+def clamp_kernel(
+    pieces, low_bits, high_bits,
+    TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    me = tl.program_id(0)
+    x = tl.load(pieces + 3 * me).to(tl.pointer_type(TYPE))
+    if ALIGNED:
+        x = tl.multiple_of(x, 16)
+    count = tl.load(pieces + 3 * me + 1).to(tl.int32)
+    low, high = _number(low_bits), _number(high_bits)
+    for start in range(0, count, BLOCK):
+        lanes = start + tl.arange(0, BLOCK)
+        value = tl.load(x + lanes, mask=lanes < count, other=0.0).to(tl.float64)
+        below, above = value < low, value > high  # NaN is neither
+        bound = tl.where(below, low, high)
+        if tl.bfloat16 == TYPE or tl.float16 == TYPE:
+            bound = bound.to(tl.float32)
+        tl.store(x + lanes, bound.to(TYPE), mask=(below | above) & (lanes < count))

@@ -12,7 +12,7 @@ from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
 from gradclip._finished import Settings
 from gradclip._partial import NormPartial
-from gradclip._types import Namespace
+from gradclip._types import Namespace, Scalar
 from gradclip.backends.torch import _triton
 from gradclip.backends.torch._ops import TorchOps, as_tensors
 
@@ -58,6 +58,13 @@ class TritonOps(TorchOps):
         c = _joined(coefficients).to(leaves[0].device)
         divisor, factor = (part.to(torch.float64) for part in (c.divisor, c.factor))
         _triton.scale_(leaves, divisor, factor, c.changed, c.zeroed)
+
+    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+        """Move each leaf's elements into the bounds in place, in one launch a dtype."""
+        if isinstance(low, float) and isinstance(high, float) and _triton.suits(leaves):
+            _triton.clamp_(leaves, low, high)
+        else:
+            super().clamp_(leaves, low, high)
 
 
 def _joined(coefficients: Sequence[Coefficient]) -> Coefficient:

@@ -69,24 +69,23 @@ def size(shapes: Sequence[tuple[int, ...]]) -> int:
 
 def torch_rows(torch: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
     """Yield the rows of PyTorch."""
+    from gradclip import _namespace as ns
     from gradclip._global import Rule, clip_leaves_
     from gradclip._tree import Leaves
     from gradclip.backends import torch as ours
+    from gradclip.backends.torch._ops import TorchOps
 
     device = TorchDevice(torch)
     copy = bandwidth(device, lambda: torch.zeros(1 << 30, dtype=torch.uint8, device="cuda"), lambda a, b: b.copy_(a))
 
-    def triton(params: Any, limit: float) -> Any:
-        from gradclip import _namespace as ns
-        from gradclip.backends.torch._triton_ops import TritonOps
-
+    def foreach(params: Any, limit: float) -> Any:
         grads = [p.grad for p in params]
-        leaves = Leaves(grads, TritonOps(ns.namespace(grads)), range(len(grads)), list, list)
+        leaves = Leaves(grads, TorchOps(ns.namespace(grads)), range(len(grads)), list, list)
         return clip_leaves_(leaves, Rule(limit, 2.0, "propagate", 1.0, 0.0))
 
     contenders = {
         "gradclip.backends.torch": ours.clip_grad_norm_,
-        "gradclip in Triton": triton,
+        "the same without Triton": foreach,
         "torch.nn.utils (foreach)": lambda p, m: torch.nn.utils.clip_grad_norm_(p, m, foreach=True),
     }
     for title, dtype, of_set in sets(shapes, torch.cuda.mem_get_info()[0] // 2):

@@ -15,9 +15,21 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 import torch
 
 from gradclip import _namespace as ns
+from gradclip._coefficient import coefficient
+from gradclip._finished import Settings
 from gradclip._global import Rule, clip_leaves_
+from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
-from gradclip.backends.torch import _triton
+from gradclip.backends.torch import (
+    _leaves,
+    _triton,
+    attach,
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+    grad_norms,
+)
 from gradclip.backends.torch._triton_ops import TritonOps
 from tests.exact import clipped as exact_clipped
 from tests.exact import norm as exact_norm
@@ -26,6 +38,7 @@ from tests.exact import relative_error, stands_for
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's own arithmetic
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 ORDERS = [1.0, 2.0, math.inf]
+OTHERS = [0.5, 1.5, 3.0, 4.0]
 # The interpreter cuts off where it narrows to bfloat16, so that there it may be twice what it is on a GPU.
 ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-23, torch.float64: 2.0**-51}
 
@@ -56,6 +69,17 @@ def test_norms(dtype, ord):
     assert error(_triton.partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= tolerance(dtype)
     for pair, values in zip(_triton.partials(tensors, ord), flat, strict=True):
         assert error(pair, exact_norm(values, ord), ord) <= tolerance(dtype)
+
+
+@pytest.mark.parametrize("ord", OTHERS)
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_norms_of_other_orders(dtype, ord, size):
+    tensors = [randn(n, dtype, seed=n) * size for n in (1, 900, 5001)]
+    flat = [[float(v) for v in x] for x in tensors]
+    assert error(_triton.partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= 1e-7
+    for pair, values in zip(_triton.partials(tensors, ord), flat, strict=True):
+        assert error(pair, exact_norm(values, ord), ord) <= 1e-7
 
 
 # The interpreter takes subnormal bfloat16 for something else: GPUs widen them as they are.
@@ -110,6 +134,45 @@ def test_scale(dtype):
     assert not any(x.any() for x in tensors)
 
 
+@pytest.mark.parametrize("ord", [*ORDERS, 3.0])
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_coefficient_that_comes_with_the_norm(ord, zero, on_device):
+    """It is the core's, for thresholds, loss scales and eps of any size, finite gradients and others."""
+    for bad in (1.0, math.nan, math.inf):
+        xs = [randn(n, torch.float32, seed=n) for n in (7, 900)]
+        xs[0][3] = bad
+        for numbers in ((1.0, 0.0, 1.0), (1e-7, 1e-6, 65536.0), (math.inf, 0.0, 1.0), (0.0, 0.0, 1.0), (1e9, 0.0, 2.0)):
+            given = [torch.tensor(x, dtype=torch.float64) if on_device else x for x in numbers]
+            settings = Settings(*given, zero=zero)
+            got = _triton.finished(xs, ord, settings)
+            policy = "zero" if zero else "propagate"
+            plain = NormPartial(got.scale, got.total, ord, torch.float32)
+            max_norm, eps, scale = numbers
+            want = coefficient(plain, max_norm, eps=eps, scale=scale, nonfinite=policy)
+            torch.testing.assert_close(got.norm(), plain.norm(), equal_nan=True)
+            assert got.norm().dtype == torch.float32
+            assert bool(got.coefficient.changed) == bool(want.changed), numbers
+            for part in ("divisor", "factor"):
+                mine, other = getattr(got.coefficient, part), getattr(want, part)
+                torch.testing.assert_close(mine, other, rtol=1e-15, atol=0, equal_nan=True)
+            assert (got.coefficient.zeroed is None) == (want.zeroed is None)
+            assert want.zeroed is None or bool(got.coefficient.zeroed) == bool(want.zeroed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_by_value(dtype):
+    for low, high in ((-0.5, 0.25), (-math.inf, 0.0), (-1e300, 1e300), (0.1, math.inf)):
+        tensors = [randn(n, dtype, seed=n) for n in (0, 3, 5000)] + [randn(100, dtype)[3:]]
+        tensors[1][:] = torch.tensor([math.nan, math.inf, -math.inf])
+        before = [x.clone() for x in tensors]
+        _triton.clamp_(tensors, low, high)
+        most = torch.finfo(dtype).max
+        bounds = [bound if math.isinf(bound) else max(-most, min(most, bound)) for bound in (low, high)]
+        for x, b in zip(tensors, before, strict=True):
+            torch.testing.assert_close(x, b.clamp(*bounds), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("dtype", "size", "max_norm"),
     [(torch.float32, 1e38, 1e-7), (torch.float64, 1e308, 1e-7), (torch.bfloat16, 1.0, 0.1), (torch.float16, 6e4, 1e-3),
@@ -126,6 +189,39 @@ def test_the_algorithm_over_these_operations(dtype, size, max_norm):
         assert abs(got - float(e)) <= ROUNDING[dtype] * max(abs(float(e)), least)
 
 
+def test_the_adapter_over_these_operations(monkeypatch):
+    """What a GPU is asked for, asked of the interpreter: the public functions, and clipping in the optimizer."""
+    monkeypatch.setattr(_leaves, "ops_of", lambda arrays: TritonOps(ns.namespace(arrays)))
+
+    def clipped(clip, *, slow):
+        parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 500, 70)]
+        for i, p in enumerate(parameters):
+            p.grad = randn(p.numel(), torch.float32, seed=i)
+        with monkeypatch.context() as plain:
+            if slow:
+                plain.setattr(_leaves, "ops_of", lambda arrays: _leaves._DEVICE)
+            norm = clip(parameters)
+        return [p.grad for p in parameters], norm
+
+    def attached(parameters):
+        optimizer = torch.optim.SGD(parameters, lr=0.0)
+        clipping = attach(optimizer, max_norm=0.5, max_value=1.0)
+        optimizer.step()
+        return clipping.norm
+
+    for clip in (
+        lambda p: clip_grad_norm_(iter(p), 0.5, 3.0, nonfinite="zero"),
+        lambda p: clip_grad_norm_({str(i): x for i, x in enumerate(p)}, torch.tensor(0.5), scale=16.0, eps=1e-6),
+        lambda p: clip_grad_value_(p, 0.25),
+        lambda p: clip_grads_with_norm_(p, 0.5, get_total_norm([x.grad for x in p])),
+        lambda p: sum(grad_norms(p).values()),
+        attached,
+    ):
+        (got, norm), (want, other) = clipped(clip, slow=False), clipped(clip, slow=True)
+        torch.testing.assert_close(got, want, rtol=2e-7, atol=0)
+        torch.testing.assert_close(norm, other, rtol=2e-7, atol=0)
+
+
 def test_tables_are_kept_while_tensors_stay():
     _triton._tables.clear()
     x = [torch.ones(3), torch.ones(4)]
@@ -139,7 +235,8 @@ def test_tables_are_kept_while_tensors_stay():
 def test_what_the_kernels_cannot_do_is_left_to_others():
     assert not _triton.suits([torch.ones(4, 4)[:, ::2]])
     assert not _triton.suits([torch.ones(2, dtype=torch.complex64)])
-    assert not _triton.suits([torch.ones(2)], 3.0)
+    assert not _triton.suits([torch.ones(2)], 5.0)
+    assert not _triton.suits([torch.ones(2, dtype=torch.float64)], 3.0)
     assert _triton.suits([torch.ones(4, 3).T, torch.ones(2, 3, 4).permute(2, 0, 1)])
     x = torch.arange(8.0).reshape(2, 4)[:, ::2]
     ops = TritonOps(ns.namespace([x]))

@@ -43,11 +43,19 @@ for target in (GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)):
     for kind in (tl.bfloat16, tl.float64):
         common = {"TYPE": kind, "ALIGNED": True, "BLOCK": 4096}
         pairs = kind is tl.bfloat16
-        made = compiled(t.partials_kernel, {"pieces": "*i64", "out": "*fp64"}, target, ORDER=2, PAIRS=pairs, **common)
+        kinds = {"pieces": "*i64", "out": "*fp64", "p_bits": "i64"}
+        made = compiled(t.partials_kernel, kinds, target, ORDER=2, PAIRS=pairs, **common)
         if target.backend == "cuda":
             wide = "ld.global.v4.b32" if pairs else "ld.global.v2.b64"
             assert wide in made.asm["ptx"], "accesses are narrower than 16 bytes"
         compiled(t.scale_kernel, {"pieces": "*i64", **numbers}, target, ZERO=True, **common)
+        compiled(t.clamp_kernel, {"pieces": "*i64", "low_bits": "i64", "high_bits": "i64"}, target, **common)
+    other = {"TYPE": tl.float32, "ALIGNED": True, "BLOCK": 4096, "PAIRS": False}
+    compiled(t.partials_kernel, {"pieces": "*i64", "out": "*fp64", "p_bits": "i64"}, target, ORDER=3, **other)
+    bits = dict.fromkeys(("p_bits", "most_bits", "eps_bits", "loss_bits"), "i64")
+    kinds = {"parts": "*fp64", "count": "i32", "numbers": "*fp64", "result": "*fp64", "norm": "*fp32", "flags": "*i1"}
+    for order in (0, 1, 2, 3):
+        compiled(t.finish_kernel, kinds | bits, target, ORDER=order, GIVEN=order == 1, ZERO=order == 2, BLOCK=1024)
     compiled(t.merge_kernel, {"parts": "*fp64", "ranges": "*i64", "out": "*fp64"}, target, ORDER=2, BLOCK=256)
 """
 
