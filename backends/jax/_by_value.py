@@ -2,8 +2,13 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from gradclip import _checks
+from gradclip import _namespace as ns
 from gradclip._by_value import clamp_leaves
+from gradclip._ops import limited
 from gradclip._types import Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._tree import flatten, scalar, split
@@ -43,10 +48,18 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
     >>> clip_by_value([jnp.array([-3.0, 0.5, jnp.inf])], 1.0)
     [Array([-1. ,  0.5,  1. ], dtype=float32)]
     """
-    low, high = _checks.bounds(max_value, min_value)
     parts = split(grads)
+    low, high = (_finite(bound, parts.arrays) for bound in _checks.bounds(max_value, min_value))
     clipped: Tree = parts.restore(_by_value(parts.arrays, low, high, donate=donate))
     return clipped
+
+
+def _finite(bound: Scalar, arrays: Any) -> Scalar:
+    """Return a bound that is finite in the dtype that is calculated in, if it is finite at all."""
+    if not isinstance(bound, float) or abs(bound) <= ns.largest(jnp.float32):
+        return bound
+    double = any(ns.is_double(x.dtype) for x in jax.tree.leaves(arrays))
+    return limited(bound, jnp.float64 if double else jnp.float32)
 
 
 @compiled()

@@ -1,5 +1,6 @@
 """Pytrees: to leaves, and back to the same pytree, with all that is not a gradient left where it is."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -132,5 +133,10 @@ def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
         raise TypeError(
             f"{paths()[place]} is a {type(x).__module__}.{type(x).__name__}, expected a JAX or NumPy array; "
             "convert it with jax.numpy.asarray, or use the adapter of its framework"
+        )
+    if dataclasses.is_dataclass(x):
+        raise TypeError(
+            f"{paths()[place]} is a {type(x).__name__}, a dataclass that JAX takes for a leaf, expected an array or a "
+            "pytree; register it with jax.tree_util.register_dataclass"
         )
     _checks.leaf(x, paths, place)
