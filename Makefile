@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test check bench gpu clean
 
 demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes), then look at demo.png
 	$(BIN)/gradclip demo $(ARGS)
 
-test: $(VENV)/.test  ## the unit tests, the contract on every namespace, and the docstrings' examples
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(ARGS)
+test: $(VENV)/.test  ## the contract on the adapters and on every namespace, the unit tests, the docstrings' examples
+	$(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(ARGS)
+	$(PYTEST) --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(ARGS)
 
 check: $(VENV)/.test $(VENV)/.check  ## lint, format and types
 	$(BIN)/ruff check .

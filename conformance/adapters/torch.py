@@ -1,6 +1,7 @@
 """gradclip.backends.torch: PyTorch's own signatures, on gradients that are passed as a dict by their paths.
 
-The adapter has no pure functions: tests of those are skipped here, and run on the namespace ``torch``.
+The adapter writes in place. Where a test wants a pure function, it gets a copy that is clipped: a leaf that stands in two
+places is one leaf in the copy too. Functions that the adapter has not are skipped here, and run on the namespace ``torch``.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,11 +27,33 @@ class Functions:
     def global_norm(self, grads: Any, *, ord: Any = 2.0) -> Any:
         return _named(self._torch.get_total_norm, _by_path(grads), _order(ord))
 
+    def leaf_norms(self, grads: Any, *, ord: Any = 2.0) -> Any:
+        norms = _named(self._torch.grad_norms, _by_path(grads), _order(ord))
+        leaves, treedef = optree.tree_flatten(grads)
+        if not _has_dataclass(leaves):
+            return optree.tree_unflatten(treedef, norms.values())
+        values = iter(norms.values())
+        return trees.rebuild(grads, lambda _: next(values))
+
     def clip_by_global_norm_(self, grads: Any, max_norm: Any, *, ord: Any = 2.0, **options: Any) -> Any:
         try:
             return _named(self._torch.clip_grad_norm_, _by_path(grads), max_norm, _order(ord), **options)
         except RuntimeError as e:  # PyTorch's kind of error for gradients that are not finite
             raise FloatingPointError(str(e)) from e
+
+    def clip_by_global_norm(self, grads: Any, max_norm: Any, **options: Any) -> Any:
+        copies = _copied(grads)
+        return copies, self.clip_by_global_norm_(copies, max_norm, **options)
+
+    def clip_by_value(self, grads: Any, max_value: Any, *, min_value: Any = None) -> Any:
+        copies = _copied(grads)
+        self.clip_by_value_(copies, max_value, min_value=min_value)
+        return copies
+
+    def clip_with_norm(self, grads: Any, max_norm: Any, norm: Any) -> Any:
+        copies = _copied(grads)
+        self.clip_with_norm_(copies, max_norm, norm)
+        return copies
 
     def clip_by_value_(self, grads: Any, max_value: Any, *, min_value: Any = None) -> None:
         if min_value is not None:
@@ -44,9 +67,23 @@ class Functions:
 def _by_path(grads: Any) -> dict[str, Any]:
     """Return gradients by their paths; optree has none for dataclasses, of which only the arrays are taken."""
     accessors, leaves, _ = optree.tree_flatten_with_accessor(grads)
-    if any(hasattr(leaf, "__dataclass_fields__") for leaf in leaves):
+    if _has_dataclass(leaves):
         return {f"grads[{i}]": x for i, x in enumerate(trees.arrays(grads))}
     return {accessor.codify("grads"): leaf for accessor, leaf in zip(accessors, leaves, strict=True)}
+
+
+def _has_dataclass(leaves: list[Any]) -> bool:
+    return any(hasattr(leaf, "__dataclass_fields__") for leaf in leaves)
+
+
+def _copied(grads: Any) -> Any:
+    """Return the container with a copy of each tensor, one for all places that it stands in."""
+    copies: dict[int, Any] = {}
+
+    def copy(x: Any) -> Any:
+        return copies.setdefault(id(x), x.clone()) if hasattr(x, "clone") else x
+
+    return trees.rebuild(grads, copy)
 
 
 def _order(ord: Any) -> Any:
