@@ -2,100 +2,27 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import frameworks, machine, sets
+from benchmarks import frameworks, machine, sets, steps_jax
 from benchmarks.accuracy import Implementation
-from benchmarks.exact import relative_error, wide_norm
+from benchmarks.exact import relative_error
 from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
 from benchmarks.sets import GradientSet, NDArray
-
-PEER = "optax.clip_by_global_norm"
-_RATE = 1.0
-"""Of the descent: with parameters of zero, one step leaves the clipped gradients, negated, which can be checked."""
+from benchmarks.steps_jax import PEER, Gradients, Transformation, ready
 
 _JAX, _JAX_MISSING = frameworks.adapter("jax")
 _OPTAX, _OPTAX_MISSING = frameworks.adapter("optax")
-Transformation: TypeAlias = Any
-"""An optax.GradientTransformation."""
-
-
-_ready: Callable[[Any], Any] = jax.block_until_ready
-
-
-class Gradients:
-    """Leaves that everyone works on, and their norm. Nothing writes them."""
-
-    def __init__(self, gradients: GradientSet, dtype: str = "float32") -> None:
-        values = sets.values(gradients, dtype)
-        self.norm = wide_norm(values)
-        self.leaves = [jnp.array(x) for x in values]
-
-    def errors(self, norm: Any, clipped: list[Any], max_norm: float) -> Mapping[str, float]:
-        """Return the errors of the clipped leaves, and of the norm where there is one."""
-        after = relative_error(wide_norm([np.asarray(x) for x in clipped]), min(self.norm, max_norm))
-        return {"result": after} if norm is None else {"norm": relative_error(float(norm), self.norm), "result": after}
 
 
 def blocked(function: Callable[..., Any], *arguments: Any) -> Callable[[float], Any]:
     """Return a contender's call that waits for the result: JAX returns before it is there."""
-    return lambda _: _ready(function(*arguments))
-
-
-def clip_and_descend(gradients: GradientSet, case: str, *budgets: Budget) -> Row:
-    """Return the row of a step under jit: clip, then SGD, with the parameters' memory reused as in training."""
-
-    def build(chosen: GradientSet) -> Setup:
-        grads = Gradients(chosen)
-        schedule = Schedule(global_schedule(grads.norm, case).first)
-        parameters = _Parameters(grads.leaves)
-        ours: Any = _OPTAX
-        contenders = [
-            Contender(
-                "gradclip.backends.optax + SGD", "ours", parameters.step(ours.clip_by_global_norm(schedule.first))
-            ),
-            Contender(f"{PEER} + SGD", "peer", parameters.step(optax.clip_by_global_norm(schedule.first))),
-            Contender("SGD without clipping", "floor", parameters.step(optax.identity())),
-        ]
-
-        def check(updated: list[Any], most: float) -> Mapping[str, float]:
-            return grads.errors(None, updated, most)
-
-        return Setup(contenders, schedule, check, parameters.restore)
-
-    return Row("JAX", "jit: clip + SGD", gradients, "float32", case, build, (3, 1), budgets, _OPTAX_MISSING)
-
-
-class _Parameters:
-    """Parameters that every contender's step takes over from the one before."""
-
-    def __init__(self, grads: list[Any]) -> None:
-        self._grads = grads
-        self.restore()
-
-    def restore(self) -> None:
-        self._all = _ready([jnp.zeros_like(x) for x in self._grads])
-
-    def step(self, clip: Transformation) -> Callable[[float], Any]:
-        optimizer = optax.chain(clip, optax.sgd(_RATE))
-        state = optimizer.init(self._all)
-
-        def update(parameters: list[Any], grads: list[Any], state: Any) -> tuple[list[Any], Any]:
-            updates, state = optimizer.update(grads, state, parameters)
-            return optax.apply_updates(parameters, updates), state
-
-        compiled = jax.jit(update, donate_argnums=0)
-
-        def call(_threshold: float) -> Any:
-            self._all, _ = _ready(compiled(self._all, self._grads, state))
-            return self._all
-
-        return call
+    return lambda _: ready(function(*arguments))
 
 
 def clip_only(gradients: GradientSet, case: str) -> Row:
@@ -149,6 +76,37 @@ def clip_eagerly(gradients: GradientSet, case: str, *budgets: Budget) -> Row:
     return Row("JAX", "clip_by_global_norm", gradients, "float32", case, build, (2, 1), budgets, _OPTAX_MISSING)
 
 
+def compiling(gradients: GradientSet) -> Row:
+    """Return the row of the time that it takes to compile clipping alone."""
+
+    def build(chosen: GradientSet) -> Setup:
+        grads = Gradients(chosen)
+        schedule = Schedule(global_schedule(grads.norm, UNCLIPPED).first)
+
+        def compiled(transformation: Transformation) -> Callable[[float], Any]:
+            state = transformation.init(grads.leaves)
+
+            def call(_: float) -> Any:
+                jax.clear_caches()
+                return jax.jit(lambda g: transformation.update(g, state)[0]).lower(grads.leaves).compile()
+
+            return call
+
+        ours: Any = _OPTAX
+        contenders = [
+            Contender("gradclip.backends.optax", "ours", compiled(ours.clip_by_global_norm(schedule.first))),
+            Contender(PEER, "peer", compiled(optax.clip_by_global_norm(schedule.first))),
+            Contender("multiply", "floor", compiled(optax.scale(0.5))),
+        ]
+
+        def check(step: Any, most: float) -> Mapping[str, float]:
+            return grads.errors(None, step(grads.leaves), most)
+
+        return Setup(contenders, schedule, check)
+
+    return Row("JAX", "jit: compiling", gradients, "float32", "", build, (0, 0), missing=_OPTAX_MISSING)
+
+
 def norm_only(gradients: GradientSet, *budgets: Budget) -> Row:
     """Return the row of the norm alone, under jit."""
 
@@ -176,14 +134,14 @@ def _reads() -> Iterable[tuple[str, Callable[[list[Any]], Any]]]:
 
 def rows() -> Iterable[Row]:
     """Return JAX's rows."""
-    for case in (UNCLIPPED, CLIPPED):
-        yield clip_and_descend(sets.GPT2_SMALL, case, Budget(f"{PEER} + SGD", 1.03, "within"))
+    yield from steps_jax.rows()
     for case in (UNCLIPPED, CLIPPED):
         yield clip_eagerly(sets.HUNDRED_SMALL, case, Budget(PEER, 8.0))
     for gradients in (sets.GPT2_SMALL, sets.MLP):
         for case in (UNCLIPPED, CLIPPED):
             yield clip_only(gradients, case)
     yield norm_only(sets.ONE_LARGE)
+    yield compiling(sets.MANY_SMALL)
 
 
 def implementations() -> Iterable[Implementation]:

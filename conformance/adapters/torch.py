@@ -1,7 +1,7 @@
 """gradclip.backends.torch: PyTorch's own signatures, on gradients that are passed as a dict by their paths.
 
 The adapter writes in place. Where a test wants a pure function, it gets a copy that is clipped: a leaf that stands in
-two places is one leaf in the copy too. Functions that the adapter has not are skipped; the namespace ``torch`` runs them.
+two places is one leaf in the copy too. Functions that the adapter has not are skipped here.
 """
 
 from collections.abc import Callable, Iterator
