@@ -1,6 +1,6 @@
 """``Ops`` for NumPy: one read for the norm at the speed of memory, one write only where something is clipped.
 
-Sums of squares run through ``np.vecdot`` in blocks short enough that float32 rounding stays below 1e-7, and the
+Sums of squares run through ``np.vecdot`` in blocks short enough that float32 rounding stays below 1e-6, and the
 blocks' sums are added in float64. That cannot see magnitudes whose squares leave float32; whether it could have gone
 wrong shows in the sum, and then the leaves are read again the slow way, which is right at any magnitude.
 """
@@ -21,8 +21,9 @@ from gradclip._types import Array, Scalar
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
-_BLOCK = 512
-"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 16 squares at most."""
+_BLOCK = 1024
+"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 32 squares at most. float32 then
+errs by 6e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule."""
 
 _PACK = 1 << 14
 """Leaves below this many elements are laid end to end first: a copy in the cache costs less than a call."""
