@@ -137,6 +137,8 @@ class Row:
         Why it cannot be measured here.
     memory : bool
         Whether the memory that each contender allocates is measured too.
+    rounds : int or None
+        The most samples of each contender, for work that takes many seconds.
     """
 
     framework: str
@@ -149,6 +151,7 @@ class Row:
     budgets: tuple[Budget, ...] = field(default=())
     missing: str | None = None
     memory: bool = False
+    rounds: int | None = None
 
     @property
     def name(self) -> str:

@@ -104,7 +104,7 @@ def compiling(gradients: GradientSet) -> Row:
 
         return Setup(contenders, schedule, check)
 
-    return Row("JAX", "jit: compiling", gradients, "float32", "", build, (0, 0), missing=_OPTAX_MISSING)
+    return Row("JAX", "jit: compiling", gradients, "float32", "", build, (0, 0), missing=_OPTAX_MISSING, rounds=3)
 
 
 def norm_only(gradients: GradientSet, *budgets: Budget) -> Row:

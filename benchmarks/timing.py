@@ -147,6 +147,7 @@ def measure(row: Row, plan: Plan) -> Result:
         for c in chosen:
             _sample(setup, c, calls[c.name])
         rounds = plan.rounds or _rounds(plan, perf_counter() - start)
+        rounds = min(rounds, row.rounds or rounds)
         samples: dict[str, list[float]] = {c.name: [] for c in chosen}
         for order in _orders(chosen, rounds):
             for c in order:
@@ -189,7 +190,8 @@ def _refuse_wrong(row: Row, setup: Setup, errors: Mapping[str, Mapping[str, floa
 
 
 def _single(setup: Setup, contender: Contender) -> float:
-    return min(_sample(setup, contender, 1) for _ in range(3))
+    first = _sample(setup, contender, 1)
+    return first if first > 1 else min(first, *(_sample(setup, contender, 1) for _ in range(2)))
 
 
 def _sample(setup: Setup, contender: Contender, calls: int) -> float:

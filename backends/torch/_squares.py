@@ -30,8 +30,8 @@ _ALONE = 1 << 15
 """Elements that PyTorch converts on one thread: waking others costs more than they save."""
 
 _HALF = {torch.bfloat16, torch.float16}
-_FLOATS = {torch.float32, torch.float64}
-_NUMPYS = _FLOATS | {torch.complex64, torch.complex128}
+FLOATS = {torch.float32, torch.float64}
+_NUMPYS = FLOATS | {torch.complex64, torch.complex128}
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -112,7 +112,7 @@ def _add(squares: Squares, rows: RowSums, x: Tensor, large: bool) -> None:
     dtype = x.dtype
     if dtype in _HALF:
         _add_half(squares, rows, x)
-    elif dtype in _FLOATS and x.is_contiguous() and not x.is_neg():
+    elif dtype in FLOATS and x.is_contiguous() and not x.is_neg():
         if large and dtype is torch.float32:
             squares.add_sum(0.0, x.numel(), _FLOAT32)  # what float32 may have lost
             x = rows.add(x.view(-1))
