@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+HERE := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test check bench gpu clean
@@ -24,12 +25,12 @@ bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical fl
 	$(BIN)/python -m benchmarks $(ARGS)
 
 gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 that has torch or cupy (no network, no .venv)
-	@PYTHONPATH=. $(PYTHON) -c "import pytest, mpmath, ml_dtypes" 2>/dev/null && PYTHONPATH=. $(PYTHON) -m pytest -c /dev/null \
+	@$(HERE) $(PYTHON) -c "import pytest, mpmath, ml_dtypes" 2>/dev/null && $(HERE) $(PYTHON) -m pytest -c /dev/null \
 	  --rootdir=. --import-mode=importlib -q -ra tests/backends/cupy/test_gpu.py tests/backends/torch/test_gpu.py \
 	  || echo "GPU tests: not all run and passed (they need pytest, mpmath, ml_dtypes and a GPU)"
-	@command -v compute-sanitizer >/dev/null && PYTHONPATH=. compute-sanitizer --error-exitcode 3 $(PYTHON) -m benchmarks.gpu --checks \
+	@command -v compute-sanitizer >/dev/null && $(HERE) compute-sanitizer --error-exitcode 3 $(PYTHON) -m benchmarks.gpu --checks \
 	  || echo "compute-sanitizer: not found, or it found something (above)"
-	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu $(ARGS)
+	$(HERE) $(PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -57,6 +57,16 @@ class Torch(NamespaceTarget):
         return x.grad
 
 
+class CudaTorch(Torch):
+    """PyTorch tensors on the current GPU."""
+
+    def convert(self, values: Values) -> Array:
+        return super().convert(values).cuda()
+
+    def to_numpy(self, x: Array) -> Values:
+        return super().to_numpy(x.cpu())
+
+
 class Jax(NamespaceTarget):
     """jax.numpy, with or without float64, compiled or not."""
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import platform
 import sys
 import time
@@ -23,6 +24,7 @@ def main() -> int:
     options.add_argument("--checks", action="store_true", help="the checks only, without timings")
     options.add_argument("--out", type=Path, default=OUT, help="the JSON file")
     given = options.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # of the GPU's memory, which others need too
     cupy, torch, jax = _cupy(), _torch(), _jax()
     if cupy is None and torch is None:
         print("no GPU: neither CuPy nor PyTorch finds one; expected an NVIDIA GPU with either. Nothing was measured.")
@@ -53,7 +55,8 @@ def _measured(cupy: Any, torch: Any, jax: Any) -> list[rows.Row]:
     for source in sources:
         found += [_shown(row) for row in source]
     if jax is not None and found:
-        found += [_shown(row) for row in rows.jax_rows(jax, shapes, found[0].copy)]
+        free = (cupy.cuda.runtime.memGetInfo() if cupy else torch.cuda.mem_get_info())[0]
+        found += [_shown(row) for row in rows.jax_rows(jax, shapes, free // 2, found[0].copy)]
     return found
 
 

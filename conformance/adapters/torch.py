@@ -12,7 +12,7 @@ import pytest
 
 from conformance import frameworks, trees
 from conformance.adapters import Offered
-from conformance.targets import Target, load
+from conformance.targets import Target, load, variant
 
 NAMES = {"clip_value": "max_value", "norm_type": "ord", "total_norm": "norm"}
 """gradclip's names for PyTorch's arguments, for the tests of what an error names."""
@@ -103,5 +103,8 @@ def _named(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def targets(module: Any, name: str) -> Iterator[Target]:
-    """Yield the adapter on tensors in the host's memory; in place, there are no derivatives."""
-    yield frameworks.Torch(load("torch"), Offered(Functions(module), name), name, frameworks.HOST | {"shares"})
+    """Yield the adapter on tensors in the host's memory, and on a GPU if there is one; in place, without derivatives."""
+    torch, functions = load("torch"), Offered(Functions(module), name)
+    yield frameworks.Torch(torch, functions, name, frameworks.HOST | {"shares"})
+    if torch.cuda.is_available():
+        yield frameworks.CudaTorch(torch, functions, variant(name, "cuda"), frameworks.HOST - {"host", "quick"})
