@@ -170,7 +170,8 @@ class CupyOps(ArrayOps):
             return numbers, None
         xp = self.xp
         parts = [xp.full((), x, dtype=xp.float64) if isinstance(x, float) else self._on(device, x) for x in numbers]
-        return [0.0] * len(numbers), xp.stack([xp.astype(part, xp.float64) for part in parts])
+        stacked = xp.stack([xp.astype(part, xp.float64) for part in parts])
+        return [0.0] * len(numbers), self.runtime.kept(stacked)
 
     def _on(self, device: int, x: Array) -> Array:
         """Return a small array on the current device, which has this number."""
@@ -221,7 +222,7 @@ class CupyOps(ArrayOps):
         whole = arrays[0] if len(parts) == 1 else self._base_of(arrays)
         if whole is None:
             whole = self.xp.stack([self._on(device, part) for part in arrays])
-        return self.xp.astype(self._on(device, whole), dtype, copy=False)
+        return self.runtime.kept(self.xp.astype(self._on(device, whole), dtype, copy=False))
 
     def _base_of(self, parts: Sequence[Array]) -> Array | None:
         """Return the batch that 0-d arrays are the elements of, one after the other, if so it is: no need to copy."""

@@ -25,6 +25,9 @@ _CHEAP_DOUBLE = 4
 """The largest ratio of float32's rate to float64's at which float64 sums keep up with memory (H100: 2, RTX: 64)."""
 
 
+_TO_DEVICE = 1  # cudaMemcpyHostToDevice
+
+
 @dataclass(frozen=True, slots=True)
 class Uploaded:
     """A table in a device's memory.
@@ -66,6 +69,10 @@ class Runtime(Protocol):
         """Return uninitialised memory of the current device, as an array of uint8."""
         ...
 
+    def kept(self, memory: Array) -> Array:
+        """Return an array whose memory must not go to others while something that was started may use it."""
+        ...
+
     def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
         """Return an array that lies in ``memory``, ``offset`` bytes from its start."""
         ...
@@ -95,7 +102,7 @@ class CupyRuntime:
         self.cupy = cupy
         self._tables: OrderedDict[tuple[object, ...], Uploaded] = OrderedDict()
         self._staged: list[Any] = []
-        self._captured: list[Uploaded] = []
+        self._captured: list[object] = []
         self._functions: dict[tuple[str, int, int], Any] = {}
 
     def on(self, device: int) -> AbstractContextManager[Any]:
@@ -109,7 +116,13 @@ class CupyRuntime:
 
     def scratch(self, nbytes: int) -> Array:
         """Return uninitialised memory of the current device."""
-        return self.cupy.empty(nbytes, np.uint8)
+        return self.kept(self.cupy.empty(nbytes, np.uint8))
+
+    def kept(self, memory: Array) -> Array:
+        """Return an array, which stays for as long as the process does if a graph that is being captured uses it."""
+        if self.cupy.cuda.get_current_stream().is_capturing():
+            self._captured.append(memory)
+        return memory
 
     def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
         """Return an array that lies in ``memory``."""
@@ -119,8 +132,9 @@ class CupyRuntime:
         """Return the table for arrays in the current device's memory: the last one, while they lie where they lay."""
         stream = self.cupy.cuda.get_current_stream()
         if stream.is_capturing():
-            self._captured.append(self._upload(table_of(sources.items, targets.items), stream))
-            return self._captured[-1]
+            uploaded = self._upload(table_of(sources.items, targets.items), stream, for_a_graph=True)
+            self._captured.append(uploaded)
+            return uploaded
         key = self.cupy.cuda.Device().id, stream.ptr, sources, targets
         if key in self._tables:
             self._tables.move_to_end(key)
@@ -154,12 +168,13 @@ class CupyRuntime:
         event.record(self.cupy.cuda.get_current_stream())
         return event
 
-    def _upload(self, table: Table, stream: Any) -> Uploaded:
+    def _upload(self, table: Table, stream: Any, *, for_a_graph: bool = False) -> Uploaded:
         memory = self.scratch(max(1, table.nbytes))
         pinned = self.cupy.cuda.alloc_pinned_memory(max(1, table.nbytes))  # only from there copies do not wait
         np.frombuffer(pinned, np.uint8, table.nbytes)[:] = table.bytes_at(memory.data.ptr)
-        memory.data.copy_from_host_async(pinned.ptr, table.nbytes, stream)
-        return Uploaded(table, memory, memory.data.ptr, (pinned, self._record()))
+        # Not by the array's own method, which refuses to copy while a graph is captured.
+        self.cupy.cuda.runtime.memcpyAsync(memory.data.ptr, pinned.ptr, table.nbytes, _TO_DEVICE, stream.ptr)
+        return Uploaded(table, memory, memory.data.ptr, (pinned, None if for_a_graph else self._record()))
 
     def _forget(self) -> None:
         """Let go of the table that was not used for longest, and of the host's copies that have arrived."""

@@ -15,11 +15,12 @@ PIECE = np.dtype(
 )
 """A block's work, as ``struct Piece`` in kernels.cu has it."""
 
-PIECE_BYTES = 1 << 16
-"""Of one piece: 16 accesses of 16 bytes for each of 256 threads. GPT-2-small makes 7,600, many for each processor."""
+PIECE_BYTES = 1 << 14
+"""Of one piece, at the least: four accesses of 16 bytes for each of 256 threads, so that small models fill a device."""
 
-MOST_PIECES = 1 << 13
-"""Above this many, pieces grow: they are enough to fill any device, and one block merges their partials."""
+MOST_PIECES, LARGEST = 1 << 12, 1 << 20
+"""Above this many, pieces grow: they are enough to fill any device, and one block merges their partials. But not above
+this many bytes, of which a running sum has 128 float64 numbers to add: rounding is not to grow with the size."""
 
 CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64, "complex64": 32, "complex128": 64}
 """By dtype, the ``GRADCLIP_DTYPE`` that the kernels are compiled for; complex numbers are pairs of real ones."""
@@ -97,8 +98,8 @@ def table_of(sources: Sequence[Place], targets: Sequence[Place]) -> Table:
 
 def _piece_bytes(places: Sequence[Place]) -> int:
     """Return how large pieces have to be for there not to be too many of them."""
-    limit = PIECE_BYTES
-    while sum(-(-place.size * place.width // limit) for place in places if place.size > limit // 16) > MOST_PIECES:
+    sizes, limit = [place.size * place.width for place in places], PIECE_BYTES
+    while limit < LARGEST and sum(size // limit for size in sizes) > MOST_PIECES:
         limit *= 2
     return limit
 

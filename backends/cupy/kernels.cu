@@ -1,7 +1,7 @@
 // Multi-tensor kernels for clipping: every leaf of a model in one launch, each element read once.
 //
-// A block works on one `Piece`: some 64 KiB of one leaf, so that one huge leaf and a thousand tiny ones both fill the
-// device. The host lists the pieces in a table once and keeps it while the arrays stay the same. Of every piece there
+// A block works on one `Piece`, 16 KiB to 1 MiB of one leaf, so that one huge leaf and a thousand tiny ones both fill
+// the device. The host lists the pieces in a table once and keeps it while the arrays stay the same. Of every piece there
 // is a partial norm (scale, total), which stands for scale * total^(1/p); `finish` merges them in a fixed order, with
 // no atomics, and computes the coefficient; `scale` multiplies, and returns at once where nothing changes. The host
 // reads nothing back.

@@ -21,6 +21,7 @@ from gradclip._types import Scalar
 from gradclip.backends.torch._host import HostOps, distinct, on_host
 from gradclip.backends.torch._ops import TorchOps
 from gradclip.backends.torch._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
+from gradclip.backends.torch._spread import SpreadOps
 from gradclip.backends.torch._walk import Found, walk
 
 Parameters: TypeAlias = Any
@@ -129,22 +130,28 @@ def ops_of(arrays: Sequence[Tensor]) -> TorchOps:
     """Return the operations for tensors: of the host's memory, in Triton, or those that any device has."""
     if on_host(arrays):
         return HOST
-    devices = {x.device for x in arrays}
-    if len(devices) == 1 and devices.pop().type in _TRITONS and (made := _triton_ops(arrays[0].device)) is not None:
-        return made
-    return _DEVICE
+    places: dict[torch.device, list[int]] = {}
+    for i, x in enumerate(arrays):
+        places.setdefault(x.device, []).append(i)
+    if len(places) > 1:
+        return SpreadOps(_XP, [(ops_of([arrays[i] for i in which]), which) for which in places.values()])
+    kernels = kernels_for(arrays[0].device) if arrays else None
+    made: TorchOps = kernels.TritonOps(_XP) if kernels else _DEVICE
+    return made
 
 
 @cache
-def _triton_ops(device: torch.device) -> TorchOps | None:
-    """Return the operations in Triton, or None where it is not installed, or cannot compile for a device."""
+def kernels_for(device: torch.device) -> Any:
+    """Return the module ``_triton_ops``, or None where Triton is not installed, or cannot compile for a device."""
+    if device.type not in _TRITONS:
+        return None
     try:
-        from gradclip.backends.torch import _triton, _triton_ops
+        from gradclip.backends.torch import _triton_ops
 
-        _triton.partial([torch.ones(1, device=device)], 2.0)
+        _triton_ops.TritonOps(_XP).partial([torch.ones(1, device=device)], 2.0)
     except Exception:  # whatever Triton says: no such package, no compiler, a device that is too old
         return None
-    return _triton_ops.TritonOps(_XP)
+    return _triton_ops
 
 
 def as_tensor(norm: Any) -> Tensor:

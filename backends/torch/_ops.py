@@ -32,7 +32,10 @@ class TorchOps(ArrayOps):
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf: in one foreach call those whose powers float64 holds."""
         fits = [i for i, x in enumerate(leaves) if 0 < x.numel() < _MOST and self._holds(x, ord)]
-        found = dict(zip(fits, _norms([leaves[i] for i in fits], ord), strict=True))
+        batch = _norms([leaves[i] for i in fits], ord) if fits else None
+        if batch is not None and len(fits) == len(leaves):
+            return batch
+        found = {i: _one(batch, k) for k, i in enumerate(fits)} if batch else {}
         return stack([found[i] if i in found else self._whole(x, ord) for i, x in enumerate(leaves)])
 
     def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
@@ -41,12 +44,16 @@ class TorchOps(ArrayOps):
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, in float64 where the device has it, and round once."""
+        known: dict[tuple[int, torch.device], tuple[Coefficient, Tensor]] = {}  # mostly one for all leaves
         for x, c in zip(leaves, coefficients, strict=True):
-            there = as_tensors(c).to(x.device)
-            if ns.is_double(x.dtype) or not ns.is_double(there.factor.dtype):
+            key = id(c), x.device
+            if key not in known:
+                there = as_tensors(c).to(x.device)
+                known[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
+            there, factor = known[key]
+            if ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
                 super().scale_([x], [there])  # where factor / divisor may leave the range of the widest dtype
                 continue
-            factor = torch.where(there.changed, there.factor / there.divisor, 1.0)
             for part in pieces(x):
                 _times_(part, factor, there.zeroed)
 
@@ -81,6 +88,14 @@ def as_tensors(c: Coefficient) -> Coefficient:
     return Coefficient(divisor, factor, torch.as_tensor(bool(c.changed)), zeroed)
 
 
+def in_tensors(partial: NormPartial) -> NormPartial:
+    """Return a partial of tensors, also of one that was calculated with NumPy's scalars."""
+    if isinstance(partial.total, Tensor):
+        return partial
+    scale, total = (torch.scalar_tensor(float(x), dtype=torch.float64) for x in (partial.scale, partial.total))
+    return NormPartial(scale, total, partial.ord, torch.float64 if partial.dtype == "float64" else torch.float32)
+
+
 def pieces(x: Tensor) -> Iterator[Tensor]:
     """Yield views that make up a tensor, small enough to be widened; all of it on a device that widens as it goes."""
     if not _in_memory(x) or x.numel() <= HOST_ELEMENTS:
@@ -109,11 +124,13 @@ def _in_memory(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _norms(leaves: list[Tensor], ord: float) -> list[NormPartial]:
-    if not leaves:
-        return []
+def _norms(leaves: list[Tensor], ord: float) -> NormPartial:
     foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]  # torch.nn.utils uses it too
-    return [_of_norm(norm, ord) for norm in foreach_norm(leaves, ord, dtype=torch.float64)]
+    return _of_norm(torch.stack(foreach_norm(leaves, ord, dtype=torch.float64)), ord)
+
+
+def _one(batch: NormPartial, i: int) -> NormPartial:
+    return NormPartial(batch.scale[i], batch.total[i], batch.ord, batch.dtype)
 
 
 def _of_norm(norm: Tensor, ord: float) -> NormPartial:

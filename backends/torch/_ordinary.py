@@ -1,17 +1,20 @@
 """The ordinary case in few calls: float32 gradients of a list of parameters on the CPU, and the Euclidean norm.
 
 For a small model the time goes into Python, not into memory. Here only what such gradients need is asked of them, and
-of the many small ones once, when they are laid end to end; whatever is unusual is left to the general way.
+of the many small ones once, when they are laid end to end; whatever is unusual is left to the general way. Gradients on
+a GPU take a way as short.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from gradclip import _checks
 from gradclip.backends.torch._host import multiply_
-from gradclip.backends.torch._leaves import apart
+from gradclip.backends.torch._leaves import apart, kernels_for
 from gradclip.backends.torch._squares import is_plain, parts_of, sizes_of, squares_of
 
 _PARAMETERS = {Parameter}
@@ -26,6 +29,8 @@ def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
     if type(parameters) not in (list, tuple) or set(map(type, parameters)) != _PARAMETERS:  # type: ignore[call-overload]
         return None
     grads = [g for p in parameters if (g := p.grad) is not None]  # type: ignore[attr-defined]  # they are parameters
+    if grads and not grads[0].is_cpu:
+        return _clip_there_(grads, _checks.threshold(max_norm, "max_norm"))
     sizes = sizes_of(grads)
     total = _sum_of_squares(grads, sizes)
     if total is None:
@@ -38,6 +43,12 @@ def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
         with torch.no_grad():
             multiply_(grads, factor)
     return torch.scalar_tensor(norm, dtype=torch.float32)
+
+
+def _clip_there_(grads: list[Tensor], max_norm: Any) -> Tensor | None:
+    kernels = kernels_for(grads[0].device)
+    norm: Tensor | None = kernels.clip_plain_(grads, max_norm) if kernels else None
+    return norm
 
 
 def _sum_of_squares(grads: list[Tensor], sizes: list[int]) -> float | None:

@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from gradclip._coefficient import Coefficient
 from gradclip._partial import NormPartial, merge_elements
 from gradclip._types import Namespace, Ops, Scalar
-from gradclip.backends.torch._ops import TorchOps
+from gradclip.backends.torch._ops import TorchOps, in_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ShardedOps(TorchOps):
         merged: NormPartial | None = None
         for scope in self._every:
             mine = [x for x, other in zip(leaves, self._scopes, strict=True) if other == scope]
-            local = _tensors(self._here.partial(mine, ord)) if mine else _nothing(leaves, ord)
+            local = in_tensors(self._here.partial(mine, ord)) if mine else _nothing(leaves, ord)
             whole = scope.merged(local)
             merged = whole if merged is None else merged.merge(whole)
         assert merged is not None  # there are leaves, and so there are scopes
@@ -114,7 +114,7 @@ class ShardedOps(TorchOps):
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each whole tensor."""
-        local = _tensors(self._here.partials(leaves, ord))
+        local = in_tensors(self._here.partials(leaves, ord))
         scale, total = local.scale.clone(), local.total.clone()
         for scope in dict.fromkeys(self._scopes):
             of = [i for i, other in enumerate(self._scopes) if other == scope]
@@ -129,14 +129,6 @@ class ShardedOps(TorchOps):
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
         """Move the elements of each part into the bounds in place."""
         self._here.clamp_(leaves, low, high)
-
-
-def _tensors(partial: NormPartial) -> NormPartial:
-    """Return a partial as tensors, where it was calculated with NumPy's scalars."""
-    if isinstance(partial.total, Tensor):
-        return partial
-    scale, total = (torch.scalar_tensor(float(x), dtype=torch.float64) for x in (partial.scale, partial.total))
-    return NormPartial(scale, total, partial.ord, torch.float64 if partial.dtype == "float64" else torch.float32)
 
 
 def _nothing(leaves: Sequence[Tensor], ord: float) -> NormPartial:

@@ -157,10 +157,9 @@ def finish_kernel(
     unknown = (total - total) != 0
     tl.store(result, scale)
     tl.store(result + 1, total)
-    tl.store(result + 2, scale * root)
-    tl.store(result + 3, tl.where(clipped, scale, 1.0))
-    tl.store(result + 4, tl.where(clipped, most / (root + eps * loss / scale), 1.0 / loss))
-    tl.store(norm, (scale * root).to(tl.float32))
+    tl.store(result + 2, tl.where(clipped, scale, 1.0))
+    tl.store(result + 3, tl.where(clipped, most / (root + eps * loss / scale), 1.0 / loss))
+    tl.store(norm, (scale * root).to(norm.dtype.element_ty))
     tl.store(flags, clipped | (loss != 1.0) | unknown if ZERO else clipped | (loss != 1.0))
     tl.store(flags + 1, unknown if ZERO else False)
 

@@ -68,31 +68,38 @@ class CupyDevice:
             self._work += 1
 
 
-def measure(device: Device, calls: Mapping[str, Callable[[], object]], repeats: int = 20) -> dict[str, Timing]:
+def measure(
+    device: Device,
+    calls: Mapping[str, Callable[[], object]],
+    before: Callable[[], object] = lambda: None,
+    repeats: int = 20,
+) -> dict[str, Timing]:
     """Return the medians of each call, all of them in turn: device time behind a full queue, and the host's time.
 
-    A call that raises is left out, and told.
+    ``before`` runs before each call and is not timed. A call that raises is left out, and told.
     """
-    able = {name: call for name, call in calls.items() if _warm(name, call)}
+    able = {name: call for name, call in calls.items() if _warm(name, call, before)}
     device.wait()
     on_device: dict[str, list[float]] = {name: [] for name in able}
     on_host: dict[str, list[float]] = {name: [] for name in able}
     for _ in range(repeats):
         for name, call in able.items():
+            before()
             device.busy()
             start = device.event()
-            before = time.perf_counter()
+            began = time.perf_counter()
             call()
-            on_host[name].append(time.perf_counter() - before)
+            on_host[name].append(time.perf_counter() - began)
             stop = device.event()
             device.wait()
             on_device[name].append(device.seconds(start, stop))
     return {name: Timing(statistics.median(on_device[name]), statistics.median(on_host[name])) for name in able}
 
 
-def _warm(name: str, call: Callable[[], object]) -> bool:
+def _warm(name: str, call: Callable[[], object], before: Callable[[], object]) -> bool:
     try:
         for _ in range(3):
+            before()
             call()
     except (RuntimeError, ImportError) as e:  # a peer may run out of memory
         print(f"without {name}: {type(e).__name__}: {e}")

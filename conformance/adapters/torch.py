@@ -103,7 +103,7 @@ def _named(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def targets(module: Any, name: str) -> Iterator[Target]:
-    """Yield the adapter on tensors in the host's memory, and on a GPU if there is one; in place, without derivatives."""
+    """Yield the adapter on tensors in the host's memory, and on a GPU if there is one; without derivatives."""
     torch, functions = load("torch"), Offered(Functions(module), name)
     yield frameworks.Torch(torch, functions, name, frameworks.HOST | {"shares"})
     if torch.cuda.is_available():

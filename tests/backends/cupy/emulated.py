@@ -81,6 +81,9 @@ class EmulatedRuntime:
     def scratch(self, nbytes: int) -> Any:
         return np.full(nbytes + 16, 0xAB, np.uint8)[:nbytes]  # never zeros by chance
 
+    def kept(self, memory: Any) -> Any:
+        return memory
+
     def view(self, memory: Any, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Any:
         return np.ndarray(shape, dtype, buffer=memory.base if memory.base is not None else memory, offset=offset)
 

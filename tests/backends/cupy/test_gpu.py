@@ -23,6 +23,7 @@ cp, WHY = _cupy()
 pytestmark = pytest.mark.skipif(cp is None, reason=WHY)
 
 from gradclip.backends import cupy as gc  # noqa: E402
+from gradclip.backends.cupy import _runtime  # noqa: E402
 
 DTYPES = ["float16", "float32", "float64"]
 
@@ -75,6 +76,61 @@ def test_a_graph_clips_what_lies_in_its_arrays_then():
         stream.synchronize()
     assert float(norm) == pytest.approx(300.0)
     assert float(gc.global_norm(x)) == pytest.approx(1.0)
+
+
+def test_the_memory_of_a_graph_goes_to_nobody_else():
+    """Its kernels write partial norms whenever it runs: never into an array that was made since."""
+    x = cp.asarray(randn(500_000))
+    limit = cp.asarray(np.float64(1.0))
+    gc.clip_by_global_norm_(x, limit, nonfinite="zero")
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        norm = gc.clip_by_global_norm_(x, limit, nonfinite="zero")
+        graph = stream.end_capture()
+        others = [cp.full(n, 7, np.uint8) for n in [1, 16, 48, 512, 1024, 4096, 1 << 14, 1 << 16] * 20]
+        for size in (3.0, 1e-6):
+            x[...] = size
+            graph.launch(stream)
+            stream.synchronize()
+            assert float(norm) == pytest.approx(size * math.sqrt(500_000))
+            assert float(gc.global_norm(x)) == pytest.approx(min(1.0, size * math.sqrt(500_000)))
+        assert all(bool((other == 7).all()) for other in others)
+
+
+def test_a_table_is_kept_for_each_set_of_arrays_and_stream():
+    gpu, x, y = _runtime.runtime(), cp.ones(3), cp.ones(4)
+    here, there = gpu.places([x]), gpu.places([y])
+    first = gpu.table(here, here)
+    assert gpu.table(gpu.places([x]), here) is first
+    assert gpu.table(there, there) is not first
+    with cp.cuda.Stream(non_blocking=True) as stream:
+        assert gpu.table(here, here) is not first
+        stream.synchronize()
+    assert gpu.table(here, here) is first
+
+
+def test_tables_do_not_pile_up():
+    gpu, arrays = _runtime.runtime(), [cp.ones(3) for _ in range(_runtime.KEPT + 5)]
+    for x in arrays:
+        gpu.table(gpu.places([x]), gpu.places([x]))
+    assert len(gpu._tables) == _runtime.KEPT
+    cp.cuda.Device().synchronize()
+    gpu.table(gpu.places([arrays[0]]), gpu.places([arrays[0]]))
+    assert gpu._staged == []
+
+
+@pytest.mark.parametrize("ord", [1.0, 2.0])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_as_a_device_whose_float64_is_slow(monkeypatch, dtype, ord):
+    monkeypatch.setattr(_runtime, "_CHEAP_DOUBLE", 0)
+    monkeypatch.setattr(_runtime.runtime(), "_functions", {})
+    for scale in (1.0,) if dtype == "float16" else (1e-30, 1.0, 1e30):
+        host = randn(100_003, dtype, scale=scale)
+        x = cp.asarray(host)
+        total = exact_norm(map(float, host), ord)
+        assert relative_error(float(gc.clip_by_global_norm_(x, float(total) / 2, ord=ord)), total) <= 1e-6
+        assert relative_error(float(gc.global_norm(x, ord=ord)), total / 2) <= (1e-3 if dtype == "float16" else 1e-6)
 
 
 def test_many_streams():

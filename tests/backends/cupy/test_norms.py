@@ -60,7 +60,7 @@ def test_many_tiny_leaves_and_a_large_one(gpu):
     arrays = [values(i % 5, "float32", seed=i) for i in range(300)] + [values(40_000, "float32")]
     check(gpu, arrays)
     assert [name for name, _, _ in gpu.launched] == ["partials_two", "finish"], "one launch for all leaves"
-    assert gpu.launched[0][2] == 240 + 3, "a block for each leaf that is not empty, and for each 64 KiB"
+    assert gpu.launched[0][2] == 240 + 10, "a block for each leaf that is not empty, and for each 16 KiB"
 
 
 def test_mixed_dtypes_take_a_launch_each(gpu):

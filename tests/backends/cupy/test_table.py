@@ -8,7 +8,7 @@ import pytest
 from gradclip.backends.cupy._places import Place, Places
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES
 from gradclip.backends.cupy._runtime import places_of
-from gradclip.backends.cupy._table import MOST_PIECES, PIECE, PIECE_BYTES, table_of
+from gradclip.backends.cupy._table import LARGEST, MOST_PIECES, PIECE, PIECE_BYTES, table_of
 from tests.backends.cupy.emulated import library, needs_compiler
 
 
@@ -31,10 +31,15 @@ def test_pieces_cover_each_leaf_once():
         assert (mine["count"] * place.width <= PIECE_BYTES).all()
 
 
+def test_pieces_grow_where_there_would_be_too_many():
+    place = dense(1 << 44, 1 << 27)
+    assert MOST_PIECES // 2 < len(table_of([place], [place]).pieces) <= MOST_PIECES
+
+
 def test_more_than_two_to_the_31_elements():
     place = dense(1 << 44, 5 << 31, "bfloat16", 2)
     table = table_of([place], [place])
-    assert MOST_PIECES // 2 < len(table.pieces) <= MOST_PIECES
+    assert len(table.pieces) == (5 << 32) // LARGEST
     assert table.pieces["count"].astype(np.int64).sum() == 5 << 31
     last = table.pieces[-1]
     assert int(last["source"]) + int(last["count"]) * 2 == (1 << 44) + (5 << 32)

@@ -23,6 +23,7 @@ from gradclip._tree import Leaves
 from gradclip.backends.torch import (
     _leaves,
     _triton,
+    _triton_table,
     attach,
     clip_grad_norm_,
     clip_grad_value_,
@@ -30,7 +31,8 @@ from gradclip.backends.torch import (
     get_total_norm,
     grad_norms,
 )
-from gradclip.backends.torch._triton_ops import TritonOps
+from gradclip.backends.torch._triton_ops import TritonOps, clip_plain_
+from gradclip.backends.torch._triton_table import table_of
 from tests.exact import clipped as exact_clipped
 from tests.exact import norm as exact_norm
 from tests.exact import relative_error, stands_for
@@ -56,6 +58,14 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-14 if dtype == torch.float64 else 1e-7
 
 
+def partial(tensors: list[torch.Tensor], ord: float) -> torch.Tensor:
+    return _triton.finished(table_of(tensors), ord, Settings()).memory[:2]
+
+
+def partials(tensors: list[torch.Tensor], ord: float) -> torch.Tensor:
+    return _triton.partials(table_of(tensors), ord)
+
+
 def error(pair: torch.Tensor, exact, ord: float) -> float:
     got = stands_for(*pair.tolist(), ord)
     return 0.0 if got == exact else float(abs(got - exact) / exact)
@@ -66,8 +76,8 @@ def error(pair: torch.Tensor, exact, ord: float) -> float:
 def test_norms(dtype, ord):
     tensors = [randn(n, dtype, seed=n) for n in (0, 1, 7, 900, 5001)] + [randn(900, dtype)[3:], randn(4096, dtype)]
     flat = [[float(v) for v in x] for x in tensors]
-    assert error(_triton.partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= tolerance(dtype)
-    for pair, values in zip(_triton.partials(tensors, ord), flat, strict=True):
+    assert error(partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= tolerance(dtype)
+    for pair, values in zip(partials(tensors, ord), flat, strict=True):
         assert error(pair, exact_norm(values, ord), ord) <= tolerance(dtype)
 
 
@@ -77,8 +87,8 @@ def test_norms(dtype, ord):
 def test_norms_of_other_orders(dtype, ord, size):
     tensors = [randn(n, dtype, seed=n) * size for n in (1, 900, 5001)]
     flat = [[float(v) for v in x] for x in tensors]
-    assert error(_triton.partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= 1e-7
-    for pair, values in zip(_triton.partials(tensors, ord), flat, strict=True):
+    assert error(partial(tensors, ord), exact_norm(chain.from_iterable(flat), ord), ord) <= 1e-7
+    for pair, values in zip(partials(tensors, ord), flat, strict=True):
         assert error(pair, exact_norm(values, ord), ord) <= 1e-7
 
 
@@ -94,7 +104,7 @@ SIZES = [
 @pytest.mark.parametrize(("dtype", "size"), SIZES)
 def test_any_magnitude(dtype, size, ord):
     x = (torch.tensor([1.0, -1.0, 0.5, 0.75, 0.0], dtype=torch.float64) * size).to(dtype)
-    assert error(_triton.partial([x], ord), exact_norm(map(float, x), ord), ord) <= tolerance(dtype)
+    assert error(partial([x], ord), exact_norm(map(float, x), ord), ord) <= tolerance(dtype)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -103,17 +113,17 @@ def test_any_magnitude(dtype, size, ord):
 def test_nan_and_inf_spread(dtype, ord, bad):
     x = randn(500, dtype)
     x[77] = bad
-    total = _triton.partial([randn(5, dtype), x], ord)[1]
+    total = partial([randn(5, dtype), x], ord)[1]
     assert not math.isfinite(total)
     assert math.isnan(total) == math.isnan(bad)
 
 
 def test_zeros_have_no_say_in_the_scale():
     tiny = torch.tensor([3e-170, 4e-170], dtype=torch.float64)
-    pair = _triton.partial([torch.zeros(100), torch.zeros(5, dtype=torch.float64), tiny], 2.0)
+    pair = partial([torch.zeros(100), torch.zeros(5, dtype=torch.float64), tiny], 2.0)
     assert error(pair, exact_norm(map(float, tiny)), 2.0) <= 1e-14
-    assert _triton.partial([torch.zeros(3)], 2.0)[1] == 0
-    assert _triton.partial([torch.zeros(0)], 2.0).tolist() == [1.0, 0.0]
+    assert partial([torch.zeros(3)], 2.0)[1] == 0
+    assert partial([torch.zeros(0)], 2.0).tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -122,15 +132,15 @@ def test_scale(dtype):
     before = [x.clone() for x in tensors]
     f64 = torch.float64
     one, half = torch.ones((), dtype=f64), torch.full((), 0.5, dtype=f64)
-    _triton.scale_(tensors, one, half, torch.tensor(False))
+    _triton.scale_(table_of(tensors), one, half, torch.tensor(False))
     assert all(torch.equal(x, b) for x, b in zip(tensors, before, strict=True))
-    _triton.scale_(tensors, one, half, torch.tensor(True), torch.tensor(False))
+    _triton.scale_(table_of(tensors), one, half, torch.tensor(True), torch.tensor(False))
     assert all(torch.equal(x, b * 0.5) for x, b in zip(tensors, before, strict=True))
     each = torch.tensor([1.0, 2.0, 1.0, 4.0], dtype=f64)
-    _triton.scale_(tensors, torch.ones(4, dtype=f64), each, each != 1)
+    _triton.scale_(table_of(tensors), torch.ones(4, dtype=f64), each, each != 1)
     assert all(torch.equal(x, b * 0.5 * f) for x, b, f in zip(tensors, before, each.to(dtype), strict=True))
     tensors[1][0] = math.nan
-    _triton.scale_(tensors, one, half, torch.tensor(True), torch.tensor(True))
+    _triton.scale_(table_of(tensors), one, half, torch.tensor(True), torch.tensor(True))
     assert not any(x.any() for x in tensors)
 
 
@@ -145,7 +155,7 @@ def test_the_coefficient_that_comes_with_the_norm(ord, zero, on_device):
         for numbers in ((1.0, 0.0, 1.0), (1e-7, 1e-6, 65536.0), (math.inf, 0.0, 1.0), (0.0, 0.0, 1.0), (1e9, 0.0, 2.0)):
             given = [torch.tensor(x, dtype=torch.float64) if on_device else x for x in numbers]
             settings = Settings(*given, zero=zero)
-            got = _triton.finished(xs, ord, settings)
+            got = _triton.finished(table_of(xs), ord, settings)
             policy = "zero" if zero else "propagate"
             plain = NormPartial(got.scale, got.total, ord, torch.float32)
             max_norm, eps, scale = numbers
@@ -166,7 +176,7 @@ def test_by_value(dtype):
         tensors = [randn(n, dtype, seed=n) for n in (0, 3, 5000)] + [randn(100, dtype)[3:]]
         tensors[1][:] = torch.tensor([math.nan, math.inf, -math.inf])
         before = [x.clone() for x in tensors]
-        _triton.clamp_(tensors, low, high)
+        _triton.clamp_(table_of(tensors), low, high)
         most = torch.finfo(dtype).max
         bounds = [bound if math.isinf(bound) else max(-most, min(most, bound)) for bound in (low, high)]
         for x, b in zip(tensors, before, strict=True):
@@ -187,6 +197,30 @@ def test_the_algorithm_over_these_operations(dtype, size, max_norm):
     least = torch.finfo(dtype).smallest_normal
     for got, e in zip((float(v) for x in xs for v in x), exact, strict=True):
         assert abs(got - float(e)) <= ROUNDING[dtype] * max(abs(float(e)), least)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e9, math.inf])
+def test_the_short_way(dtype, max_norm):
+    """It is what the operations do one by one, and autograd learns that the gradients were written to."""
+    grads = [randn(n, dtype, seed=n) for n in (7, 5000, 1)]
+    kept, versions = [g.clone() for g in grads], [g._version for g in grads]
+    norm = clip_plain_(grads, max_norm)
+    exact = exact_norm([float(v) for x in kept for v in x])
+    assert relative_error(float(norm), exact) <= tolerance(dtype)
+    assert norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    want = [g.double() * min(1.0, max_norm / float(norm)) for g in kept]
+    for got, w, k in zip(grads, want, kept, strict=True):
+        torch.testing.assert_close(got.double(), w, rtol=2 * ROUNDING[dtype], atol=torch.finfo(dtype).tiny)
+        assert max_norm < 100 or torch.equal(got, k)
+    assert all(g._version > v for g, v in zip(grads, versions, strict=True))
+
+
+def test_the_short_way_is_for_plain_tensors():
+    whole = torch.ones(8)
+    for unusual in ([whole, whole[2:]], [torch.ones(4, 2).T], [torch.ones(2, dtype=torch.complex64)], [whole, whole]):
+        assert clip_plain_(unusual, 0.5) is None
+        assert all(bool((x == 1).all()) for x in unusual)
 
 
 def test_the_adapter_over_these_operations(monkeypatch):
@@ -223,20 +257,20 @@ def test_the_adapter_over_these_operations(monkeypatch):
 
 
 def test_tables_are_kept_while_tensors_stay():
-    _triton._tables.clear()
+    _triton_table._tables.clear()
     x = [torch.ones(3), torch.ones(4)]
     for _ in range(3):
-        _triton.partial(x, 2.0)
-    assert len(_triton._tables) == 1
-    assert relative_error(float(_triton.partial(x, 1.0)[1]), exact_norm([7.0])) == 0
-    assert len(_triton._tables) == 1
+        partial(x, 2.0)
+    assert len(_triton_table._tables) == 1
+    assert relative_error(float(partial(x, 1.0)[1]), exact_norm([7.0])) == 0
+    assert len(_triton_table._tables) == 1
 
 
 def test_what_the_kernels_cannot_do_is_left_to_others():
     assert not _triton.suits([torch.ones(4, 4)[:, ::2]])
     assert not _triton.suits([torch.ones(2, dtype=torch.complex64)])
-    assert not _triton.suits([torch.ones(2)], 5.0)
-    assert not _triton.suits([torch.ones(2, dtype=torch.float64)], 3.0)
+    assert not _triton.has_order(table_of([torch.ones(2)]), 5.0)
+    assert not _triton.has_order(table_of([torch.ones(2, dtype=torch.float64)]), 3.0)
     assert _triton.suits([torch.ones(4, 3).T, torch.ones(2, 3, 4).permute(2, 0, 1)])
     x = torch.arange(8.0).reshape(2, 4)[:, ::2]
     ops = TritonOps(ns.namespace([x]))

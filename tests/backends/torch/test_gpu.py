@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from gradclip.backends.torch import _leaves, attach, clip_grad_norm_, clip_grad_value_, get_total_norm
+from gradclip.backends.torch import (
+    _leaves,
+    _ordinary,
+    attach,
+    clip_grad_norm_,
+    clip_grad_value_,
+    get_total_norm,
+    grad_norms,
+)
 from tests.backends.torch.helpers import normal, param
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
@@ -16,7 +24,8 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 @pytest.fixture(params=["Triton", "foreach"], autouse=True)
 def ops(request, monkeypatch):
     if request.param == "foreach":
-        monkeypatch.setattr(_leaves, "ops_of", lambda arrays: _leaves._DEVICE)
+        for module in (_leaves, _ordinary):
+            monkeypatch.setattr(module, "kernels_for", lambda device: None)
     else:
         pytest.importorskip("triton", reason="Triton is not installed")
         from gradclip.backends.torch._triton_ops import TritonOps
@@ -110,3 +119,22 @@ def test_in_the_optimizer_without_a_synchronisation(no_waiting, fused):
     no_waiting(optimizer.step)
     assert clipping.norm.is_cuda
     assert float(get_total_norm([p.grad for p in params])) == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e9])
+def test_a_model_on_several_devices(max_norm):
+    """Such as one whose layers do not all fit on the GPU: here the host's memory is the other device."""
+    shapes = (3, 64, 100_001, 7)
+    params = [param(normal(n, seed=n).to(d)) for n, d in zip(shapes, ("cuda", "cpu", "cuda", "cpu"), strict=True)]
+    alone = [param(p.grad.cpu().clone()) for p in params]
+    norm, want = clip_grad_norm_(params, max_norm), clip_grad_norm_(alone, max_norm)
+    assert norm.is_cuda
+    torch.testing.assert_close(norm.cpu(), want, rtol=1e-6, atol=0)
+    for p, q in zip(params, alone, strict=True):
+        torch.testing.assert_close(p.grad.cpu(), q.grad, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        [x.cpu() for x in grad_norms(dict(enumerate(params))).values()],
+        list(grad_norms(dict(enumerate(alone))).values()),
+        rtol=1e-6,
+        atol=0,
+    )

@@ -12,14 +12,17 @@ from gradclip._coefficient import coefficient
 from gradclip.backends.torch import _ops
 from gradclip.backends.torch._leaves import _DEVICE as DEVICE
 from gradclip.backends.torch._leaves import HOST
+from gradclip.backends.torch._spread import SpreadOps
 from tests import exact
 from tests.backends.torch.helpers import normal, values
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128]
 
 
-@pytest.fixture(params=["as on a host", "as on an accelerator"])
+@pytest.fixture(params=["as on a host", "as on an accelerator", "as on two devices"])
 def device_ops(request, monkeypatch):
+    if request.param == "as on two devices":  # one a host, the other not
+        return SpreadOps(DEVICE.xp, [(HOST, [0, 3]), (DEVICE, [1, 2])])
     if request.param == "as on an accelerator":
         monkeypatch.setattr(_ops, "_in_memory", lambda x: False)
     return DEVICE
