@@ -25,9 +25,7 @@ bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical fl
 	$(BIN)/python -m benchmarks $(ARGS)
 
 gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 that has torch or cupy (no network, no .venv)
-	@$(HERE) $(PYTHON) -c "import pytest, mpmath, ml_dtypes" 2>/dev/null && $(HERE) $(PYTHON) -m pytest -c /dev/null \
-	  --rootdir=. --import-mode=importlib -q -ra tests/backends/cupy/test_gpu.py tests/backends/torch/test_gpu.py \
-	  || echo "GPU tests: not all run and passed (they need pytest, mpmath, ml_dtypes and a GPU)"
+	@$(HERE) $(PYTHON) -m benchmarks.gpu.tests || echo "GPU tests: not all run and passed (above)"
 	@command -v compute-sanitizer >/dev/null && $(HERE) compute-sanitizer --error-exitcode 3 $(PYTHON) -m benchmarks.gpu --checks \
 	  || echo "compute-sanitizer: not found, or it found something (above)"
 	$(HERE) $(PYTHON) -m benchmarks.gpu $(ARGS)

@@ -1,14 +1,18 @@
-"""``Ops`` for JAX: the norm of ordinary gradients by one read, by ``lax.cond`` a second one for all others.
+"""``Ops`` for JAX: the norm of ordinary gradients by one read of each.
 
 Sums of powers run in float32 (float64 for float64 leaves) as they are. Whether one could have overflowed, or lost
-something by underflow, shows in the sum; only then the leaves are read again, brought into range first. Under ``vmap``
-a condition of its own for each example makes ``cond`` a ``select``, and both ways are computed: right all the same, for
-twice the reads.
+something by underflow, shows in the sum. On a CPU, ``lax.cond`` then reads the leaves again, brought into range first;
+under ``vmap`` a condition of its own for each example makes ``cond`` a ``select``, and both ways are computed: right
+all the same, for twice the reads. Accelerators would wait for the host at a condition, and have arithmetic to spare:
+there the same read gives the sums of leaves brought into range, too.
 """
 
 import math
 from collections.abc import Sequence
+from functools import partial as bind
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -24,6 +28,9 @@ _LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
 
 _FAR = {True: 2.0**600, False: 2.0**90}
 """Divided by this, nothing that is finite overflows as a square; multiplied by it, nothing that matters underflows."""
+
+Pair: TypeAlias = tuple[Array, Array]
+"""A scale and a sum of powers, or one of each for every leaf."""
 
 
 class JaxOps(ArrayOps):
@@ -66,31 +73,62 @@ class JaxOps(ArrayOps):
         local = _balanced(NormPartial(*pair, ord, self.dtype))
         return merge_over(local, self.axes) if self.axes else local
 
-    def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> tuple[Array, Array]:
-        """Return the scale and the sum of powers of leaves as they are; if that is not right, of a second reading."""
-        totals = self._totals(leaves, ord)
-        total = _joined(totals, ord) if together else jnp.stack(totals)
-        if ord == math.inf:  # nothing was added up that could overflow
+    def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
+        """Return the scale and the sum of powers of leaves as they are; where that is not right, in range."""
+        if ord == math.inf:  # nothing is added up that could overflow
+            total = self._sums(leaves, ord, together)
             return jnp.ones_like(total), total
-        tiny, share = _LOSS[ns.is_double(self.dtype)]
-        sizes = list(map(ns.size, leaves))
-        counts = jnp.asarray(sum(sizes) if together else sizes, dtype=self.dtype)
-        enough = total >= counts * (tiny / share)
-        right = jnp.isfinite(total) & enough
+        ways = {name: bind(way, ord, together) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
+        return lax.platform_dependent(*leaves, **ways)  # type: ignore[no-any-return]  # what they return
+
+    def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
+        """Read the leaves once, and only if that was not right once more."""
+        total = self._sums(leaves, ord, together)
+        right, scale = self._judged(total, leaves)
         return lax.cond(  # type: ignore[no-any-return]  # what its branches return
             jnp.all(right),
             lambda: (jnp.ones_like(total), total),
-            lambda: self._again(leaves, ord, right, enough),
+            lambda: (scale, self._sums(leaves, ord, together, scale)),
         )
 
-    def _again(self, leaves: Sequence[Array], ord: float, right: Array, large: Array) -> tuple[Array, Array]:
-        """Return the scale and the sum of powers by a second reading, for sums that are not all right."""
-        far = _FAR[ns.is_double(self.dtype)]
-        scale = jnp.where(right, 1.0, jnp.where(large, far, 1 / far)).astype(self.dtype)
-        totals = self._totals(leaves, ord, jnp.broadcast_to(scale, (len(leaves),)))
-        return scale, jnp.stack(totals) if right.ndim else _joined(totals, ord)
+    def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
+        """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
 
-    def _by_peaks(self, leaves: Sequence[Array], ord: float, together: bool) -> tuple[Array, Array]:
+        @jax.custom_jvp
+        def pair(*leaves: Array) -> Pair:
+            far = _FAR[ns.is_double(self.dtype)]
+            units = lax.optimization_barrier((1 / far, far))  # type: ignore[no-untyped-call]  # else XLA squares them
+            total, low, high = (self._sums(leaves, ord, together, unit) for unit in (None, *units))
+            right, scale = self._judged(total, leaves)
+            return scale, jnp.where(right, total, jnp.where(scale > 1, high, low))
+
+        @pair.defjvp
+        def derivative(leaves: Sequence[Array], changes: Sequence[Array]) -> tuple[Pair, Pair]:
+            scale, total = pair(*leaves)  # of the sum that was chosen, for that of another may be inf, and inf · 0 NaN
+            unit = lax.stop_gradient(scale)
+            change = jax.jvp(lambda *leaves: self._sums(leaves, ord, together, unit), tuple(leaves), tuple(changes))[1]
+            return (scale, total), (jnp.zeros_like(scale), change)
+
+        return pair(*leaves)
+
+    def _judged(self, total: Array, leaves: Sequence[Array]) -> Pair:
+        """Return where sums of powers of leaves as they are are right, and what to divide the leaves by elsewhere."""
+        double = ns.is_double(self.dtype)
+        tiny, share = _LOSS[double]
+        sizes = list(map(ns.size, leaves))
+        counts = jnp.asarray(sizes if total.ndim else sum(sizes), dtype=self.dtype)
+        enough = total >= counts * (tiny / share)
+        right = jnp.isfinite(total) & enough
+        scale = jnp.where(right, 1.0, jnp.where(enough, _FAR[double], 1 / _FAR[double]))
+        return right, lax.stop_gradient(scale.astype(self.dtype))
+
+    def _sums(self, leaves: Sequence[Array], ord: float, together: bool, scale: Array | float | None = None) -> Array:
+        """Return the sum of powers of all leaves or of each, divided by a scale if one is given."""
+        scales = None if scale is None else jnp.broadcast_to(jnp.asarray(scale, dtype=self.dtype), (len(leaves),))
+        totals = self._totals(leaves, ord, scales)
+        return _joined(totals, ord) if together else jnp.stack(totals)
+
+    def _by_peaks(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves that are divided by their largest elements first."""
         batch = super().partials(leaves, ord)
         totals = [owned(batch.total[i], x, self.axes) for i, x in enumerate(leaves)]
@@ -102,16 +140,17 @@ class JaxOps(ArrayOps):
 
     def _totals(self, leaves: Sequence[Array], ord: float, scales: Array | None = None) -> list[Array]:
         """Return the sum of powers of each leaf, as it is or divided by a scale."""
-        units = [None if scales is None else scales[i] for i in range(len(leaves))]
-        return [owned(self._total(x, ord, unit), x, self.axes) for x, unit in zip(leaves, units, strict=True)]
+        inverse = None if scales is None else 1 / scales  # of powers of two: nothing is rounded
+        factors = [None if inverse is None else inverse[i] for i in range(len(leaves))]
+        return [owned(self._total(x, ord, factor), x, self.axes) for x, factor in zip(leaves, factors, strict=True)]
 
-    def _total(self, x: Array, ord: float, unit: Array | None) -> Array:
+    def _total(self, x: Array, ord: float, factor: Array | None) -> Array:
         if 0 in x.shape:
             return jnp.zeros((), dtype=self.dtype)
         parts = [jnp.real(x), jnp.imag(x)] if ns.is_complex(x.dtype) else [x]
         parts = [jnp.astype(part, self.dtype) for part in parts]
-        if unit is not None:
-            parts = [part / unit for part in parts]
+        if factor is not None:
+            parts = [part * factor for part in parts]
         if ord == 2:
             return sum(reduce_powers(jnp, part, ord) for part in parts)
         return reduce_powers(jnp, magnitudes(jnp, parts), ord)

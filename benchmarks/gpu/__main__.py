@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -35,29 +36,28 @@ def main() -> int:
     }
     failed = sum(result != "passed" for result in results.values())
     print(f"{len(results) - failed} checks passed, {failed} failed")
-    found = [] if given.checks else _measured(cupy, torch, jax)
-    report = {
-        "machine": _machine(cupy, torch),
-        "checks": results,
-        "rows": [asdict(r) | {"share": r.share} for r in found],
-    }
     given.out.parent.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"machine": _machine(cupy, torch), "checks": results, "rows": []}
+    for row in [] if given.checks else _measured(cupy, torch, jax):
+        report["rows"].append(asdict(row) | {"share": row.share})
+        given.out.write_text(json.dumps(report, indent=1))  # at once: what comes later may not end
     given.out.write_text(json.dumps(report, indent=1))
     print(f"written to {given.out}")
     return 1 if failed else 0
 
 
-def _measured(cupy: Any, torch: Any, jax: Any) -> list[rows.Row]:
-    shapes, found = GPT2_SMALL.shapes, []
+def _measured(cupy: Any, torch: Any, jax: Any) -> Iterator[rows.Row]:
+    shapes, copy = GPT2_SMALL.shapes, 0.0
     print(f"{'gradients':14}{'dtype':10}{'clipped':9}{'contender':28}{'device µs':>12}{'host µs':>10}{'of copy':>9}")
     sources = [rows.cupy_rows(cupy, shapes)] if cupy else []
     sources += [rows.torch_rows(torch, shapes)] if torch else []
     for source in sources:
-        found += [_shown(row) for row in source]
-    if jax is not None and found:
+        for row in source:
+            copy = row.copy
+            yield _shown(row)
+    if jax is not None and copy:
         free = (cupy.cuda.runtime.memGetInfo() if cupy else torch.cuda.mem_get_info())[0]
-        found += [_shown(row) for row in rows.jax_rows(jax, shapes, free // 2, found[0].copy)]
-    return found
+        yield from map(_shown, rows.jax_rows(jax, shapes, free // 2, copy))
 
 
 def _shown(row: rows.Row) -> rows.Row:

@@ -1,5 +1,6 @@
 """The GPU benchmarks where there is no GPU: they say so, and their own arithmetic is right."""
 
+import math
 import subprocess
 import sys
 import time
@@ -33,16 +34,27 @@ def test_without_a_gpu_the_command_says_so(tmp_path):
 
 
 def test_rows():
-    calls = []
+    grads, calls = [1.0], []
+
+    def works(given, limit):
+        calls.append((given[0], limit))
+        given[0] = math.nan  # what no other contender may meet
+
+    def reset():
+        grads[0] = 1.0
 
     def fails(given, limit):
         raise RuntimeError("out of memory")
 
-    contenders = {"works": lambda given, limit: calls.append((given, limit)), "fails": fails}
-    found = list(rows._rows("x", Clock(), "set", "float32", [(10, 10)], contenders, "grads", 1e9))
-    assert [(row.contender, row.clipped, row.floor) for row in found] == [("works", False, 400), ("works", True, 1200)]
-    limits = [limit for _, limit in calls]
-    assert limits == sorted(limits, reverse=True), "in place, what was clipped must be clipped again"
+    contenders = {"works": works, "fails": fails, "also": works}
+    found = list(rows._rows("x", Clock(), "set", "float32", [(10, 10)], contenders, grads, reset, 1e9))
+    assert [(row.contender, row.clipped, row.floor) for row in found] == [
+        ("works", False, 400),
+        ("also", False, 400),
+        ("works", True, 1200),
+        ("also", True, 1200),
+    ]
+    assert set(calls) == {(1.0, 1e9), (1.0, 1.0)}, "the same gradients in every call, not clipped and clipped"
     assert found[0].share == pytest.approx(400 / found[0].timing.device / 1e9)
 
 
@@ -56,7 +68,14 @@ def test_sets_that_do_not_fit_are_left_out():
 
 
 def test_the_clock_waits_for_what_it_measures():
-    assert clock.measure(Clock(), lambda: time.sleep(0.002), repeats=3).device >= 0.002
+    found = clock.measure(Clock(), {"sleeps": lambda: time.sleep(0.002), "does not": lambda: None}, repeats=3)
+    assert found["sleeps"].device >= 0.002 > found["does not"].device
+    assert found["sleeps"].host >= 0.002
+
+
+def test_what_comes_before_a_call_is_not_timed():
+    found = clock.measure(Clock(), {"call": lambda: None}, before=lambda: time.sleep(0.002), repeats=3)
+    assert found["call"].device < 0.002
 
 
 def test_a_check_that_raises_is_a_check_that_failed(capsys):

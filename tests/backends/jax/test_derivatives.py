@@ -35,6 +35,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_derivatives_are_finite_differences_and_finite_at_zero(name):
     f, h = FUNCTIONS[name], 1e-5
@@ -51,6 +52,7 @@ def test_derivatives_are_finite_differences_and_finite_at_zero(name):
             assert all(bool(jnp.isfinite(d).all()) for d in both(jnp.asarray(x)))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("size", [1e-200, 1e200])
 @pytest.mark.parametrize("name", ["norm", "norm, order 1", "norm, order 3", "leaf norms", "complex", "merged"])
 def test_derivatives_are_right_at_any_magnitude(name, size):

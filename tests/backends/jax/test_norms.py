@@ -11,6 +11,8 @@ from gradclip.backends import jax as gj
 from tests import exact
 from tests.backends.jax.trees import MAKERS, make, numbers
 
+pytestmark = pytest.mark.usefixtures("way")
+
 ORDERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 7.5, math.inf)
 
 

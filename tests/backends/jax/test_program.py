@@ -36,6 +36,13 @@ def test_clip_and_adam_read_the_gradients_once_more_than_adam():
         assert not uses or len([line for line in uses if "parameter(" not in line]) == 3  # the norm, and Adam's moments
 
 
+def test_on_an_accelerator_nothing_waits_for_a_condition():
+    clip = jax.jit(lambda grads: gj.clip_by_global_norm(grads, 1.0)).trace(PARAMS)
+    for platform, conditions in (("cpu", 1), ("cuda", 0), ("tpu", 0)):
+        program = clip.lower(lowering_platforms=(platform,)).as_text()
+        assert program.count("(tensor<i1>) -> tensor<i32>") == conditions, platform  # a truth that chooses a branch
+
+
 def test_no_copy_of_the_gradients_is_made():
     clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
     assert clip.memory_analysis().temp_size_in_bytes < 1 << 16
