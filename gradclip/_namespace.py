@@ -6,7 +6,7 @@ frameworks that the user has imported already.
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -158,11 +158,13 @@ def to_device(x: Array, target: object) -> Array:
 
 def wide_dtype(xp: Namespace, x: Array) -> Array:
     """Return the dtype that sums on ``x``'s device are kept in: float64, or float32 where there is no float64."""
-    if is_numpy(xp):
-        return xp.float64
-    # JAX can switch float64 on and off at any time: the answer is not kept.
-    has = _has_float64.__wrapped__ if compat.is_jax_namespace(xp) else _has_float64
-    return xp.float64 if has(xp, device(x)) else xp.float32
+    if is_numpy(xp) or compat.is_cupy_namespace(xp):
+        return xp.float64  # which all of their devices have
+    where = device(x)
+    # JAX can switch float64 on and off at any time: the answer is not kept. Nor for devices without a hash, as CuPy's.
+    keep = isinstance(where, Hashable) and not compat.is_jax_namespace(xp)
+    has = _has_float64 if keep else _has_float64.__wrapped__
+    return xp.float64 if has(xp, where) else xp.float32
 
 
 @lru_cache(maxsize=64)

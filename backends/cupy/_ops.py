@@ -168,16 +168,17 @@ class CupyOps(ArrayOps):
         """Return numbers for a kernel: as they are, or as an array on the current device if one is on a device."""
         if all(isinstance(x, float) for x in numbers):
             return numbers, None
-        xp = self.xp
-        parts = [xp.full((), x, dtype=xp.float64) if isinstance(x, float) else self._on(device, x) for x in numbers]
-        stacked = xp.stack([xp.astype(part, xp.float64) for part in parts])
-        return [0.0] * len(numbers), self.runtime.kept(stacked)
+        memory = self.runtime.scratch(8 * len(numbers))
+        for i, x in enumerate(numbers):
+            slot = self.runtime.view(memory, 8 * i, np.float64)
+            slot[...] = x if isinstance(x, float) else self._on(device, x)
+        return [0.0] * len(numbers), memory
 
     def _on(self, device: int, x: Array) -> Array:
         """Return a small array on the current device, which has this number."""
         if self.runtime.places([x]).items[0].device == device:
             return x
-        here = self.xp.empty_like(x)
+        here = self.runtime.kept(self.xp.empty_like(x))
         self.runtime.copy(x, here)
         return here
 
@@ -221,7 +222,7 @@ class CupyOps(ArrayOps):
         arrays = [self.xp.asarray(part) for part in parts]
         whole = arrays[0] if len(parts) == 1 else self._base_of(arrays)
         if whole is None:
-            whole = self.xp.stack([self._on(device, part) for part in arrays])
+            whole = self.runtime.kept(self.xp.stack([self._on(device, part) for part in arrays]))
         return self.runtime.kept(self.xp.astype(self._on(device, whole), dtype, copy=False))
 
     def _base_of(self, parts: Sequence[Array]) -> Array | None:

@@ -18,7 +18,7 @@ PIECE = np.dtype(
 PIECE_BYTES = 1 << 14
 """Of one piece, at the least: four accesses of 16 bytes for each of 256 threads, so that small models fill a device."""
 
-MOST_PIECES, LARGEST = 1 << 12, 1 << 20
+MOST_PIECES, LARGEST = 1 << 11, 1 << 20
 """Above this many, pieces grow: they are enough to fill any device, and one block merges their partials. But not above
 this many bytes, of which a running sum has 128 float64 numbers to add: rounding is not to grow with the size."""
 

@@ -25,6 +25,22 @@ __device__ unsigned short half_of_float(float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
+// CuPy compiles with -ftz=true, which flushes subnormal float32 to zero in whatever C++ does; not in these.
+__device__ double double_of_float(float value) {
+  double wide;
+  asm("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(value));
+  return wide;
+}
+__device__ float float_of_double(double value) {
+  float narrow;
+  asm("cvt.rn.f32.f64 %0, %1;" : "=f"(narrow) : "d"(value));
+  return narrow;
+}
+__device__ float product(float a, float b) {
+  float result;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
 __device__ unsigned bits_of_float(float value) { return __float_as_uint(value); }
 __device__ float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
 #endif
@@ -32,19 +48,17 @@ __device__ float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
 typedef long long i64;
 typedef unsigned long long u64;
 
-// ---- elements: as they are stored (`element`), and as they are calculated with (`real`) ----
+// ---- elements, as they are stored, and what they are in float32 and float64 ----
 
 #if GRADCLIP_DTYPE == 16
 struct element { unsigned short bits; };
-typedef float real;
-__device__ real widen(element x) { return float_of_half(x.bits); }
-__device__ element narrow(real value) { return element{half_of_float(value)}; }
+__device__ float single_of(element x) { return float_of_half(x.bits); }
+__device__ element narrow(float value) { return element{half_of_float(value)}; }
 #define LARGEST 65504.0
 #elif GRADCLIP_DTYPE == 17
 struct element { unsigned short bits; };
-typedef float real;
-__device__ real widen(element x) { return float_of_bits((unsigned)x.bits << 16); }
-__device__ element narrow(real value) {
+__device__ float single_of(element x) { return float_of_bits((unsigned)x.bits << 16); }
+__device__ element narrow(float value) {
   unsigned bits = bits_of_float(value);
   if (value != value) return element{(unsigned short)((bits >> 16) | 0x40)};  // rounding could carry a NaN into inf
   return element{(unsigned short)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};  // to nearest, ties to even
@@ -52,16 +66,21 @@ __device__ element narrow(real value) {
 #define LARGEST 3.3895313892515355e38
 #elif GRADCLIP_DTYPE == 32
 typedef float element;
-typedef float real;
-__device__ real widen(element x) { return x; }
-__device__ element narrow(real value) { return value; }
+__device__ float single_of(element x) { return x; }
+__device__ element narrow(float value) { return value; }
 #define LARGEST 3.4028234663852886e38
 #else
 typedef double element;
-typedef double real;
-__device__ real widen(element x) { return x; }
-__device__ element narrow(real value) { return value; }
 #define LARGEST 1.7976931348623157e308
+#endif
+
+#if GRADCLIP_DTYPE == 64
+__device__ float single_of(element x) { return float_of_double(x); }
+__device__ double widen(element x) { return x; }
+__device__ element narrow(double value) { return value; }
+#else
+__device__ double widen(element x) { return double_of_float(single_of(x)); }
+__device__ element narrow(double value) { return narrow(float_of_double(value)); }
 #endif
 
 #define DOUBLE (GRADCLIP_DTYPE == 64)
@@ -131,9 +150,9 @@ struct Sum<ORDER, true> {  // in float32, with what was lost by rounding (Kahan)
 
 template <>
 struct Sum<LARGEST_ELEMENT, false> {  // a maximum
-  real value = 0;
-  __device__ void add(real x, double) {
-    x = x < 0 ? -x : x;
+  double value = 0;
+  __device__ void add(double x, double) {
+    x = fabs(x);
     if (x > value || x != x) value = x;  // NaN stays: nothing is greater
   }
   __device__ double result() const { return value; }
@@ -159,13 +178,21 @@ __device__ double over_block(double value) {
   return value;
 }
 
+template <bool PAIRS, bool SCALED>
+__device__ auto summand(element x, double scale) {
+  if constexpr (PAIRS)
+    return single_of(x);
+  else
+    return SCALED ? widen(x) / scale : widen(x);
+}
+
 // The sum of |x / scale|^p over a piece, in every thread of the block.
 template <int ORDER, bool PAIRS, bool SCALED>
 __device__ double sum_of(const Piece& piece, double scale, double p) {
   Sum<ORDER, PAIRS> sums[SUMS];
   const element* x = (const element*)piece.source;
   const int me = threadIdx.x, step = blockDim.x, count = piece.count;
-#define ADD(i, x) sums[(i) % SUMS].add(SCALED ? widen(x) / scale : widen(x), p)
+#define ADD(i, x) sums[(i) % SUMS].add(summand<PAIRS, SCALED>(x, scale), p)
   if (piece.layout) {
     for (int i = me; i < count; i += step) ADD(0, x[offset_of((const i64*)piece.layout, piece.start + i, false)]);
   } else {
@@ -295,7 +322,7 @@ finish(const Partial* parts, i64 count, double p, double max_norm, double eps, d
   const bool clipped = !(below || max_norm == INFINITE), zeroed = zero && !is_finite(whole.total);
   result->partial = whole;
   result->norm = whole.scale * r;
-  result->narrow_norm = (float)result->norm;
+  result->narrow_norm = float_of_double(result->norm);
   result->divisor = clipped ? whole.scale : 1;
   result->factor = clipped ? max_norm / (r + eps * loss / whole.scale) : 1 / loss;
   result->changed = clipped || loss != 1 || zeroed;
@@ -353,24 +380,28 @@ struct Copy {
 };
 
 struct Zero {
-  __device__ bool operator()(element& x) const { return x = narrow(0), true; }
+  __device__ bool operator()(element& x) const { return x = narrow(0.0), true; }
 };
 
-template <class Number>
 struct Times {
-  Number factor;
-  __device__ bool operator()(element& x) const { return x = narrow((real)(widen(x) * factor)), true; }
+  double factor;
+  __device__ bool operator()(element& x) const { return x = narrow(widen(x) * factor), true; }
+};
+
+struct TimesSingle {
+  float factor;
+  __device__ bool operator()(element& x) const { return x = narrow(product(single_of(x), factor)), true; }
 };
 
 struct Divide {  // for factors that one number cannot hold
   double divisor, factor;
-  __device__ bool operator()(element& x) const { return x = narrow((real)(widen(x) / divisor * factor)), true; }
+  __device__ bool operator()(element& x) const { return x = narrow(widen(x) / divisor * factor), true; }
 };
 
 struct Clamp {
-  real low, high;
+  double low, high;
   __device__ bool operator()(element& x) const {
-    const real value = widen(x);
+    const double value = widen(x);
     if (value < low) return x = narrow(low), true;
     if (value > high) return x = narrow(high), true;
     return false;  // NaN is neither below nor above
@@ -390,17 +421,17 @@ scale(const Piece* pieces, const double* divisors, const double* factors, const 
   }
   if (zeroed && zeroed[which]) return map_piece(piece, Zero{});
   const double divisor = divisors[which], factor = factors[which], both = factor / divisor;
-  const bool narrow_product = GRADCLIP_DTYPE < 32 || (GRADCLIP_DTYPE == 32 && GRADCLIP_PAIRS);
-  const int reach = narrow_product ? 126 : 1022;
+  const bool in_single = GRADCLIP_DTYPE < 32 || (GRADCLIP_DTYPE == 32 && GRADCLIP_PAIRS);
+  const int reach = in_single ? 126 : 1022;
   if (!(both >= ldexp(1.0, -reach) && both <= ldexp(1.0, reach))) return map_piece(piece, Divide{divisor, factor});
-  if (narrow_product) return map_piece(piece, Times<float>{(float)both});
-  map_piece(piece, Times<double>{both});
+  if (in_single) return map_piece(piece, TimesSingle{float_of_double(both)});
+  map_piece(piece, Times{both});
 }
 
 // A bound in the leaves' dtype: a finite one beyond its range is its largest finite number.
-__device__ real bound_of(double bound) {
+__device__ double bound_of(double bound) {
   if (is_finite(bound)) bound = bound > LARGEST ? LARGEST : bound < -LARGEST ? -LARGEST : bound;
-  return widen(narrow((real)bound));
+  return widen(narrow(bound));
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -15,7 +15,7 @@ from gradclip import _namespace as ns
 PIECE_BYTES = 1 << 14
 """Of one piece, at the least."""
 
-MOST_PIECES, LARGEST = 1 << 12, 1 << 20
+MOST_PIECES, LARGEST = 1 << 11, 1 << 20
 """Above this many, pieces grow: they are enough to fill any device, and one program merges what they leave. But not
 above this many bytes: rounding is not to grow with the size."""
 

@@ -30,6 +30,9 @@ inline unsigned short half_of_float(float value) {
   memcpy(&bits, &half, 2);
   return bits;
 }
+inline double double_of_float(float value) { return value; }
+inline float float_of_double(double value) { return (float)value; }
+inline float product(float a, float b) { return a * b; }
 inline unsigned bits_of_float(float value) {
   unsigned bits;
   memcpy(&bits, &value, 4);
