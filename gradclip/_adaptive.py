@@ -69,7 +69,7 @@ def adaptive_grad_clip(
     """
     rule = UnitRule(clipping, eps, axis)
     leaves = flatten(grads)
-    return clip_units(leaves, _matching(leaves, grads, params), rule)  # type: ignore[no-any-return]  # grads' own type
+    return clip_units(leaves, matching(leaves, grads, params), rule)  # type: ignore[no-any-return]  # grads' own type
 
 
 def adaptive_grad_clip_(
@@ -104,7 +104,7 @@ def adaptive_grad_clip_(
     """
     rule = UnitRule(clipping, eps, axis)
     leaves = flatten(grads)
-    clip_units_(leaves, _matching(leaves, grads, params), rule)
+    clip_units_(leaves, matching(leaves, grads, params), rule)
 
 
 class UnitRule:
@@ -170,8 +170,8 @@ def unit_axes(
     return tuple(sorted(a % rank for a in axes))
 
 
-def _matching(leaves: Leaves, grads: Any, params: Any) -> list[Array]:
-    """Return the parameter for each distinct gradient."""
+def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Leaves] = flatten) -> list[Array]:
+    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in ``params``."""
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:

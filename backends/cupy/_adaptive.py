@@ -1,8 +1,9 @@
 """Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
 
+from functools import partial
 from typing import Any
 
-from gradclip._adaptive import UnitRule, clip_units, clip_units_
+from gradclip._adaptive import UnitRule, clip_units, clip_units_, matching
 from gradclip._types import Array, Scalar, Tree
 from gradclip.backends.cupy._tree import CupyLeaves, flatten
 
@@ -56,7 +57,7 @@ def adaptive_grad_clip(
     array([1.5, 2. ])
     """
     rule, leaves = UnitRule(clipping, eps, axis), flatten(grads)
-    return clip_units(leaves, _weights(leaves, params), rule)  # type: ignore[no-any-return]  # grads' own type
+    return clip_units(leaves, _weights(leaves, grads, params), rule)  # type: ignore[no-any-return]  # grads' own type
 
 
 def adaptive_grad_clip_(
@@ -87,15 +88,9 @@ def adaptive_grad_clip_(
     >>> adaptive_grad_clip_(cupy.array([3.0, 4.0]), cupy.array([1.0, 0.0]), 0.5)  # doctest: +SKIP
     """
     rule, leaves = UnitRule(clipping, eps, axis), flatten(grads)
-    clip_units_(leaves, _weights(leaves, params), rule)
+    clip_units_(leaves, _weights(leaves, grads, params), rule)
 
 
-def _weights(leaves: CupyLeaves, params: Any) -> list[Array]:
-    """Return the parameter for each distinct gradient; parameters without a gradient are left out."""
-    weights = flatten(params, "params", attribute="data", distinct=False)
-    if len(weights.arrays) != len(leaves.slots):
-        raise ValueError(
-            f"params has {len(weights.arrays)} arrays and grads {len(leaves.slots)}, expected one parameter for each "
-            "gradient; leave out parameters that have none"
-        )
-    return leaves.firsts(weights.arrays)
+def _weights(leaves: CupyLeaves, grads: Any, params: Any) -> list[Array]:
+    """Return the parameter for each distinct gradient."""
+    return matching(leaves, grads, params, partial(flatten, attribute="data"))
