@@ -16,4 +16,3 @@ def test_the_contract_holds():
     command = [sys.executable, "-m", "pytest", "conformance", "-q", "-p", "no:cacheprovider", *adapter]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert "failed" not in done.stdout
