@@ -146,13 +146,15 @@ class Squares:
 
 def sum_of_squares(flat: NDArray) -> float:
     """Return the sum of squares of a 1-D array of float32 or float64, in blocks."""
-    rest = flat.size % _BLOCK
-    if rest == flat.size:
+    whole = flat.size - flat.size % _BLOCK
+    if not whole:
         return float(np.vecdot(flat, flat))
-    if rest:
-        return sum_of_squares(flat[:-rest]) + sum_of_squares(flat[-rest:])
-    blocks = flat.reshape(-1, _BLOCK)
-    return float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64))
+    blocks = flat[:whole].reshape(-1, _BLOCK)
+    total = float(np.add.reduce(np.vecdot(blocks, blocks), dtype=np.float64))
+    if whole == flat.size:
+        return total
+    rest = flat[whole:]
+    return total + float(np.vecdot(rest, rest))
 
 
 def _real_parts(x: NDArray) -> Sequence[NDArray]:

@@ -19,7 +19,7 @@ from gradclip._finished import FinishingRule
 from gradclip._tree import Leaves
 from gradclip._types import Scalar
 from gradclip.backends.torch._host import HostOps, distinct, on_host
-from gradclip.backends.torch._ops import TorchOps
+from gradclip.backends.torch._ops import TorchOps, has_memory
 from gradclip.backends.torch._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
 from gradclip.backends.torch._spread import SpreadOps
 from gradclip.backends.torch._walk import Found, walk
@@ -68,7 +68,7 @@ class TorchLeaves(Leaves):
         if apart(self.arrays):
             return self.arrays
         targets = [_unexpanded(x) for x in self.arrays]
-        if all(map(_has_memory, targets)):
+        if all(map(has_memory, targets)):
             _checks.writable(targets, self.array_paths, pure)
         return targets
 
@@ -199,14 +199,6 @@ def apart(arrays: Sequence[Tensor], widths: Sequence[int] | None = None) -> bool
     ends = sorted(map(operator.add, starts, [x.nbytes for x in arrays] if widths is None else widths))
     starts.sort()
     return all(map(operator.le, ends, starts[1:]))  # never are two blocks open at once
-
-
-def _has_memory(x: Tensor) -> bool:
-    try:
-        x.data_ptr()
-    except RuntimeError:  # traced by a transform of torch.func
-        return False
-    return True
 
 
 def _unexpanded(x: Tensor) -> Tensor:

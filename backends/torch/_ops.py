@@ -22,6 +22,10 @@ _MOST = 1 << 31
 """From so many elements on, a leaf is not given to foreach kernels: those of CUDA count elements in 32 bits."""
 
 
+_SMALL, _TOGETHER = 1 << 14, 1 << 20
+"""Leaves of so few elements are laid end to end to be multiplied, up to so many at a time: one launch, not one each."""
+
+
 class TorchOps(ArrayOps):
     """The operations of ``Ops`` for tensors of any device; what is not here is ``ArrayOps``'."""
 
@@ -31,7 +35,7 @@ class TorchOps(ArrayOps):
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf: in one foreach call those whose powers float64 holds."""
-        fits = [i for i, x in enumerate(leaves) if 0 < x.numel() < _MOST and self._holds(x, ord)]
+        fits = [i for i, x in enumerate(leaves) if 0 < x.numel() < _MOST and self._holds(x, ord) and has_memory(x)]
         batch = _norms([leaves[i] for i in fits], ord) if fits else None
         if batch is not None and len(fits) == len(leaves):
             return batch
@@ -44,18 +48,25 @@ class TorchOps(ArrayOps):
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, in float64 where the device has it, and round once."""
-        known: dict[tuple[int, torch.device], tuple[Coefficient, Tensor]] = {}  # mostly one for all leaves
+        factors: dict[tuple[int, torch.device], tuple[Coefficient, Tensor]] = {}  # mostly one for all leaves
+        small: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
         for x, c in zip(leaves, coefficients, strict=True):
             key = id(c), x.device
-            if key not in known:
+            if key not in factors:
                 there = as_tensors(c).to(x.device)
-                known[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
-            there, factor = known[key]
+                factors[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
+            there, factor = factors[key]
             if ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
                 super().scale_([x], [there])  # where factor / divisor may leave the range of the widest dtype
-                continue
-            for part in pieces(x):
-                _times_(part, factor, there.zeroed)
+            elif x.numel() <= _SMALL and factor.dim() == 0 and not _in_memory(x) and has_memory(x):
+                small.setdefault((*key, x.dtype), []).append(x)
+            else:
+                for part in pieces(x):
+                    _times_(part, factor, there.zeroed)
+        for (c_id, device, _), some in small.items():
+            there, factor = factors[c_id, device]
+            for group in _groups(some):
+                _times_together_(group, factor, there.zeroed)
 
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds in place."""
@@ -120,6 +131,15 @@ def in_memory_order(x: Tensor) -> Tensor | None:
     return x.view(-1) if x.is_contiguous() else None
 
 
+def has_memory(x: Tensor) -> bool:
+    """Whether a tensor has an address: not while a transform of torch.func traces it, which has no foreach kernels."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _in_memory(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -143,3 +163,24 @@ def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
     x.mul_(factor.reshape([1] * x.dim()))
     if zeroed is not None:
         x.masked_fill_(zeroed, 0)  # NaN · 0 would be NaN
+
+
+def _groups(small: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield tensors in groups of so few elements that they may be copied."""
+    group: list[Tensor] = []
+    total = 0
+    for x in small:
+        if total + x.numel() > _TOGETHER:
+            yield group
+            group, total = [], 0
+        group.append(x)
+        total += x.numel()
+    yield group
+
+
+def _times_together_(group: list[Tensor], factor: Tensor, zeroed: Tensor | None) -> None:
+    flat = torch.cat([x.reshape(-1) for x in group])
+    _times_(flat, factor, zeroed)
+    split = torch.split(flat, [x.numel() for x in group])
+    parts = [part.view(x.shape) for part, x in zip(split, group, strict=True)]
+    torch._foreach_copy_(group, parts)  # pyright: ignore[reportPrivateImportUsage]  # torch.distributed uses it too

@@ -66,6 +66,31 @@ def test_scaling(device_ops, dtype, max_norm, nonfinite, bad):
             assert torch.equal(a, before)
 
 
+def test_many_small_leaves_are_multiplied_in_groups(monkeypatch):
+    monkeypatch.setattr(_ops, "_in_memory", lambda x: False)
+    monkeypatch.setattr(_ops, "_TOGETHER", 100)
+    some = [normal(3, n, seed=n).t() for n in range(40)]
+    want = [x * 0.25 for x in some]
+    c = coefficient(DEVICE.partial([torch.full((), 4.0)], 2.0), 1.0)
+    DEVICE.scale_(some, [c] * len(some))
+    for x, right in zip(some, want, strict=True):
+        assert torch.equal(x, right)
+        assert not x.is_contiguous() or x.shape[0] <= 1, "the layout stays"
+
+
+def test_vmap_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(_ops, "_in_memory", lambda x: False)
+
+    def clipped(row):
+        parts = [row[:2].clone(), row[2:].clone()]
+        c = coefficient(DEVICE.partial(parts, 2.0), 1.0)
+        DEVICE.scale_(parts, [c, c])
+        return torch.cat(parts)
+
+    rows = normal(3, 5) * 10
+    torch.testing.assert_close(torch.func.vmap(clipped)(rows), rows / rows.norm(dim=1, keepdim=True))
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:4])
 def test_clamping(device_ops, dtype):
     mine, other = leaves_of(dtype), leaves_of(dtype)
