@@ -2,7 +2,7 @@
 
 The functions are those of `gradclip`. They take nested containers of CuPy arrays, of arrays that come by DLPack from
 PyTorch or JAX without a copy, and of parameters and links that hold gradients as Chainer's do. Importing this needs
-neither CuPy nor a GPU; calling it does. Built and tested on the CPU, not yet measured on a GPU: see docs/gpu.md.
+neither CuPy nor a GPU; calling it does. What it does on a GPU, and what that costs, is in docs/gpu.md.
 """
 
 from gradclip._partial import NormPartial

@@ -6,6 +6,7 @@ transforms of ``torch.func``. What can be done better in the host's memory is in
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -84,10 +85,21 @@ class TorchOps(ArrayOps):
             return _of_norm(torch.linalg.vector_norm(x, ord, dtype=torch.float64), ord)
         return super()._whole(x, ord)
 
+    def _wide(self, x: Tensor) -> torch.dtype:
+        return _wide_on(x.device)
+
     def _holds(self, x: Tensor, ord: float) -> bool:
         """Whether float64 holds the powers of all elements, and is used without a copy of the leaf in float64."""
         narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         return narrow and 1 <= ord <= 4 and self._wide(x) == torch.float64 and not _in_memory(x)
+
+
+@cache
+def _wide_on(device: torch.device) -> torch.dtype:
+    """Return the dtype that sums are kept in on a device."""
+    x = torch.empty(0, device=device)
+    wide: torch.dtype = ns.wide_dtype(ns.namespace([x]), x)
+    return wide
 
 
 def as_tensors(c: Coefficient) -> Coefficient:

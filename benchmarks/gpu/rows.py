@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial as bind
 from typing import Any
 
@@ -62,18 +62,19 @@ def size(shapes: Sequence[tuple[int, ...]]) -> int:
 def torch_rows(torch: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
     """Yield the rows of PyTorch."""
     from gradclip import _namespace as ns
-    from gradclip._global import Rule, clip_leaves_
-    from gradclip._tree import Leaves
+    from gradclip._finished import FinishingRule
+    from gradclip._global import clip_leaves_
     from gradclip.backends import torch as ours
+    from gradclip.backends.torch._leaves import gradients
     from gradclip.backends.torch._ops import TorchOps
 
     device = TorchDevice(torch)
     copy = bandwidth(device, lambda: torch.zeros(1 << 30, dtype=torch.uint8, device="cuda"), lambda a, b: b.copy_(a))
 
     def foreach(params: Any, limit: float) -> Any:
-        grads = [p.grad for p in params]
-        leaves = Leaves(grads, TorchOps(ns.namespace(grads)), range(len(grads)), list, list)
-        return clip_leaves_(leaves, Rule(limit, 2.0, "propagate", 1.0, 0.0))
+        leaves = gradients(params)
+        without = replace(leaves, ops=TorchOps(ns.namespace(leaves.arrays)))
+        return clip_leaves_(without, FinishingRule(limit, 2.0, "propagate", 1.0, 0.0))
 
     contenders = {
         "gradclip.backends.torch": ours.clip_grad_norm_,
