@@ -27,6 +27,7 @@ _WAKES, _IN_CACHE = 1 << 15, 1 << 21
 """Elements of a leaf from which on PyTorch works with all its threads, and of all leaves below which one is enough."""
 
 _CPU = {torch.device("cpu")}
+_DOUBLES = {torch.float64, torch.complex128}
 _TYPES = {Tensor, torch.nn.Parameter}
 
 
@@ -96,18 +97,20 @@ def _groups(
     return groups.values()
 
 
-def multiply_(leaves: Sequence[Tensor], factor: float) -> None:
+def multiply_(leaves: Sequence[Tensor], factor: float, sizes: Sequence[int] | None = None) -> None:
     """Multiply leaves of one precision in place by a number that it holds, and round once.
 
+    ``sizes`` are those of leaves that are plain (see `is_plain`), if so they are, and known already: that saves calls.
     The last leaves come first: they were read last, and some are in the cache still. PyTorch multiplies by a 0-d tensor
     3 times as fast as by a number.
     """
-    rest = list(leaves)[::-1]
+    rest = list(leaves)
     if len(rest) < _MANY:
-        rest = _multiply_alone_(rest, factor)
+        rest = _multiply_alone_(rest, factor, sizes)
     if not rest:
         return
-    double = ns.is_double(rest[0].dtype)
+    rest.reverse()
+    double = rest[0].dtype in _DOUBLES
     wide = torch.scalar_tensor(factor, dtype=torch.float64 if double else torch.float32)
     if not double and len(rest) >= _MANY and all(x.numel() <= _TINY for x in rest[:: len(rest) // 8]):
         # What torch.amp.GradScaler unscales with: it costs a tiny leaf little more than half of the other's time.
@@ -116,22 +119,26 @@ def multiply_(leaves: Sequence[Tensor], factor: float) -> None:
         torch._foreach_mul_(rest, wide)  # pyright: ignore[reportPrivateImportUsage]  # torch.optim uses it too
 
 
-def _multiply_alone_(leaves: list[Tensor], factor: float) -> list[Tensor]:
+def _multiply_alone_(leaves: list[Tensor], factor: float, sizes: Sequence[int] | None) -> list[Tensor]:
     """Multiply medium leaves of a small model on this thread, and return the others.
 
     PyTorch would wake its other threads for them, which can take longer than the work.
     """
-    sizes = sizes_of(leaves)
+    plain = sizes is not None
+    sizes = sizes_of(leaves) if sizes is None else sizes
     if max(sizes) < _WAKES or sum(sizes) >= _IN_CACHE:
         return leaves
-    alone = [x for x, n in zip(leaves, sizes, strict=True) if n >= _WAKES and x.dtype in FLOATS and not x.is_neg()]
+    alone: list[Tensor] = []
+    rest: list[Tensor] = []
+    for x, n in zip(leaves, sizes, strict=True):
+        mine = n >= _WAKES and (plain or (x.dtype in FLOATS and not x.is_neg()))
+        (alone if mine else rest).append(x)
     with np.errstate(all="ignore"):
         for x in alone:
-            values = x.detach().numpy()
-            np.multiply(values, values.dtype.type(factor), out=values)
+            values = x.numpy() if plain else x.detach().numpy()
+            np.multiply(values, values.dtype.type(factor), values)
     torch.autograd.graph.increment_version(alone)  # as PyTorch's own operations in place do
-    mine = set(map(id, alone))
-    return [x for x in leaves if id(x) not in mine]
+    return rest
 
 
 def _known(c: Coefficient) -> Coefficient | None:

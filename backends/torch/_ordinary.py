@@ -41,7 +41,7 @@ def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
         if factor < _LEAST or not apart(grads, [4 * n for n in sizes]):
             return None
         with torch.no_grad():
-            multiply_(grads, factor)
+            multiply_(grads, factor, sizes)
     return torch.scalar_tensor(norm, dtype=torch.float32)
 
 
