@@ -1,19 +1,20 @@
 """Sums of squares of CPU tensors: one read at the speed of memory, and rounding that does not grow with the size.
 
-What NumPy can read where it lies, it adds in short blocks (see ``gradclip._numpy``), on one thread and at the least
+What NumPy can read where it lies, it adds in short blocks (see ``gradclip._squares``), on one thread and at the least
 cost a call. Large models in float32, for which one thread waits for memory, and half precision, which has to be widened
-on the way, PyTorch adds with all its threads (see ``_rows``).
+on the way, PyTorch adds (see ``_rows``): its threads may still be awake from the backward pass, and would be in the way
+of others.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors  # pyright: ignore[reportPrivateUsage]  # as torch.nn.parallel does
 
-from gradclip._numpy import Squares, sum_of_squares
+from gradclip._squares import Squares, sum_of_squares
 from gradclip.backends.torch._ops import chunks, in_memory_order, pieces
 from gradclip.backends.torch._rows import RowSums, adds_half
 
@@ -25,6 +26,9 @@ _PACKED = 1 << 18
 
 _LARGE, _BEYOND_CACHE = 1 << 17, 1 << 23
 """Elements of a leaf, and of all, from which on several threads add faster than one."""
+
+_LITTLE = 1 << 20
+"""Elements that may be laid end to end and kept: 4 MiB in float32."""
 
 _ALONE = 1 << 15
 """Elements that PyTorch converts on one thread: waking others costs more than they save."""
@@ -40,16 +44,22 @@ def sizes_of(leaves: Sequence[Tensor]) -> list[int]:
     return list(map(Tensor.numel, leaves))
 
 
-def parts_of(leaves: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-    """Return tensors with all elements of leaves of these sizes, the small ones laid end to end.
+def parts_of(leaves: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
+    """Yield tensors with all elements of leaves of these sizes, the small ones laid end to end, some at a time.
 
     Leaves of several dtypes are joined in one that holds all their numbers.
     """
-    if max(sizes, default=0) >= _SMALL:
-        small = [x for x, n in zip(leaves, sizes, strict=True) if n < _SMALL]
-        large = [x for x, n in zip(leaves, sizes, strict=True) if n >= _SMALL]
-        return [*large, *_joined(small, [n for n in sizes if n < _SMALL])]
-    return list(_joined(leaves, sizes))
+    if max(sizes, default=0) < _SMALL:
+        yield from _joined(leaves, sizes)
+        return
+    yield from [x for x, n in zip(leaves, sizes, strict=True) if n >= _SMALL]
+    small = [x for x, n in zip(leaves, sizes, strict=True) if n < _SMALL]
+    yield from _joined(small, [n for n in sizes if n < _SMALL])
+
+
+def joins_little(sizes: Sequence[int]) -> bool:
+    """Whether the small leaves of these sizes may all be laid end to end at once: they have a few MB at most."""
+    return sum(sizes) <= _LITTLE or sum([n for n in sizes if n < _SMALL]) <= _LITTLE
 
 
 def is_plain(x: Tensor) -> bool:
@@ -58,19 +68,26 @@ def is_plain(x: Tensor) -> bool:
     return kind and x.is_contiguous() and not x.is_neg() and not x.requires_grad
 
 
-def squares_of(parts: Sequence[Tensor], *, plain: bool = False) -> Squares | None:
+def squares_of_plain(parts: Sequence[Tensor]) -> Squares | None:
+    """Return the sum of squares of tensors that are all plain (see `is_plain`), with less calls than `squares_of`."""
+    size = sum(sizes_of(parts))
+    if _is_shared(size):
+        return squares_of(parts, size)
+    squares = Squares()
+    with np.errstate(all="ignore"):
+        squares.add_sum(sum([sum_of_squares(x.numpy().reshape(-1)) for x in parts]), size, _FLOAT32)
+    return squares
+
+
+def squares_of(parts: Iterable[Tensor], size: int) -> Squares | None:
     """Return the sum of squares of dense CPU tensors, or None if their memory cannot be read: under torch.func.
 
-    Overflow is not warned of: it shows in the sum. ``plain`` says that all are (see `is_plain`): that saves calls.
+    Overflow is not warned of: it shows in the sum. ``size`` is the number of elements of all parts.
     """
     squares, rows = Squares(), RowSums()
-    size = sum(sizes_of(parts))
-    large = _LARGE if size >= _BEYOND_CACHE and torch.get_num_threads() > 1 else math.inf
+    large = _LARGE if _is_shared(size) else math.inf
     try:
         with np.errstate(all="ignore"):
-            if plain and large == math.inf:
-                squares.add_sum(sum([sum_of_squares(x.numpy().reshape(-1)) for x in parts]), size, _FLOAT32)
-                return squares
             for x in parts:
                 _add(squares, rows, x.detach() if x.requires_grad else x, x.numel() >= large)
             squares.add_sum(rows.total(), 0, _FLOAT32)
@@ -79,6 +96,10 @@ def squares_of(parts: Sequence[Tensor], *, plain: bool = False) -> Squares | Non
             raise
         return None
     return squares
+
+
+def _is_shared(size: int) -> bool:
+    return size >= _BEYOND_CACHE and torch.get_num_threads() > 1
 
 
 def _joined(small: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
@@ -116,8 +137,7 @@ def _add(squares: Squares, rows: RowSums, x: Tensor, large: bool) -> None:
         if large and dtype is torch.float32:
             squares.add_sum(0.0, x.numel(), _FLOAT32)  # what float32 may have lost
             x = rows.add(x.view(-1))
-        if x.numel():
-            squares.add_flat(x.numpy().reshape(-1))
+        squares.add_flat(x.numpy().reshape(-1))
     elif dtype in _NUMPYS:
         squares.add(x.resolve_neg().resolve_conj().numpy())
     else:

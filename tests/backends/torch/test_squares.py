@@ -1,6 +1,7 @@
 """Sums of squares of CPU tensors: every way that they are added, at the sizes where one takes over from the other."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ def wide_sum(*leaves):
     return sum(float((x.double() ** 2).sum()) for x in leaves)
 
 
-def sum_of(leaves, **kind):
-    squares = _squares.squares_of(_squares.parts_of(leaves, _squares.sizes_of(leaves)), **kind)
+def sum_of(leaves):
+    sizes = _squares.sizes_of(leaves)
+    squares = _squares.squares_of(_squares.parts_of(leaves, sizes), sum(sizes))
     assert squares is not None
     return squares
 
@@ -82,7 +84,7 @@ def test_equal_numbers_are_the_worst_case():
 
 def test_small_leaves_are_laid_end_to_end_in_parts_that_fit_into_the_cache():
     leaves = [normal(n % 7, 90) for n in range(4000)]
-    parts = _squares.parts_of(leaves, _squares.sizes_of(leaves))
+    parts = list(_squares.parts_of(leaves, _squares.sizes_of(leaves)))
     assert 1 < len(parts) < 10
     assert max(x.numel() for x in parts) < 2 * _squares._PACKED
     assert sum_of(leaves).total == pytest.approx(wide_sum(*leaves), rel=1e-7)
@@ -92,9 +94,27 @@ def test_small_leaves_are_laid_end_to_end_in_parts_that_fit_into_the_cache():
     assert sum_of(mixed).total == pytest.approx(wide_sum(*mixed), rel=1e-7)
 
 
+def test_of_what_is_laid_end_to_end_nothing_is_kept():
+    alive, most = set(), 0
+
+    def watched():
+        nonlocal most
+        for part in _squares.parts_of(leaves, _squares.sizes_of(leaves)):
+            alive.add(id(part))
+            weakref.finalize(part, alive.discard, id(part))
+            most = max(most, len(alive))
+            yield part
+
+    leaves = [normal(10_000, seed=i) for i in range(400)]
+    assert _squares.squares_of(watched(), 4_000_000).total == pytest.approx(wide_sum(*leaves), rel=1e-7)
+    assert most <= 3 < sum(x.numel() for x in leaves) / _squares._PACKED
+    assert not _squares.joins_little(_squares.sizes_of(leaves)), "so the short cut leaves them to this"
+
+
 def test_plain_ones_in_few_calls():
     leaves = [normal(700, seed=i) for i in range(3)]
-    assert sum_of(leaves, plain=True).total == sum_of(leaves).total
+    parts = list(_squares.parts_of(leaves, _squares.sizes_of(leaves)))
+    assert _squares.squares_of_plain(parts).total == sum_of(leaves).total
     assert _squares.is_plain(leaves[0])
     for other in (leaves[0].double(), leaves[0][::2], torch.nn.Parameter(leaves[0]), leaves[0].to_sparse()):
         assert not _squares.is_plain(other)

@@ -1,0 +1,195 @@
+"""Sums of squares of NumPy arrays: one read at the speed of memory, and a sum that knows when it cannot be trusted.
+
+``np.vecdot`` adds squares in blocks short enough that float32 rounding stays below 1e-6, and the blocks' sums are added
+in float64. That cannot see magnitudes whose squares leave float32; whether it could have gone wrong shows in the sum.
+Of many megabytes, several threads read a part each, as BLAS does: one alone waits for memory.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gradclip import _namespace as ns
+from gradclip._chunks import HOST_ELEMENTS, boxes
+from gradclip._memory import in_byte_order
+
+NDArray: TypeAlias = np.ndarray[Any, Any]
+
+_BLOCK = 1024
+"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 32 squares at most. float32 then
+errs by 6e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule."""
+
+_FEW = 48
+"""Sums of blocks that Python adds up sooner than NumPy, which takes a microsecond to begin."""
+
+_PACK = 1 << 14
+"""Arrays below this many elements are laid end to end first: a copy in the cache costs less than a call."""
+
+_PACKED = 1 << 17
+
+SHARED, _MOST_THREADS = 1 << 25, 4
+"""Bytes from which on several threads are started, which takes a tenth of a millisecond; and how many at most."""
+
+LOSS: dict[np.dtype[Any], tuple[float, float]] = {
+    np.dtype(np.float32): (2.0**-126, 2.0**-28),
+    np.dtype(np.float64): (2.0**-1022, 2.0**-58),
+}
+"""For each dtype that is squared in: what a square can lose by underflow, and which part of the sum may be lost."""
+
+
+class Squares:
+    """A running sum of squares.
+
+    Parameters
+    ----------
+    threads : int
+        How many may read at the same time. The same number gives the same bits.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._total = 0.0
+        self._lost: dict[np.dtype[Any], float] = dict.fromkeys(LOSS, 0.0)
+        self._waiting: list[NDArray] = []
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            with np.errstate(all="ignore"):
+                self._total += _sum_of_all(waiting, self._threads)
+        return self._total
+
+    def add_all(self, arrays: Sequence[NDArray]) -> None:
+        """Add the squares of arrays, small ones of a dtype laid end to end."""
+        packs: dict[np.dtype[Any], list[NDArray]] = {dtype: [] for dtype in LOSS}
+        sizes: dict[np.dtype[Any], int] = dict.fromkeys(LOSS, 0)
+        for x in arrays:
+            if x.size >= _PACK or x.dtype not in sizes:
+                self.add(x)
+                continue
+            packs[x.dtype].append(x.reshape(-1))
+            sizes[x.dtype] += x.size
+            if sizes[x.dtype] >= _PACKED:
+                self.add_flat(np.concatenate(packs[x.dtype]))
+                packs[x.dtype], sizes[x.dtype] = [], 0
+        for pack in packs.values():
+            if pack:
+                self.add_flat(pack[0] if len(pack) == 1 else np.concatenate(pack))
+
+    def add(self, x: NDArray) -> None:
+        """Add the squares of all elements; the array must not change until the sum was asked for."""
+        if x.dtype in LOSS and x.flags.c_contiguous:
+            self._later(x.reshape(-1))
+            return
+        for part in _real_parts(x):
+            ordered = in_byte_order(part)
+            if ordered.flags.c_contiguous and ordered.dtype in LOSS:  # BLAS adds one by one where there are strides
+                self._later(ordered.reshape(-1))
+                continue
+            fits = ns.dtype_name(part.dtype) == "float16"
+            for flat in _widened(ordered):
+                self.add_flat(flat, fits=fits)
+
+    def add_flat(self, flat: NDArray, *, fits: bool = False) -> None:
+        """Add the squares of a 1-D array of float32 or float64; ``fits`` says that none leaves the dtype's range."""
+        self.add_sum(sum_of_squares(flat), 0 if fits else flat.size, flat.dtype)
+
+    def add_sum(self, total: float, count: int, dtype: np.dtype[Any]) -> None:
+        """Add a sum of squares that were calculated in a dtype, which ``count`` of them may have left."""
+        self._total += total
+        self._lost[dtype] += count * LOSS[dtype][0]
+
+    def right(self) -> bool:
+        """Whether no square that matters overflowed or underflowed."""
+        total = self.total
+        if not math.isfinite(total):
+            return False
+        return all(lost <= total * LOSS[dtype][1] for dtype, lost in self._lost.items())
+
+    def _later(self, flat: NDArray) -> None:
+        self._waiting.append(flat)
+        self._lost[flat.dtype] += flat.size * LOSS[flat.dtype][0]
+
+
+def sum_of_squares(flat: NDArray) -> float:
+    """Return the sum of squares of a 1-D array of float32 or float64, in blocks."""
+    whole = flat.size - flat.size % _BLOCK
+    if not whole:
+        return float(np.vecdot(flat, flat))
+    blocks = flat[:whole].reshape(-1, _BLOCK)
+    sums = np.vecdot(blocks, blocks)
+    total = sum(sums.tolist()) if len(sums) < _FEW else float(np.add.reduce(sums, dtype=np.float64))
+    if whole == flat.size:
+        return total
+    rest = flat[whole:]
+    return total + float(np.vecdot(rest, rest))
+
+
+def pieces(x: NDArray) -> Iterator[NDArray]:
+    """Yield views of an array that fit into the cache, and make it up."""
+    if x.size <= HOST_ELEMENTS:
+        yield x
+        return
+    for key in boxes(x.shape, HOST_ELEMENTS):
+        yield x[key]
+
+
+@cache
+def threads() -> int:
+    """Return how many threads may read: as many as this process has processors, or ``OMP_NUM_THREADS`` says."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, min(found, int(wanted) if wanted.isdecimal() else found, _MOST_THREADS))
+
+
+def _sum_of_all(flats: Sequence[NDArray], threads: int) -> float:
+    if threads > 1 and sum([x.nbytes for x in flats]) >= SHARED:
+        kinds = {x.dtype for x in flats}
+        return math.fsum(_sum_in_threads([x for x in flats if x.dtype == kind], threads) for kind in sorted(kinds))
+    return sum(map(sum_of_squares, flats))
+
+
+def _sum_in_threads(flats: Sequence[NDArray], threads: int) -> float:
+    """Return the sum of squares of 1-D arrays of one dtype, each thread adding as many blocks as the others."""
+    ends = [x.size - x.size % _BLOCK for x in flats]
+    blocks = [x[:end].reshape(-1, _BLOCK) for x, end in zip(flats, ends, strict=True) if end]
+    count = sum(map(len, blocks))
+    sums = np.empty(count, flats[0].dtype)
+
+    def work(thread: int) -> None:
+        begin, end = count * thread // threads, count * (thread + 1) // threads
+        first = 0
+        with np.errstate(all="ignore"):  # which every thread has for itself
+            for rows in blocks:
+                low, high = max(begin - first, 0), min(end - first, len(rows))
+                if low < high:
+                    np.vecdot(rows[low:high], rows[low:high], sums[first + low : first + high])
+                first += len(rows)
+
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work, thread) for thread in range(1, threads)]
+        work(0)
+        for other in others:
+            other.result()
+    rest = np.concatenate([x[end:] for x, end in zip(flats, ends, strict=True)])
+    return float(np.add.reduce(sums, dtype=np.float64)) + sum_of_squares(rest)
+
+
+def _real_parts(x: NDArray) -> Sequence[NDArray]:
+    if x.dtype.kind != "c":
+        return [x]
+    return [x.view(x.real.dtype)] if x.flags.c_contiguous and x.ndim else [x.real, x.imag]
+
+
+def _widened(x: NDArray) -> Iterator[NDArray]:
+    """Yield all elements as 1-D arrays of float32 or float64, a chunk at a time."""
+    dtype = np.float64 if ns.is_double(x.dtype) else np.float32
+    for part in pieces(x):
+        yield np.ascontiguousarray(part, dtype=dtype).reshape(-1)

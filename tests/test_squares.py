@@ -1,0 +1,60 @@
+"""Sums of squares of NumPy arrays, on one thread and on several."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from gradclip import _squares
+from gradclip._squares import Squares
+from tests import exact
+
+
+def sum_of(arrays, threads):
+    squares = Squares(threads)
+    squares.add_all(arrays)
+    return squares.total, squares.right()
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    monkeypatch.setattr(_squares, "SHARED", 1)
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("sizes", [[20_000], [16_384, 16_385, 40_000], [1024 * 20], [3, 50_000, 0, 17_000, 5]])
+@pytest.mark.parametrize("dtypes", [["float32"], ["float64"], ["float32", "float64", "complex64", "float16"]])
+def test_every_element_counts_once_whatever_the_threads(threads, sizes, dtypes):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(n).astype(dtype) for n in sizes for dtype in dtypes]
+    total, right = sum_of(arrays, threads)
+    norm = exact.norm([v for x in arrays for v in x.tolist()])
+    assert right
+    assert exact.relative_error(exact.mpmath.sqrt(total), norm) < (1e-14 if dtypes == ["float64"] else 1e-7)
+    assert sum_of(arrays, threads)[0] == total, "the same bits every time"
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_square_that_leaves_the_dtype_shows_and_warns_of_nothing():
+    for bad in (1e30, np.nan, np.inf):
+        x = np.ones(100_000, np.float32)
+        x[-2] = bad
+        assert not sum_of([x], 4)[1]
+    assert not sum_of([np.full(100_000, 1e-30, np.float32)], 4)[1]
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("1", 1), ("2, 1", 2), ("many", 3), ("", 3), ("99", 3), ("0", 1)])
+def test_threads_are_those_that_the_process_may_use(monkeypatch, wanted, found):
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    monkeypatch.setattr(_squares.os, "sched_getaffinity", lambda _: {0, 1, 5}, raising=False)
+    assert _squares.threads.__wrapped__() == found
+
+
+def test_many_small_arrays_are_not_copied_all_at_once():
+    arrays = [np.ones(10_000, np.float32) for _ in range(1000)]
+    tracemalloc.start()
+    assert sum_of(arrays, 2)[0] == 1e7
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6 < sum(x.nbytes for x in arrays)
