@@ -5,10 +5,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import cast
 
-from benchmarks.row import Framework, Skipped
+from benchmarks.row import Framework, Row, Skipped
 
 NAMES = ("numpy", "torch", "jax")
-"""In the order in which they are measured: NumPy before anything that starts threads of its own."""
+"""In the order in which they are measured."""
 
 
 def load(name: str) -> Framework | Skipped:
@@ -25,6 +25,23 @@ def all_loaded() -> Iterator[tuple[str, Framework | Skipped]]:
     """Yield each framework, imported when its turn comes and not before."""
     for name in NAMES:
         yield name, load(name)
+
+
+def find(name: str) -> Row:
+    """Return the row of this name.
+
+    Raises
+    ------
+    LookupError
+        If there is none, or its framework is not here; says why.
+    """
+    framework = load(name.partition("/")[0])
+    if isinstance(framework, Skipped):
+        raise LookupError(framework.reason)
+    for row in framework.rows():
+        if row.name == name:
+            return row
+    raise LookupError(f"no row is called {name!r}; python -m benchmarks --list prints all names")
 
 
 def adapter(name: str) -> tuple[ModuleType | None, str | None]:

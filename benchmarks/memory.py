@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import frameworks
-from benchmarks.row import Row, Skipped
+from benchmarks.row import Row
 from benchmarks.sets import TINY
 
 _ROOT = Path(__file__).parent.parent
@@ -55,15 +55,8 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _find(name: str) -> Row:
-    framework = frameworks.load(name.partition("/")[0])
-    if isinstance(framework, Skipped):
-        raise SystemExit(framework.reason)
-    return next(row for row in framework.rows() if row.name == name)
-
-
 def _main(name: str, contender: str, *options: str) -> None:
-    row = _find(name)
+    row = frameworks.find(name)
     for small in (True, False):  # what is loaded and started once is loaded and started by the small set
         setup = row.build(TINY if small else row.gradients.shrunk() if options else row.gradients)
         call = next(c.call for c in setup.contenders if c.name == contender)

@@ -17,7 +17,8 @@ _BUSY = 0.5
 """The load for each core, before the first row, from which a run says that it was disturbed."""
 
 METHOD = (
-    "All contenders of a row run interleaved in one process, in an order shuffled each round, after a warm-up, with "
+    "All contenders of a row run interleaved in one process, which each framework has for itself, in an order shuffled "
+    "each round, after a warm-up, with "
     "the garbage collector off. Gradients are written anew before each sample, outside of the timed region. Times are "
     "medians of samples with half of the distance between their quartiles; a speed-up is the median over rounds of the "
     "other's time over gradclip's. The floor does no clipping: it reads the same bytes once (not clipped), or reads "

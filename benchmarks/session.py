@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from benchmarks import accuracy, frameworks, machine, memory, timing
+from benchmarks import accuracy, frameworks, isolated, machine, memory
 from benchmarks.report import Report
 from benchmarks.row import Row, Skipped
 from benchmarks.timing import Plan
@@ -58,9 +58,10 @@ class Session:
                 continue
             self._report.versions |= framework.versions()
             implementations += framework.implementations()
-            for row in framework.rows():
-                self._measure(row.name, row.missing, partial(timing.measure, row, self._plan), self._report.speed)
-                with_memory += [row] if row.memory else []
+            with isolated.measuring(self._plan) as measure:
+                for row in framework.rows():
+                    self._measure(row.name, row.missing, partial(measure, row), self._report.speed)
+                    with_memory += [row] if row.memory else []
         # After the times, which they would disturb, and each row's memory in a process of its own.
         for row in with_memory:
             work = partial(memory.measure, row, shrink=self._plan.shrink)

@@ -5,14 +5,15 @@ Nothing here branches on values, so the same lines run on the host, on an accele
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from gradclip._namespace import device, to_device
+from gradclip._namespace import device, is_double, to_device
 from gradclip._partial import NormPartial, root, space
 from gradclip._types import Array, Nonfinite, Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Coefficient:
     """The number ``factor / divisor`` that a leaf is multiplied by, kept as two so that neither over- nor underflows.
 
@@ -30,6 +31,18 @@ class Coefficient:
     factor: Array
     changed: Array
     zeroed: Array | None = None
+
+    @cached_property
+    def multipliers(self) -> tuple[Array, Array]:
+        """Two numbers to multiply by one after the other; once for all leaves, for it is a handful of operations.
+
+        The second is 1 where the quotient is normal, so that tiny elements survive beside huge ones. Products, as
+        compilers fuse them into every use, but not quotients.
+        """
+        xp = space(self.factor)
+        whole = self.factor / self.divisor
+        normal = whole >= (2.0**-1022 if is_double(self.factor.dtype) else 2.0**-126)
+        return xp.where(normal, whole, 1 / self.divisor), xp.where(normal, xp.ones_like(self.factor), self.factor)
 
     def __getitem__(self, key: Any) -> "Coefficient":
         """Return the coefficient of a part: of one leaf of a batch, or of one slice of a leaf."""

@@ -141,11 +141,8 @@ def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
     wide = c.factor.dtype
     if ns.is_complex(x.dtype):
         wide = xp.complex128 if ns.is_double(wide) else xp.complex64
-    # One number where it is normal, so that tiny elements survive beside huge ones; two where it is not.
-    whole = c.factor / c.divisor
-    normal = whole >= (2.0**-1022 if ns.is_double(c.factor.dtype) else 2.0**-126)
-    first, second = xp.where(normal, whole, 1 / c.divisor), xp.where(normal, xp.ones_like(c.factor), c.factor)
-    y = xp.astype(x, wide) * first * second  # compilers fuse products into every use, but not quotients
+    first, second = c.multipliers
+    y = xp.astype(x, wide) * first * second
     return y if c.zeroed is None else xp.where(c.zeroed, xp.zeros_like(y), y)
 
 

@@ -123,9 +123,12 @@ class JaxOps(ArrayOps):
         return right, lax.stop_gradient(scale.astype(self.dtype))
 
     def _sums(self, leaves: Sequence[Array], ord: float, together: bool, scale: Array | float | None = None) -> Array:
-        """Return the sum of powers of all leaves or of each, divided by a scale if one is given."""
-        scales = None if scale is None else jnp.broadcast_to(jnp.asarray(scale, dtype=self.dtype), (len(leaves),))
-        totals = self._totals(leaves, ord, scales)
+        """Return the sum of powers of all leaves or of each, divided by a scale or one for each if one is given."""
+        factors: list[Array | None] = [None] * len(leaves)
+        if scale is not None:
+            inverse = 1 / jnp.asarray(scale, dtype=self.dtype)  # of powers of two: nothing is rounded
+            factors = [inverse[i] if inverse.ndim else inverse for i in range(len(leaves))]
+        totals = [owned(self._total(x, ord, f), x, self.axes) for x, f in zip(leaves, factors, strict=True)]
         return _joined(totals, ord) if together else jnp.stack(totals)
 
     def _by_peaks(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
@@ -137,12 +140,6 @@ class JaxOps(ArrayOps):
         scale = jnp.max(batch.scale)
         terms = rescale(jnp, jnp.stack(totals), batch.scale / scale, ord)
         return scale, _joined([terms[i] for i in range(len(leaves))], ord)
-
-    def _totals(self, leaves: Sequence[Array], ord: float, scales: Array | None = None) -> list[Array]:
-        """Return the sum of powers of each leaf, as it is or divided by a scale."""
-        inverse = None if scales is None else 1 / scales  # of powers of two: nothing is rounded
-        factors = [None if inverse is None else inverse[i] for i in range(len(leaves))]
-        return [owned(self._total(x, ord, factor), x, self.axes) for x, factor in zip(leaves, factors, strict=True)]
 
     def _total(self, x: Array, ord: float, factor: Array | None) -> Array:
         if 0 in x.shape:

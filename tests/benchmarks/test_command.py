@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from benchmarks import frameworks, session
+from benchmarks import frameworks, isolated, session, timing
 from benchmarks.__main__ import main
 from benchmarks.report import Report
+from benchmarks.timing import Plan
 
 ONLY = r"^numpy/clip_by_global_norm_/(mlp|gpt)|^numpy/global_norm|^memory/numpy/.*float32|^accuracy/\[300"
 
@@ -89,18 +90,28 @@ def test_list_names_rows_and_reasons(monkeypatch, capsys):
 
 
 def test_what_fails_is_reported_and_the_rest_goes_on(numpy_only, monkeypatch, tmp_path):
-    measure = session.timing.measure
+    measure = timing.measure
 
     def failing(row, plan):
         if row.case == "clipped":
             raise ValueError("no")
         return measure(row, plan)
 
-    monkeypatch.setattr(session.timing, "measure", failing)
+    monkeypatch.setattr(timing, "measure", failing)
     assert main(["--quick", "--rounds", "1", "--only", "^numpy/clip_by_global_norm_/mlp", "--out", str(tmp_path)]) == 1
     found = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
     assert found["failed"] == {"numpy/clip_by_global_norm_/mlp/float32/clipped": "ValueError: no"}
     assert len(found["speed"]) == 1
+
+
+def test_each_framework_is_timed_in_a_process_of_its_own():
+    row = frameworks.find("numpy/clip_by_global_norm_/mlp/float32/not-clipped")
+    with isolated.measuring(Plan(rounds=1, sample_seconds=1e-4)) as measure:
+        result = measure(row)
+    assert result.row is row
+    assert result.ours.seconds.median > 0
+    with pytest.raises(LookupError, match="no row is called 'numpy/other'; python -m benchmarks --list"):
+        frameworks.find("numpy/other")
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--rounds", "x"], ["--only", "("]])
