@@ -174,7 +174,10 @@ def _sum_in_threads(flats: Sequence[NDArray], threads: int) -> float:
                 first += len(rows)
 
     with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work, thread) for thread in range(1, threads)]
+        try:
+            others = [pool.submit(work, thread) for thread in range(1, threads)]
+        except RuntimeError:  # no thread can be started: at the interpreter's end, or beyond a limit
+            return sum(map(sum_of_squares, flats))
         work(0)
         for other in others:
             other.result()

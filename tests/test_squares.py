@@ -1,6 +1,8 @@
 """Sums of squares of NumPy arrays, on one thread and on several."""
 
+import threading
 import tracemalloc
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +18,14 @@ def sum_of(arrays, threads):
     return squares.total, squares.right()
 
 
+@cache
+def known(sizes, dtypes):
+    """Arrays, and their exact norm."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(n).astype(dtype) for n in sizes for dtype in dtypes]
+    return arrays, exact.norm([v for x in arrays for v in x.tolist()])
+
+
 @pytest.fixture
 def shared(monkeypatch):
     monkeypatch.setattr(_squares, "SHARED", 1)
@@ -26,10 +36,8 @@ def shared(monkeypatch):
 @pytest.mark.parametrize("sizes", [[20_000], [16_384, 16_385, 40_000], [1024 * 20], [3, 50_000, 0, 17_000, 5]])
 @pytest.mark.parametrize("dtypes", [["float32"], ["float64"], ["float32", "float64", "complex64", "float16"]])
 def test_every_element_counts_once_whatever_the_threads(threads, sizes, dtypes):
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(n).astype(dtype) for n in sizes for dtype in dtypes]
+    arrays, norm = known(tuple(sizes), tuple(dtypes))
     total, right = sum_of(arrays, threads)
-    norm = exact.norm([v for x in arrays for v in x.tolist()])
     assert right
     assert exact.relative_error(exact.mpmath.sqrt(total), norm) < (1e-14 if dtypes == ["float64"] else 1e-7)
     assert sum_of(arrays, threads)[0] == total, "the same bits every time"
@@ -42,6 +50,15 @@ def test_a_square_that_leaves_the_dtype_shows_and_warns_of_nothing():
         x[-2] = bad
         assert not sum_of([x], 4)[1]
     assert not sum_of([np.full(100_000, 1e-30, np.float32)], 4)[1]
+
+
+@pytest.mark.usefixtures("shared")
+def test_where_no_thread_can_be_started_one_does_all(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert sum_of([np.full(100_000, 2.0, np.float32)], 4) == (400_000.0, True)
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("1", 1), ("2, 1", 2), ("many", 3), ("", 3), ("99", 3), ("0", 1)])
