@@ -97,7 +97,8 @@ class JaxOps(ArrayOps):
         @jax.custom_jvp
         def pair(*leaves: Array) -> Pair:
             far = _FAR[ns.is_double(self.dtype)]
-            units = lax.optimization_barrier((1 / far, far))  # type: ignore[no-untyped-call]  # else XLA squares them
+            # Behind a barrier, for XLA would square what it knows, and that is out of range.
+            units = lax.optimization_barrier((1 / far, far))  # type: ignore[no-untyped-call]  # JAX leaves it untyped
             total, low, high = (self._sums(leaves, ord, together, unit) for unit in (None, *units))
             right, scale = self._judged(total, leaves)
             return scale, jnp.where(right, total, jnp.where(scale > 1, high, low))
@@ -111,7 +112,7 @@ class JaxOps(ArrayOps):
 
         return pair(*leaves)
 
-    def _judged(self, total: Array, leaves: Sequence[Array]) -> Pair:
+    def _judged(self, total: Array, leaves: Sequence[Array]) -> tuple[Array, Array]:
         """Return where sums of powers of leaves as they are are right, and what to divide the leaves by elsewhere."""
         double = ns.is_double(self.dtype)
         tiny, share = _LOSS[double]

@@ -24,7 +24,9 @@ def test_nvcc(tmp_path, dtype, pairs, arch):
     made = target.read_text()
     for name in NAMES:
         assert f".entry {name}(" in made
-    assert re.search(r"\bld\.(global\.)?(v4\.[uf]32|v2\.[uf]64)", made), "narrow accesses"
+    for kernel in made.split(".entry ")[1:]:  # through addresses out of the table, whose space the compiler cannot know
+        if kernel.startswith(("partials", "scale", "clamp")):
+            assert re.search(r"\bld\.(global\.)?(v4\.[uf]32|v2\.[uf]64)", kernel), "narrow accesses"
     assert "atom" not in made, "atomics would make the sum depend on timing"
 
 
