@@ -14,8 +14,12 @@ from gradclip._coefficient import Coefficient
 from gradclip._memory import in_byte_order
 from gradclip._ops import ArrayOps, bounds_for
 from gradclip._partial import NormPartial
-from gradclip._squares import LOSS, NDArray, Squares, pieces, threads
+from gradclip._squares import LOSS, NDArray, Squares, pieces
+from gradclip._threads import SHARED, cut, share, threads
 from gradclip._types import Array, Scalar
+
+_LARGE = 1 << 20
+"""Bytes of a leaf from which on it may wait, to be multiplied by several threads."""
 
 
 class NumpyOps(ArrayOps):
@@ -54,17 +58,22 @@ class NumpyOps(ArrayOps):
         if coefficients and all(c is coefficients[0] for c in coefficients) and _is_identity(coefficients[0]):
             return
         last, dtype, factor, number = None, None, None, None  # mostly one coefficient for all leaves, and one dtype
+        large: list[tuple[NDArray, Any]] = []
         # The last leaves first: their norm was read last, so they are still in the cache.
         for x, c in reversed(list(zip(leaves, coefficients, strict=True))):
             if c is not last or x.dtype is not dtype:
                 last, dtype, factor = c, x.dtype, plain_factor(x, c)
                 number = dtype.type(factor) if dtype in LOSS and factor not in (None, 1.0) else None
-            if number is not None:
+            if number is not None and x.nbytes >= _LARGE and x.flags.c_contiguous:
+                large.append((x.reshape(-1), number))
+            elif number is not None:
                 np.multiply(x, number, x)
             elif factor is None:
                 super().scale_([x], [c])
             elif factor != 1.0:
                 _multiply_(x, factor)
+        if large:
+            _multiply_large_(large)
 
     def clamp(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> list[NDArray]:
         """Return each leaf with its elements moved into the bounds."""
@@ -113,6 +122,18 @@ def plain_factor(x: Array, c: Coefficient) -> float | None:
     factor = float(c.factor) / float(c.divisor)
     least = 2.0**-1022 if ns.is_double(x.dtype) else 2.0**-126
     return factor if least <= factor <= 1.0 / least else None
+
+
+def _multiply_large_(pairs: Sequence[tuple[NDArray, Any]]) -> None:
+    """Multiply 1-D arrays in place, each by its number; on several threads, if they are many megabytes."""
+
+    def work(begin: int, end: int) -> None:
+        for i, low, high in cut(lengths, begin, end):
+            x, number = pairs[i]
+            np.multiply(x[low:high], number, x[low:high])
+
+    lengths = [x.size for x, _ in pairs]
+    share(work, sum(lengths), threads() if sum([x.nbytes for x, _ in pairs]) >= SHARED else 1)
 
 
 def _multiply_(x: NDArray, factor: float) -> None:

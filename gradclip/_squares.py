@@ -6,10 +6,7 @@ Of many megabytes, several threads read a part each, as BLAS does: one alone wai
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,12 +14,13 @@ import numpy as np
 from gradclip import _namespace as ns
 from gradclip._chunks import HOST_ELEMENTS, boxes
 from gradclip._memory import in_byte_order
+from gradclip._threads import SHARED, cut, share
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
-_BLOCK = 512
-"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 16 squares at most. float32 then
-errs by 3e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule."""
+_BLOCK = {np.dtype(np.float32): 512, np.dtype(np.float64): 1024}
+"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 16 squares of float32 at most. That
+errs by 3e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule. float64 has digits to spare."""
 
 _FEW = 48
 """Sums of blocks that Python adds up sooner than NumPy, which takes a microsecond to begin."""
@@ -31,9 +29,6 @@ _PACK = 1 << 14
 """Arrays below this many elements are laid end to end first: a copy in the cache costs less than a call."""
 
 _PACKED = 1 << 17
-
-SHARED, _MOST_THREADS = 1 << 25, 4
-"""Bytes from which on several threads are started, which takes a tenth of a millisecond; and how many at most."""
 
 LOSS: dict[np.dtype[Any], tuple[float, float]] = {
     np.dtype(np.float32): (2.0**-126, 2.0**-28),
@@ -117,10 +112,11 @@ class Squares:
 
 def sum_of_squares(flat: NDArray) -> float:
     """Return the sum of squares of a 1-D array of float32 or float64, in blocks."""
-    whole = flat.size - flat.size % _BLOCK
+    block = _BLOCK[flat.dtype]
+    whole = flat.size - flat.size % block
     if not whole:
         return float(np.vecdot(flat, flat))
-    blocks = flat[:whole].reshape(-1, _BLOCK)
+    blocks = flat[:whole].reshape(-1, block)
     sums = np.vecdot(blocks, blocks)
     total = sum(sums.tolist()) if len(sums) < _FEW else float(np.add.reduce(sums, dtype=np.float64))
     if whole == flat.size:
@@ -138,14 +134,6 @@ def pieces(x: NDArray) -> Iterator[NDArray]:
         yield x[key]
 
 
-@cache
-def threads() -> int:
-    """Return how many threads may read: as many as this process has processors, or ``OMP_NUM_THREADS`` says."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(1, min(found, int(wanted) if wanted.isdecimal() else found, _MOST_THREADS))
-
-
 def _sum_of_all(flats: Sequence[NDArray], threads: int) -> float:
     if threads > 1 and sum([x.nbytes for x in flats]) >= SHARED:
         kinds = {x.dtype for x in flats}
@@ -155,31 +143,19 @@ def _sum_of_all(flats: Sequence[NDArray], threads: int) -> float:
 
 def _sum_in_threads(flats: Sequence[NDArray], threads: int) -> float:
     """Return the sum of squares of 1-D arrays of one dtype, each thread adding as many blocks as the others."""
-    ends = [x.size - x.size % _BLOCK for x in flats]
-    blocks = [x[:end].reshape(-1, _BLOCK) for x, end in zip(flats, ends, strict=True) if end]
-    count = sum(map(len, blocks))
-    sums = np.empty(count, flats[0].dtype)
+    block = _BLOCK[flats[0].dtype]
+    ends = [x.size - x.size % block for x in flats]
+    blocks = [x[:end].reshape(-1, block) for x, end in zip(flats, ends, strict=True)]
+    sums = [np.empty(len(rows), rows.dtype) for rows in blocks]
+    lengths = list(map(len, blocks))
 
-    def work(thread: int) -> None:
-        begin, end = count * thread // threads, count * (thread + 1) // threads
-        first = 0
-        with np.errstate(all="ignore"):  # which every thread has for itself
-            for rows in blocks:
-                low, high = max(begin - first, 0), min(end - first, len(rows))
-                if low < high:
-                    np.vecdot(rows[low:high], rows[low:high], sums[first + low : first + high])
-                first += len(rows)
+    def work(begin: int, end: int) -> None:
+        for i, low, high in cut(lengths, begin, end):
+            np.vecdot(blocks[i][low:high], blocks[i][low:high], sums[i][low:high])
 
-    with ThreadPoolExecutor(threads - 1) as pool:
-        try:
-            others = [pool.submit(work, thread) for thread in range(1, threads)]
-        except RuntimeError:  # no thread can be started: at the interpreter's end, or beyond a limit
-            return sum(map(sum_of_squares, flats))
-        work(0)
-        for other in others:
-            other.result()
+    share(work, sum(lengths), threads)
     rest = np.concatenate([x[end:] for x, end in zip(flats, ends, strict=True)])
-    return float(np.add.reduce(sums, dtype=np.float64)) + sum_of_squares(rest)
+    return float(np.add.reduce(np.concatenate(sums), dtype=np.float64)) + sum_of_squares(rest)
 
 
 def _real_parts(x: NDArray) -> Sequence[NDArray]:

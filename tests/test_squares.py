@@ -1,6 +1,5 @@
 """Sums of squares of NumPy arrays, on one thread and on several."""
 
-import threading
 import tracemalloc
 from functools import cache
 
@@ -50,22 +49,6 @@ def test_a_square_that_leaves_the_dtype_shows_and_warns_of_nothing():
         x[-2] = bad
         assert not sum_of([x], 4)[1]
     assert not sum_of([np.full(100_000, 1e-30, np.float32)], 4)[1]
-
-
-@pytest.mark.usefixtures("shared")
-def test_where_no_thread_can_be_started_one_does_all(monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert sum_of([np.full(100_000, 2.0, np.float32)], 4) == (400_000.0, True)
-
-
-@pytest.mark.parametrize(("wanted", "found"), [("1", 1), ("2, 1", 2), ("many", 3), ("", 3), ("99", 3), ("0", 1)])
-def test_threads_are_those_that_the_process_may_use(monkeypatch, wanted, found):
-    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
-    monkeypatch.setattr(_squares.os, "sched_getaffinity", lambda _: {0, 1, 5}, raising=False)
-    assert _squares.threads.__wrapped__() == found
 
 
 def test_many_small_arrays_are_not_copied_all_at_once():
