@@ -19,8 +19,10 @@ from gradclip._threads import SHARED, cut, share
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
 _BLOCK = {np.dtype(np.float32): 512, np.dtype(np.float64): 1024}
-"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 16 squares of float32 at most. That
-errs by 3e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule. float64 has digits to spare."""
+"""Elements of one dot product: BLAS keeps 32 or more running sums, so that each adds 16 squares of float32 at most.
+
+That errs by 3e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule. float64 has digits to spare.
+"""
 
 _FEW = 48
 """Sums of blocks that Python adds up sooner than NumPy, which takes a microsecond to begin."""
