@@ -28,7 +28,8 @@ class Plan:
     Parameters
     ----------
     rounds : int or None
-        Samples of each contender; None for as many as fit in ``row_seconds``, within ``few`` and ``many``.
+        Samples of each contender; None for as many as fit in ``row_seconds``, within ``few`` and ``many``. A row with a
+        budget has three times as long: a few per cent decide there.
     sample_seconds : float
         The least time of a sample: work that takes less is called more than once.
     shrink : bool
@@ -146,7 +147,7 @@ def measure(row: Row, plan: Plan) -> Result:
         start = perf_counter()
         for c in chosen:
             _sample(setup, c, calls[c.name])
-        rounds = plan.rounds or _rounds(plan, perf_counter() - start)
+        rounds = plan.rounds or _rounds(plan, perf_counter() - start, longer=3 if row.budgets else 1)
         rounds = min(rounds, row.rounds or rounds)
         samples: dict[str, list[float]] = {c.name: [] for c in chosen}
         for order in _orders(chosen, rounds):
@@ -212,9 +213,9 @@ def _with_fastest_floor(contenders: Sequence[Contender], single: Mapping[str, fl
     return [c for c in contenders if c.role != "floor"] + floors[:1]
 
 
-def _rounds(plan: Plan, seconds: float) -> int:
+def _rounds(plan: Plan, seconds: float, longer: int) -> int:
     """Return how many rounds of so many seconds to run: an odd number, so that the median is one of them."""
-    return min(plan.many, max(plan.few, round(plan.row_seconds / max(seconds, 1e-9)))) | 1
+    return min(plan.many * longer, max(plan.few, round(plan.row_seconds * longer / max(seconds, 1e-9)))) | 1
 
 
 def _orders(contenders: Sequence[Contender], rounds: int) -> Iterator[list[Contender]]:
