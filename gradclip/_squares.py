@@ -112,6 +112,12 @@ class Squares:
         self._lost[flat.dtype] += flat.size * LOSS[flat.dtype][0]
 
 
+def holds(total: float, count: int, dtype: np.dtype[Any]) -> bool:
+    """Whether none of the squares that matters left the dtype, for a sum of ``count`` squares that it was to hold."""
+    square, part = LOSS[dtype]
+    return math.isfinite(total) and count * square <= total * part
+
+
 def sum_of_squares(flat: NDArray) -> float:
     """Return the sum of squares of a 1-D array of float32 or float64, in blocks."""
     block = _BLOCK[flat.dtype]

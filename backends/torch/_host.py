@@ -15,18 +15,16 @@ from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
 from gradclip._numpy import plain_factor
 from gradclip._partial import NormPartial
-from gradclip.backends.torch._ops import TorchOps
-from gradclip.backends.torch._squares import FLOATS, parts_of, sizes_of, squares_of
+from gradclip.backends.torch._ops import TorchOps, is_lazy
+from gradclip.backends.torch._squares import parts_of, sizes_of, squares_of
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
 _MANY, _TINY = 64, 1 << 10
 """Leaves, and elements of each, from and up to which the time of a call is all that multiplying takes."""
 
-_WAKES, _IN_CACHE = 1 << 15, 1 << 21
-"""Elements of a leaf from which on PyTorch works with all its threads, and of all leaves below which one is enough."""
-
 _CPU = {torch.device("cpu")}
+_UNSCALED = {torch.float32, torch.bfloat16, torch.float16}
 _DOUBLES = {torch.float64, torch.complex128}
 _TYPES = {Tensor, torch.nn.Parameter}
 
@@ -36,8 +34,7 @@ class HostOps(TorchOps):
 
     def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end, as NumPy scalars."""
-        sizes = sizes_of(leaves)
-        squares = squares_of(parts_of(leaves, sizes), sum(sizes)) if ord == 2 else None
+        squares = squares_of(parts_of(leaves, sizes_of(leaves))) if ord == 2 else None
         if squares is not None and squares.right():
             return NormPartial(np.float64(1.0), np.float64(squares.total), 2.0, _norm_dtype(leaves))
         partial = super().partial(leaves, ord)
@@ -52,7 +49,7 @@ class HostOps(TorchOps):
             return super().partials(leaves, ord)
         scales, totals = [], []
         for x in leaves:
-            squares = squares_of([x], x.numel())
+            squares = squares_of([x])
             if squares is None:  # traced: then all are taken so
                 return super().partials(leaves, ord)
             whole = None if squares.right() else self._whole(x, ord)
@@ -98,48 +95,31 @@ def _groups(
     return groups.values()
 
 
-def multiply_(leaves: Sequence[Tensor], factor: float, sizes: Sequence[int] | None = None) -> None:
+def multiply_(leaves: list[Tensor], factor: float) -> None:
     """Multiply leaves of one precision in place by a number that it holds, and round once.
 
-    ``sizes`` are those of leaves that are plain (see `is_plain`), if so they are, and known already: that saves calls.
     The last leaves come first: they were read last, and some are in the cache still. PyTorch multiplies by a 0-d tensor
     3 times as fast as by a number.
     """
-    rest = list(leaves)
-    if len(rest) < _MANY:
-        rest = _multiply_alone_(rest, factor, sizes)
-    if not rest:
-        return
-    rest.reverse()
-    double = rest[0].dtype in _DOUBLES
-    wide = torch.scalar_tensor(factor, dtype=torch.float64 if double else torch.float32)
-    if not double and len(rest) >= _MANY and all(x.numel() <= _TINY for x in rest[:: len(rest) // 8]):
-        # What torch.amp.GradScaler unscales with: it costs a tiny leaf little more than half of the other's time.
-        torch._amp_foreach_non_finite_check_and_unscale_(rest, torch.zeros(1), wide.view(1))  # pyright: ignore[reportPrivateImportUsage]
-    else:
-        torch._foreach_mul_(rest, wide)  # pyright: ignore[reportPrivateImportUsage]  # torch.optim uses it too
+    rest = leaves[::-1]
+    wide = torch.scalar_tensor(factor, dtype=torch.float64 if rest[0].dtype in _DOUBLES else torch.float32)
+    many = len(rest) >= _MANY and rest[0].dtype in _UNSCALED
+    try:
+        if many and all(x.numel() <= _TINY for x in rest[:: len(rest) // 8]):
+            _unscale_(rest, wide)
+        else:
+            torch._foreach_mul_(rest, wide)  # pyright: ignore[reportPrivateImportUsage]  # torch.optim uses it too
+    except RuntimeError:
+        if not any(map(is_lazy, rest)):
+            raise
+        for x in rest:  # calls for many leaves refuse such views, before anything is done
+            x.mul_(wide)
 
 
-def _multiply_alone_(leaves: list[Tensor], factor: float, sizes: Sequence[int] | None) -> list[Tensor]:
-    """Multiply medium leaves of a small model on this thread, and return the others.
-
-    PyTorch would wake its other threads for them, which can take longer than the work.
-    """
-    plain = sizes is not None
-    sizes = sizes_of(leaves) if sizes is None else sizes
-    if max(sizes) < _WAKES or sum(sizes) >= _IN_CACHE:
-        return leaves
-    alone: list[Tensor] = []
-    rest: list[Tensor] = []
-    for x, n in zip(leaves, sizes, strict=True):
-        mine = n >= _WAKES and (plain or (x.dtype in FLOATS and not x.is_neg()))
-        (alone if mine else rest).append(x)
-    with np.errstate(all="ignore"):
-        for x in alone:
-            values = x.numpy() if plain else x.detach().numpy()
-            np.multiply(values, values.dtype.type(factor), values)
-    torch.autograd.graph.increment_version(alone)  # as PyTorch's own operations in place do
-    return rest
+def _unscale_(leaves: list[Tensor], factor: Tensor) -> None:
+    """Multiply by what torch.amp.GradScaler unscales with, in little more than half of the time for a tiny leaf."""
+    torch._amp_foreach_non_finite_check_and_unscale_(leaves, torch.zeros(1), factor.view(1))  # pyright: ignore[reportPrivateImportUsage]
+    torch.autograd.graph.increment_version(leaves)  # as other operations in place do
 
 
 def _known(c: Coefficient) -> Coefficient | None:

@@ -59,7 +59,7 @@ class TorchOps(ArrayOps):
             there, factor = factors[key]
             if ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
                 super().scale_([x], [there])  # where factor / divisor may leave the range of the widest dtype
-            elif x.numel() <= _SMALL and factor.dim() == 0 and not _in_memory(x) and has_memory(x):
+            elif x.numel() <= _SMALL and factor.dim() == 0 and not _in_memory(x) and has_memory(x) and not is_lazy(x):
                 small.setdefault((*key, x.dtype), []).append(x)
             else:
                 for part in pieces(x):
@@ -150,6 +150,11 @@ def has_memory(x: Tensor) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def is_lazy(x: Tensor) -> bool:
+    """Whether a tensor is a view that conjugates or negates what is in memory, as the gradient of ``p.conj()``."""
+    return x.is_conj() or x.is_neg()
 
 
 def _in_memory(x: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Sums of squares of CPU tensors: one read at the speed of memory, and rounding that does not grow with the size.
 
 What NumPy can read where it lies, it adds in short blocks (see ``gradclip._squares``), on one thread and at the least
-cost a call. Large models in float32, for which one thread waits for memory, and half precision, which has to be widened
+cost a call. Large leaves in float32, for which one thread waits for memory, and half precision, which has to be widened
 on the way, PyTorch adds (see ``_rows``): its threads may still be awake from the backward pass, and would be in the way
 of others.
 """
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors  # pyright: ignore[reportPrivateUsage]  # as torch.nn.parallel does
 
-from gradclip._squares import Squares, sum_of_squares
+from gradclip._squares import Squares, holds, sum_of_squares
 from gradclip.backends.torch._ops import chunks, in_memory_order, pieces
-from gradclip.backends.torch._rows import RowSums, adds_half
+from gradclip.backends.torch._rows import adds_half, sum_of_half, sum_of_large
 
 _SMALL = 1 << 14
 """Leaves below this many elements are laid end to end first: a copy in the cache costs less than a call."""
@@ -24,8 +24,11 @@ _SMALL = 1 << 14
 _PACKED = 1 << 18
 """Elements that are laid end to end at once: 1 MiB in float32."""
 
-_LARGE, _BEYOND_CACHE = 1 << 17, 1 << 23
-"""Elements of a leaf, and of all, from which on several threads add faster than one."""
+_LARGE = 1 << 17
+"""Elements of a leaf from which on several threads add faster than one."""
+
+_LISTED = 32
+"""Leaves from which on it pays to leave out what autograd adds to a call."""
 
 _LITTLE = 1 << 20
 """Elements that may be laid end to end and kept: 4 MiB in float32."""
@@ -37,6 +40,7 @@ _HALF = {torch.bfloat16, torch.float16}
 FLOATS = {torch.float32, torch.float64}
 _NUMPYS = FLOATS | {torch.complex64, torch.complex128}
 _FLOAT32 = np.dtype(np.float32)
+_TENSOR = {Tensor}
 
 
 def sizes_of(leaves: Sequence[Tensor]) -> list[int]:
@@ -52,9 +56,14 @@ def parts_of(leaves: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]
     if max(sizes, default=0) < _SMALL:
         yield from _joined(leaves, sizes)
         return
-    yield from [x for x, n in zip(leaves, sizes, strict=True) if n >= _SMALL]
-    small = [x for x, n in zip(leaves, sizes, strict=True) if n < _SMALL]
-    yield from _joined(small, [n for n in sizes if n < _SMALL])
+    small, small_sizes = [], []
+    for x, n in zip(leaves, sizes, strict=True):
+        if n >= _SMALL:
+            yield x
+        else:
+            small.append(x)
+            small_sizes.append(n)
+    yield from _joined(small, small_sizes)
 
 
 def joins_little(sizes: Sequence[int]) -> bool:
@@ -62,35 +71,38 @@ def joins_little(sizes: Sequence[int]) -> bool:
     return sum(sizes) <= _LITTLE or sum([n for n in sizes if n < _SMALL]) <= _LITTLE
 
 
-def is_plain(x: Tensor) -> bool:
-    """Whether a tensor is float32 that NumPy can read where it lies, one element after the other."""
-    kind = type(x) is Tensor and x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided
-    return kind and x.is_contiguous() and not x.is_neg() and not x.requires_grad
+def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
+    """Return the sum of squares of float32 tensors that NumPy can read where they lie, in less calls than `squares_of`.
 
-
-def squares_of_plain(parts: Sequence[Tensor]) -> Squares | None:
-    """Return the sum of squares of tensors that are all plain (see `is_plain`), with less calls than `squares_of`."""
-    size = sum(sizes_of(parts))
-    if _is_shared(size):
-        return squares_of(parts, size)
-    squares = Squares()
+    None if one of them is something else, or if the sum cannot be trusted.
+    """
+    if set(map(type, parts)) != _TENSOR:
+        return None
+    try:
+        arrays = [x.numpy() for x in parts]
+    except (RuntimeError, TypeError):  # on another device, sparse, traced, or watched by autograd
+        return None
+    large = _large()
+    total, count = 0.0, 0
     with np.errstate(all="ignore"):
-        squares.add_sum(sum([sum_of_squares(x.numpy().reshape(-1)) for x in parts]), size, _FLOAT32)
-    return squares
+        for x, a in zip(parts, arrays, strict=True):
+            if a.dtype is not _FLOAT32 or not a.flags.c_contiguous:
+                return None
+            count += a.size
+            total += sum_of_large(x) if a.size >= large else sum_of_squares(a.reshape(-1))
+    return total if holds(total, count, _FLOAT32) else None
 
 
-def squares_of(parts: Iterable[Tensor], size: int) -> Squares | None:
+def squares_of(parts: Iterable[Tensor]) -> Squares | None:
     """Return the sum of squares of dense CPU tensors, or None if their memory cannot be read: under torch.func.
 
-    Overflow is not warned of: it shows in the sum. ``size`` is the number of elements of all parts.
+    Overflow is not warned of: it shows in the sum.
     """
-    squares, rows = Squares(), RowSums()
-    large = _LARGE if _is_shared(size) else math.inf
+    squares, large = Squares(), _large()
     try:
         with np.errstate(all="ignore"):
             for x in parts:
-                _add(squares, rows, x.detach() if x.requires_grad else x, x.numel() >= large)
-            squares.add_sum(rows.total(), 0, _FLOAT32)
+                _add(squares, x.detach() if x.requires_grad else x, x.numel() >= large)
     except RuntimeError as e:
         if "storage" not in str(e) and ".item()" not in str(e):
             raise
@@ -98,8 +110,8 @@ def squares_of(parts: Iterable[Tensor], size: int) -> Squares | None:
     return squares
 
 
-def _is_shared(size: int) -> bool:
-    return size >= _BEYOND_CACHE and torch.get_num_threads() > 1
+def _large() -> float:
+    return _LARGE if torch.get_num_threads() > 1 else math.inf
 
 
 def _joined(small: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
@@ -120,24 +132,25 @@ def _join(small: Sequence[Tensor]) -> Tensor:
     if len(small) == 1:
         return small[0]
     try:
-        if len(small) >= 32 and small[0].dim() == small[-1].dim() == 1:  # then all may well have one axis
-            return torch.cat(list(small))
+        if len(small) >= _LISTED and small[0].dim() == small[-1].dim() == 1:  # then all may well have one axis
+            with torch.inference_mode():
+                return torch.cat(list(small))
         joined: Tensor = _flatten_dense_tensors(small)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         return joined
     except RuntimeError:  # not all have, or they are traced by torch.func
         return torch.cat([x.reshape(-1) for x in small])
 
 
-def _add(squares: Squares, rows: RowSums, x: Tensor, large: bool) -> None:
+def _add(squares: Squares, x: Tensor, large: bool) -> None:
     """Add a tensor; its rows, if it is large or of half precision."""
     dtype = x.dtype
     if dtype in _HALF:
-        _add_half(squares, rows, x)
+        _add_half(squares, x)
     elif dtype in FLOATS and x.is_contiguous() and not x.is_neg():
         if large and dtype is torch.float32:
-            squares.add_sum(0.0, x.numel(), _FLOAT32)  # what float32 may have lost
-            x = rows.add(x.view(-1))
-        squares.add_flat(x.numpy().reshape(-1))
+            squares.add_sum(sum_of_large(x), x.numel(), _FLOAT32)
+        else:
+            squares.add_flat(x.numpy().reshape(-1))
     elif dtype in _NUMPYS:
         squares.add(x.resolve_neg().resolve_conj().numpy())
     else:
@@ -145,10 +158,11 @@ def _add(squares: Squares, rows: RowSums, x: Tensor, large: bool) -> None:
             squares.add(piece.double().numpy())
 
 
-def _add_half(squares: Squares, rows: RowSums, x: Tensor) -> None:
+def _add_half(squares: Squares, x: Tensor) -> None:
     flat = in_memory_order(x)
     if flat is not None and flat.numel() >= _ALONE and adds_half(x.dtype):
-        flat = rows.add(flat)
+        total, flat = sum_of_half(flat)
+        squares.add_sum(total, 0, _FLOAT32)
     for piece in pieces(x) if flat is None else [flat]:
         for part in chunks(piece.reshape(-1), _ALONE):
             squares.add_flat(part.float().numpy(), fits=True)

@@ -73,6 +73,17 @@ def test_not_clipped_means_not_written(dtype):
     assert all(torch.equal(g, b) for g, b in zip(grads(params), bits, strict=True))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shapes", [SHAPES, [(64,)] * 100, [(300, 1000), (7,)]], ids=["various", "many", "large"])
+def test_autograd_notices_what_was_written(dtype, shapes):
+    """Who kept a gradient for a second derivative gets an error, not a wrong number."""
+    params = model_of(dtype, shapes=shapes)
+    versions = [g._version for g in grads(params)]
+    clip_grad_norm_(params, 0.25)
+    assert all(g._version > version for g, version in zip(grads(params), versions, strict=True) if g.numel())
+    assert not any(g.is_inference() for g in grads(params)), "they may take part in autograd later on"
+
+
 def test_mixed_dtypes_share_one_coefficient():
     params = [p for dtype in DTYPES for p in model_of(dtype, shapes=[(3, 5), (300,)])]
     before = values(*grads(params))

@@ -241,6 +241,41 @@ def test_complex_of_any_magnitude():
         assert abs(complex(got) - complex(was) * float(2 / right)) < 1e-7 * 2
 
 
+def _lazy():
+    def conjugate(*shape):
+        return torch.complex(normal(*shape), normal(*shape, seed=1)).conj()
+
+    yield "conjugated", lambda: conjugate(64)
+    yield "large and conjugated", lambda: conjugate(300, 1000)
+    yield "negated", lambda: conjugate(64).imag
+    yield "large and negated", lambda: conjugate(300_000).imag
+
+
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize(("name", "grad"), list(_lazy()), ids=lambda x: x if isinstance(x, str) else "")
+def test_views_that_conjugate_or_negate_lazily(name, grad, count):
+    params = [param(grad()) for _ in range(count if grad().numel() < 1000 else 2)]
+    before = [p.grad.clone() for p in params]
+    with pytest.raises(RuntimeError, match="mutable TensorLists"):
+        theirs.clip_grad_norm_(params, 1.0)
+    norm = clip_grad_norm_(params, 1.0)
+    right = exact.norm(values(before[0])) * exact.mpmath.sqrt(len(params))
+    assert exact.relative_error(float(norm), right) < 1e-6
+    for p, was in zip(params, before, strict=True):
+        torch.testing.assert_close(p.grad.clone(), was / float(right), rtol=1e-6, atol=0)
+    if not params[0].grad.is_complex():
+        clip_grad_value_(params, 2.0**-10)
+        assert float(params[0].grad.abs().max()) <= 2.0**-10
+
+
+def test_the_gradient_of_a_conjugate():
+    p = Parameter(torch.tensor([3 + 4j, 0j]))
+    (p.conj() * torch.tensor([3 + 4j, 0j])).sum().real.backward()
+    assert p.grad.is_conj(), "so such views are what autograd makes"
+    assert clip_grad_norm_(p, 1.0) == 5
+    torch.testing.assert_close(p.grad.resolve_conj(), torch.tensor([0.6 + 0.8j, 0j]))
+
+
 def _strided():
     yield "channels_last", normal(2, 3, 4, 5).to(memory_format=torch.channels_last)
     yield "transposed", normal(7, 300).T
