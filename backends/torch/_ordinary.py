@@ -15,9 +15,10 @@ from torch.nn import Parameter
 from gradclip import _checks
 from gradclip.backends.torch._host import multiply_
 from gradclip.backends.torch._leaves import apart, kernels_for
-from gradclip.backends.torch._squares import joins_little, parts_of, sizes_of, sum_of_plain
+from gradclip.backends.torch._squares import LISTED, joins_little, parts_of, sum_of_plain
 
 _PARAMETERS = {Parameter}
+_numel = Tensor.numel
 _LEAST = 2.0**-126
 """The least coefficient that float32 holds without losing digits."""
 
@@ -31,31 +32,37 @@ def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
     grads = [g for p in parameters if (g := p.grad) is not None]  # type: ignore[attr-defined]  # they are parameters
     if grads and not grads[0].is_cpu:
         return _clip_there_(grads, _checks.threshold(max_norm, "max_norm"))
-    sizes = sizes_of(grads)
-    total = _sum_of_squares(grads, sizes)
+    if len(set(map(id, grads))) < len(grads):
+        return None
+    sizes = list(map(_numel, grads))
+    try:
+        parts = parts_of(grads, sizes)
+        if not isinstance(parts, list):
+            parts = list(parts) if joins_little(sizes) else []
+        total = sum_of_plain(parts)
+    except RuntimeError:  # of several devices or layouts
+        return None
     if total is None:
         return None
     norm = math.sqrt(total)
-    if norm > max_norm:  # type: ignore[operator]  # a number
-        factor = max_norm / norm  # type: ignore[operator]
-        if factor < _LEAST or not apart(grads, [4 * n for n in sizes]):
-            return None
-        with torch.inference_mode():  # which leaves out more than no_grad does; these tensors stay what they are
-            multiply_(grads, factor)
+    if norm > max_norm and not _multiply_(grads, sizes, max_norm / norm):  # type: ignore[operator]  # a number
+        return None
     return torch.scalar_tensor(norm, dtype=torch.float32)
+
+
+def _multiply_(grads: list[Tensor], sizes: list[int], factor: float) -> bool:
+    """Multiply gradients of these sizes; or return False and leave them, if they or the factor are unusual."""
+    if factor < _LEAST or not apart(grads, [4 * n for n in sizes]):
+        return False
+    if len(grads) < LISTED:  # NumPy has read them all, so that autograd watches none
+        multiply_(grads, factor)
+    else:
+        with torch.no_grad():
+            multiply_(grads, factor)
+    return True
 
 
 def _clip_there_(grads: list[Tensor], max_norm: Any) -> Tensor | None:
     kernels = kernels_for(grads[0].device)
     norm: Tensor | None = kernels.clip_plain_(grads, max_norm) if kernels else None
     return norm
-
-
-def _sum_of_squares(grads: list[Tensor], sizes: list[int]) -> float | None:
-    """Return the sum of squares of distinct gradients that are plain (see `sum_of_plain`), or None if they are not."""
-    if len(set(map(id, grads))) < len(grads) or not joins_little(sizes):
-        return None
-    try:
-        return sum_of_plain(list(parts_of(grads, sizes)))
-    except RuntimeError:  # of several devices or layouts
-        return None

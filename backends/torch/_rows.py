@@ -37,14 +37,9 @@ def sum_of_large(x: Tensor) -> float:
     if left:
         flat = x.view(-1)
         return sum_of_large(flat[:-left]) + sum_of_squares(flat[-left:].numpy())
-    rows = x.view(-1, row)
     if size > _ROWS * row:
-        return sum(map(_sum_of_norms, torch.split(rows, _ROWS)))
-    return _sum_of_norms(rows)
-
-
-def _sum_of_norms(rows: Tensor) -> float:
-    norms = torch.linalg.vector_norm(rows, dim=1).numpy().astype(np.float64)
+        return sum(map(sum_of_large, torch.split(x.view(-1), _ROWS * row)))
+    norms = torch.linalg.vector_norm(x.view(-1, row), dim=1).numpy().astype(np.float64)
     return float(norms.dot(norms)) if len(norms) <= _ALONE else sum_of_squares(norms)
 
 

@@ -8,6 +8,7 @@ of others.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ _PACKED = 1 << 18
 _LARGE = 1 << 17
 """Elements of a leaf from which on several threads add faster than one."""
 
-_LISTED = 32
-"""Leaves from which on it pays to leave out what autograd adds to a call."""
+LISTED = 32
+"""Leaves from which on they are joined faster without autograd. If there are fewer, it shows whether it watches one."""
 
 _LITTLE = 1 << 20
 """Elements that may be laid end to end and kept: 4 MiB in float32."""
@@ -48,27 +49,32 @@ def sizes_of(leaves: Sequence[Tensor]) -> list[int]:
     return list(map(Tensor.numel, leaves))
 
 
-def parts_of(leaves: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Yield tensors with all elements of leaves of these sizes, the small ones laid end to end, some at a time.
+def parts_of(leaves: Sequence[Tensor], sizes: Sequence[int]) -> Iterable[Tensor]:
+    """Return tensors with all elements of leaves of these sizes, the small ones laid end to end.
 
-    Leaves of several dtypes are joined in one that holds all their numbers.
+    Leaves of several dtypes are joined in one that holds all their numbers. A list is returned where a MiB of them is
+    joined at most; more are joined one MiB after the other.
     """
-    if max(sizes, default=0) < _SMALL:
-        yield from _joined(leaves, sizes)
-        return
-    small, small_sizes = [], []
-    for x, n in zip(leaves, sizes, strict=True):
-        if n >= _SMALL:
-            yield x
-        else:
-            small.append(x)
-            small_sizes.append(n)
-    yield from _joined(small, small_sizes)
+    parts: list[Tensor] = []
+    small, small_sizes = leaves, sizes
+    if max(sizes, default=0) >= _SMALL:
+        small, small_sizes = [], []
+        for x, n in zip(leaves, sizes, strict=True):
+            if n >= _SMALL:
+                parts.append(x)
+            else:
+                small.append(x)
+                small_sizes.append(n)
+    if sum(small_sizes) > _PACKED:
+        return chain(parts, _joined(small, small_sizes))
+    if small:
+        parts.append(_join(small))
+    return parts
 
 
 def joins_little(sizes: Sequence[int]) -> bool:
     """Whether the small leaves of these sizes may all be laid end to end at once: they have a few MB at most."""
-    return sum(sizes) <= _LITTLE or sum([n for n in sizes if n < _SMALL]) <= _LITTLE
+    return sum([n for n in sizes if n < _SMALL]) <= _LITTLE
 
 
 def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
@@ -82,7 +88,7 @@ def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
         arrays = [x.numpy() for x in parts]
     except (RuntimeError, TypeError):  # on another device, sparse, traced, or watched by autograd
         return None
-    large = _large()
+    large = _LARGE if torch.get_num_threads() > 1 else math.inf
     total, count = 0.0, 0
     with np.errstate(all="ignore"):
         for x, a in zip(parts, arrays, strict=True):
@@ -98,7 +104,8 @@ def squares_of(parts: Iterable[Tensor]) -> Squares | None:
 
     Overflow is not warned of: it shows in the sum.
     """
-    squares, large = Squares(), _large()
+    squares = Squares()
+    large = _LARGE if torch.get_num_threads() > 1 else math.inf
     try:
         with np.errstate(all="ignore"):
             for x in parts:
@@ -110,16 +117,8 @@ def squares_of(parts: Iterable[Tensor]) -> Squares | None:
     return squares
 
 
-def _large() -> float:
-    return _LARGE if torch.get_num_threads() > 1 else math.inf
-
-
 def _joined(small: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
     """Yield small leaves laid end to end, in tensors that fit into the cache."""
-    if sum(sizes) <= _PACKED:
-        if small:
-            yield _join(small)
-        return
     start = size = 0
     for end, n in enumerate(sizes, 1):
         size += n
@@ -132,7 +131,7 @@ def _join(small: Sequence[Tensor]) -> Tensor:
     if len(small) == 1:
         return small[0]
     try:
-        if len(small) >= _LISTED and small[0].dim() == small[-1].dim() == 1:  # then all may well have one axis
+        if len(small) >= LISTED and small[0].dim() == small[-1].dim() == 1:  # then all may well have one axis
             with torch.inference_mode():
                 return torch.cat(list(small))
         joined: Tensor = _flatten_dense_tensors(small)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
