@@ -1,5 +1,6 @@
 """Clipping that lives in the optimizer: before every ``step()``, by the public hooks."""
 
+import math
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from gradclip._coefficient import Coefficient
 from gradclip._finished import FinishingRule
 from gradclip._global import decide
 from gradclip._types import Nonfinite, Scalar
-from gradclip.backends.torch._fused import Fold
+from gradclip.backends.torch._fused import Fold, foldable
 from gradclip.backends.torch._leaves import as_tensor, gradients
+from gradclip.backends.torch._ordinary import LEAST, grads_of, multiply_plain_, norm_of
 
 
 def attach(
@@ -100,6 +102,7 @@ class Clipping:
         self.clipped: Tensor | None = None
         self._rule, self._max_value, self._per_group = rule, max_value, per_group
         self._fold = Fold(optimizer)
+        self._limit = _ordinary_limit(rule) if max_value is None else None
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(lambda *_: self._fold.end()),
@@ -142,6 +145,10 @@ class Clipping:
     def _clip_scope(self, params: list[Tensor], fold: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Clip gradients that the step is yet to divide by a loss scale, mostly 1: they stay scaled."""
         unit = self._fold.pending()
+        if self._limit is not None and _is_one(unit):
+            told = self._clip_ordinary(params, self._limit, fold)
+            if told is not None:
+                return told
         leaves = gradients(params, "optimizer's parameters")
         if self._max_value is not None:
             high = self._max_value * unit
@@ -151,9 +158,27 @@ class Clipping:
         shown = as_tensor(norm) if _is_one(unit) else as_tensor(norm) / unit
         if c is None:
             return shown, torch.ones_like(shown), torch.zeros_like(shown, dtype=torch.bool)
-        if not (fold and self._fold.begin(leaves, c)):
+        factor = foldable(leaves, c) if fold else None
+        if factor is None or not self._fold.begin(factor):
             leaves.scale_([c] * len(leaves.arrays), "clip_by_global_norm")
         return shown, *_told(c, shown)
+
+    def _clip_ordinary(self, params: list[Tensor], limit: float, fold: bool) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Clip by a number in few calls; or return None and leave the gradients, if anything is unusual."""
+        grads = grads_of(params)
+        if not grads or not grads[0].is_cpu:
+            return None
+        sizes = list(map(Tensor.numel, grads))
+        norm = norm_of(grads, sizes)
+        if norm is None:
+            return None
+        clipped = norm > limit
+        factor = limit / norm if clipped else 1.0
+        folded = clipped and fold and factor >= LEAST and self._fold.begin(factor)
+        if clipped and not folded and not multiply_plain_(grads, sizes, factor):
+            return None
+        told, used = (torch.scalar_tensor(x, dtype=torch.float32) for x in (norm, factor))
+        return told, used, torch.scalar_tensor(clipped, dtype=torch.bool)
 
     def _rule_for(self, unit: Scalar) -> FinishingRule:
         """Return the rule for gradients that are too large by a loss scale, whose overflows the scaler deals with."""
@@ -161,6 +186,13 @@ class Clipping:
             return self._rule
         limit = None if self._rule.max_norm is None else self._rule.max_norm * unit
         return FinishingRule(limit, self._rule.ord, "propagate", 1.0, 0.0)
+
+
+def _ordinary_limit(rule: FinishingRule) -> float | None:
+    """Return the threshold of a rule that asks for nothing unusual."""
+    limit = math.inf if rule.max_norm is None else rule.max_norm
+    usual = isinstance(limit, float) and rule.ord == 2 and rule.nonfinite == "propagate"
+    return limit if usual else None
 
 
 def _is_one(unit: Scalar) -> bool:

@@ -37,10 +37,10 @@ class Fold:
             return 1.0
         return float(scale) if scale.device.type == "cpu" else scale.reshape(())
 
-    def begin(self, leaves: TorchLeaves, c: Coefficient) -> bool:
-        """Let the next step do the multiplication, if it can; returns whether it will."""
-        factor = self._factor(leaves, c)
-        if factor is None or factor == 1.0:
+    def begin(self, factor: float) -> bool:
+        """Let the next step multiply by a number that float32 holds, if it can; returns whether it will."""
+        fused = all(group.get("fused") for group in self._optimizer.param_groups)
+        if not fused or not getattr(self._optimizer, "_step_supports_amp_scaling", False):
             return False
         self._before = getattr(self._optimizer, "grad_scale", None)
         self._begun = True
@@ -58,13 +58,12 @@ class Fold:
         else:
             self._optimizer.grad_scale = self._before  # type: ignore[attr-defined]
 
-    def _factor(self, leaves: TorchLeaves, c: Coefficient) -> float | None:
-        """Return the coefficient where it is known and float32, in which the kernels divide, is enough for it."""
-        fused = all(group.get("fused") for group in self._optimizer.param_groups)
-        if not fused or not getattr(self._optimizer, "_step_supports_amp_scaling", False):
-            return None
-        if not isinstance(leaves.ops, HostOps) or isinstance(c.factor, Tensor) or leaves.after:
-            return None
-        if any(ns.is_double(dtype) for dtype in {x.dtype for x in leaves.arrays}):
-            return None
-        return plain_factor(leaves.arrays[0], c)
+
+def foldable(leaves: TorchLeaves, c: Coefficient) -> float | None:
+    """Return a coefficient where it is known, changes something, and float32, in which the kernels divide, holds it."""
+    if not isinstance(leaves.ops, HostOps) or isinstance(c.factor, Tensor) or leaves.after:
+        return None
+    if any(ns.is_double(dtype) for dtype in {x.dtype for x in leaves.arrays}):
+        return None
+    factor = plain_factor(leaves.arrays[0], c)
+    return None if factor == 1.0 else factor

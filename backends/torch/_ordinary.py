@@ -19,7 +19,7 @@ from gradclip.backends.torch._squares import LISTED, joins_little, parts_of, sum
 
 _PARAMETERS = {Parameter}
 _numel = Tensor.numel
-_LEAST = 2.0**-126
+LEAST = 2.0**-126
 """The least coefficient that float32 holds without losing digits."""
 
 
@@ -27,14 +27,31 @@ def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
     """Clip gradients in place and return their norm, or return None and leave them if anything is unusual."""
     if type(max_norm) not in (float, int) or not max_norm >= 0:  # type: ignore[operator]
         return None
-    if type(parameters) not in (list, tuple) or set(map(type, parameters)) != _PARAMETERS:  # type: ignore[call-overload]
-        return None
-    grads = [g for p in parameters if (g := p.grad) is not None]  # type: ignore[attr-defined]  # they are parameters
+    grads = grads_of(parameters)
     if grads and not grads[0].is_cpu:
         return _clip_there_(grads, _checks.threshold(max_norm, "max_norm"))
-    if len(set(map(id, grads))) < len(grads):
+    if not grads:
         return None
     sizes = list(map(_numel, grads))
+    norm = norm_of(grads, sizes)
+    if norm is None:
+        return None
+    if norm > max_norm and not multiply_plain_(grads, sizes, max_norm / norm):  # type: ignore[operator]  # a number
+        return None
+    return torch.scalar_tensor(norm, dtype=torch.float32)
+
+
+def grads_of(parameters: object) -> list[Tensor] | None:
+    """Return the gradients in a list of parameters, or None if it is none."""
+    if type(parameters) not in (list, tuple) or set(map(type, parameters)) != _PARAMETERS:  # type: ignore[call-overload]
+        return None
+    return [g for p in parameters if (g := p.grad) is not None]  # type: ignore[attr-defined]  # they are parameters
+
+
+def norm_of(grads: list[Tensor], sizes: list[int]) -> float | None:
+    """Return the norm of gradients of these sizes, or None if they are not distinct and plain (see `sum_of_plain`)."""
+    if len(set(map(id, grads))) < len(grads):
+        return None
     try:
         parts = parts_of(grads, sizes)
         if not isinstance(parts, list):
@@ -42,17 +59,12 @@ def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
         total = sum_of_plain(parts)
     except RuntimeError:  # of several devices or layouts
         return None
-    if total is None:
-        return None
-    norm = math.sqrt(total)
-    if norm > max_norm and not _multiply_(grads, sizes, max_norm / norm):  # type: ignore[operator]  # a number
-        return None
-    return torch.scalar_tensor(norm, dtype=torch.float32)
+    return None if total is None else math.sqrt(total)
 
 
-def _multiply_(grads: list[Tensor], sizes: list[int], factor: float) -> bool:
-    """Multiply gradients of these sizes; or return False and leave them, if they or the factor are unusual."""
-    if factor < _LEAST or not apart(grads, [4 * n for n in sizes]):
+def multiply_plain_(grads: list[Tensor], sizes: list[int], factor: float) -> bool:
+    """Multiply gradients that have a `norm_of`; or return False and leave them, if they overlap or it is too small."""
+    if factor < LEAST or not apart(grads, [4 * n for n in sizes]):
         return False
     if len(grads) < LISTED:  # NumPy has read them all, so that autograd watches none
         multiply_(grads, factor)

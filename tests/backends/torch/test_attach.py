@@ -160,6 +160,36 @@ def test_every_evaluation_of_a_closure_is_clipped():
     assert run(None)[1] != wanted
 
 
+UNUSUAL = {
+    "overflow": (lambda: torch.full((4,), 1e25), 1.0),
+    "underflow": (lambda: torch.full((4,), 1e-30), 1e-31),
+    "zero": (lambda: normal(4), 0.0),
+    "subnormal": (lambda: normal(4), 1e-42),
+    "transposed": (lambda: normal(2, 2).T, 0.1),
+}
+NEVER_FUSED = {  # of the first, PyTorch's fused steps read what lies behind it in memory; the second they refuse
+    "expanded": (lambda: torch.tensor(3.0).expand(4), 0.1),
+    "negated": (lambda: torch._neg_view(normal(4)), 0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [*((name, fused) for name in UNUSUAL for fused in (False, True)), *((n, False) for n in NEVER_FUSED)],
+)
+def test_whatever_is_unusual_is_clipped_the_same(name, fused):
+    grad, max_norm = (UNUSUAL | NEVER_FUSED)[name]
+    mine, other = param(grad()), param(grad())
+    optimizer = torch.optim.SGD([mine], lr=1.0, fused=fused)
+    clipping = attach(optimizer, max_norm=max_norm)
+    optimizer.step()
+    norm = clip_grad_norm_(other, max_norm)
+    torch.optim.SGD([other], lr=1.0, fused=fused).step()
+    torch.testing.assert_close(mine, other, rtol=1e-6, atol=0)
+    assert clipping.norm == norm
+    assert clipping.clipped
+
+
 def test_several_optimizers_schedulers_and_accumulation():
     models = [net(), net()]
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
