@@ -14,7 +14,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._memory import in_byte_order
 from gradclip._ops import ArrayOps, bounds_for
 from gradclip._partial import NormPartial
-from gradclip._squares import LOSS, NDArray, Squares, pieces
+from gradclip._squares import LOSS, NDArray, Squares, pieces, sum_of_plain
 from gradclip._threads import SHARED, cut, share, threads
 from gradclip._types import Array, Scalar
 
@@ -28,6 +28,9 @@ class NumpyOps(ArrayOps):
     def partial(self, leaves: Sequence[NDArray], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
         if ord == 2:
+            total = sum_of_plain(leaves)
+            if total is not None:
+                return _plain(total, leaves)
             squares = Squares(threads())
             squares.add_all(leaves)
             if squares.right():

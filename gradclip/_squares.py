@@ -118,6 +118,34 @@ def holds(total: float, count: int, dtype: np.dtype[Any]) -> bool:
     return math.isfinite(total) and count * square <= total * part
 
 
+def sum_of_plain(arrays: Sequence[NDArray]) -> float | None:
+    """Return the sum of squares of a few megabytes in few calls, for a small model waits for Python and not for memory.
+
+    None if they are not all contiguous and of float32, or of float64, or if the sum cannot be trusted.
+    """
+    dtype = arrays[0].dtype
+    if dtype not in LOSS:
+        return None
+    flats: list[NDArray] = []
+    small: list[NDArray] = []
+    size = packed = 0
+    for x in arrays:
+        if x.dtype is not dtype or not x.flags.c_contiguous:
+            return None
+        size += x.size
+        if x.size >= _PACK:
+            flats.append(x.reshape(-1))
+        else:
+            packed += x.size
+            small.append(x.reshape(-1))
+    if packed > _PACKED or size * dtype.itemsize >= SHARED:
+        return None
+    if small:
+        flats.append(small[0] if len(small) == 1 else np.concatenate(small))
+    total = sum(map(sum_of_squares, flats))
+    return total if holds(total, size, dtype) else None
+
+
 def sum_of_squares(flat: NDArray) -> float:
     """Return the sum of squares of a 1-D array of float32 or float64, in blocks."""
     block = _BLOCK[flat.dtype]

@@ -58,3 +58,26 @@ def test_many_small_arrays_are_not_copied_all_at_once():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4e6 < sum(x.nbytes for x in arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_plain_arrays_in_few_calls(dtype):
+    arrays, norm = known((3, 0, 700, 16_384, 40_001), (dtype,))
+    total = _squares.sum_of_plain(arrays)
+    assert exact.relative_error(exact.mpmath.sqrt(total), norm) < (1e-14 if dtype == "float64" else 1e-7)
+    assert _squares.sum_of_plain([np.ones((20, 30), dtype)]) == 600
+    other = "float64" if dtype == "float32" else "float32"
+    for x in (arrays[3].astype(other), arrays[3].astype("float16"), arrays[3][::2], np.ones((20, 30), dtype).T):
+        assert _squares.sum_of_plain([arrays[0], x]) is None
+    assert _squares.sum_of_plain([arrays[3].astype("complex64")]) is None
+    with np.errstate(all="ignore"):
+        for value in (1e-200, 1e200, np.nan):
+            assert _squares.sum_of_plain([np.full(4, value).astype(dtype)]) is None
+
+
+def test_many_megabytes_are_left_to_several_threads(monkeypatch):
+    x = np.ones(1 << 16, np.float32)
+    monkeypatch.setattr(_squares, "SHARED", x.nbytes)
+    assert _squares.sum_of_plain([x]) is None
+    assert _squares.sum_of_plain([x[1:]]) == x.size - 1
+    assert _squares.sum_of_plain([x[:1000]] * 200) is None, "too many to lay end to end at once"
