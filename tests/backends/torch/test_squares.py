@@ -64,6 +64,14 @@ def test_a_large_model(threads):
     assert squares.right()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1 << 21, (1 << 21) + 77, 300_000])
+def test_more_rows_than_are_calculated_at_once(dtype, size, monkeypatch):
+    x = normal(size, dtype=dtype)
+    monkeypatch.setattr(_rows, "_ROWS", 1000)
+    assert sum_of([x]).total == pytest.approx(wide_sum(x), rel=1e-7)
+
+
 @pytest.mark.parametrize("value", [1e-30, 1e30, math.nan, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_large_model_out_of_range_is_noticed(value, dtype):
