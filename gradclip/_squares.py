@@ -51,7 +51,7 @@ class Squares:
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._total = 0.0
-        self._lost: dict[np.dtype[Any], float] = dict.fromkeys(LOSS, 0.0)
+        self._counts: dict[np.dtype[Any], int] = dict.fromkeys(LOSS, 0)
         self._waiting: list[NDArray] = []
 
     @property
@@ -98,18 +98,16 @@ class Squares:
     def add_sum(self, total: float, count: int, dtype: np.dtype[Any]) -> None:
         """Add a sum of squares that were calculated in a dtype, which ``count`` of them may have left."""
         self._total += total
-        self._lost[dtype] += count * LOSS[dtype][0]
+        self._counts[dtype] += count
 
     def right(self) -> bool:
         """Whether no square that matters overflowed or underflowed."""
         total = self.total
-        if not math.isfinite(total):
-            return False
-        return all(lost <= total * LOSS[dtype][1] for dtype, lost in self._lost.items())
+        return all(holds(total, count, dtype) for dtype, count in self._counts.items())
 
     def _later(self, flat: NDArray) -> None:
         self._waiting.append(flat)
-        self._lost[flat.dtype] += flat.size * LOSS[flat.dtype][0]
+        self._counts[flat.dtype] += flat.size
 
 
 def holds(total: float, count: int, dtype: np.dtype[Any]) -> bool:

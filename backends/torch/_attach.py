@@ -16,6 +16,7 @@ from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._fused import Fold, foldable
 from gradclip.backends.torch._leaves import as_tensor, gradients
 from gradclip.backends.torch._ordinary import LEAST, grads_of, multiply_plain_, norm_of
+from gradclip.backends.torch._squares import sizes_of
 
 
 def attach(
@@ -168,7 +169,7 @@ class Clipping:
         grads = grads_of(params)
         if not grads or not grads[0].is_cpu:
             return None
-        sizes = list(map(Tensor.numel, grads))
+        sizes = sizes_of(grads)
         norm = norm_of(grads, sizes)
         if norm is None:
             return None

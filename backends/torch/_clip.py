@@ -107,8 +107,7 @@ def clip_grad_norm_(
     >>> layer.weight.grad
     tensor([[0.6000, 0.8000]])
     """
-    if isinstance(parameters, GeneratorType):
-        parameters = _listed(parameters)
+    parameters = _listed(parameters)
     policy = "error" if error_if_nonfinite else nonfinite
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, _number(norm_type), policy, scale, eps)

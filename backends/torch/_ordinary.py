@@ -15,37 +15,36 @@ from torch.nn import Parameter
 from gradclip import _checks
 from gradclip.backends.torch._host import multiply_
 from gradclip.backends.torch._leaves import apart, kernels_for
-from gradclip.backends.torch._squares import LISTED, joins_little, parts_of, sum_of_plain
+from gradclip.backends.torch._squares import LISTED, joins_little, parts_of, sizes_of, sum_of_plain
 
 _PARAMETERS = {Parameter}
-_numel = Tensor.numel
 LEAST = 2.0**-126
 """The least coefficient that float32 holds without losing digits."""
 
 
-def clip_ordinary_(parameters: object, max_norm: object) -> Tensor | None:
+def clip_ordinary_(parameters: Any, max_norm: Any) -> Tensor | None:
     """Clip gradients in place and return their norm, or return None and leave them if anything is unusual."""
-    if type(max_norm) not in (float, int) or not max_norm >= 0:  # type: ignore[operator]
+    if type(max_norm) not in (float, int) or not max_norm >= 0:
         return None
     grads = grads_of(parameters)
-    if grads and not grads[0].is_cpu:
-        return _clip_there_(grads, _checks.threshold(max_norm, "max_norm"))
     if not grads:
         return None
-    sizes = list(map(_numel, grads))
+    if not grads[0].is_cpu:
+        return _clip_there_(grads, _checks.threshold(max_norm, "max_norm"))
+    sizes = sizes_of(grads)
     norm = norm_of(grads, sizes)
     if norm is None:
         return None
-    if norm > max_norm and not multiply_plain_(grads, sizes, max_norm / norm):  # type: ignore[operator]  # a number
+    if norm > max_norm and not multiply_plain_(grads, sizes, max_norm / norm):
         return None
     return torch.scalar_tensor(norm, dtype=torch.float32)
 
 
-def grads_of(parameters: object) -> list[Tensor] | None:
+def grads_of(parameters: Any) -> list[Tensor] | None:
     """Return the gradients in a list of parameters, or None if it is none."""
-    if type(parameters) not in (list, tuple) or set(map(type, parameters)) != _PARAMETERS:  # type: ignore[call-overload]
+    if type(parameters) not in (list, tuple) or set(map(type, parameters)) != _PARAMETERS:
         return None
-    return [g for p in parameters if (g := p.grad) is not None]  # type: ignore[attr-defined]  # they are parameters
+    return [g for p in parameters if (g := p.grad) is not None]
 
 
 def norm_of(grads: list[Tensor], sizes: list[int]) -> float | None:

@@ -38,8 +38,8 @@ _ALONE = 1 << 15
 """Elements that PyTorch converts on one thread: waking others costs more than they save."""
 
 _HALF = {torch.bfloat16, torch.float16}
-FLOATS = {torch.float32, torch.float64}
-_NUMPYS = FLOATS | {torch.complex64, torch.complex128}
+_FLOATS = {torch.float32, torch.float64}
+_NUMPYS = _FLOATS | {torch.complex64, torch.complex128}
 _FLOAT32 = np.dtype(np.float32)
 _TENSOR = {Tensor}
 
@@ -88,7 +88,7 @@ def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
         arrays = [x.numpy() for x in parts]
     except (RuntimeError, TypeError):  # on another device, sparse, traced, or watched by autograd
         return None
-    large = _LARGE if torch.get_num_threads() > 1 else math.inf
+    large = _large()
     total, count = 0.0, 0
     with np.errstate(all="ignore"):
         for x, a in zip(parts, arrays, strict=True):
@@ -105,7 +105,7 @@ def squares_of(parts: Iterable[Tensor]) -> Squares | None:
     Overflow is not warned of: it shows in the sum.
     """
     squares = Squares()
-    large = _LARGE if torch.get_num_threads() > 1 else math.inf
+    large = _large()
     try:
         with np.errstate(all="ignore"):
             for x in parts:
@@ -115,6 +115,11 @@ def squares_of(parts: Iterable[Tensor]) -> Squares | None:
             raise
         return None
     return squares
+
+
+def _large() -> float:
+    """Return how many elements make a leaf one for several threads, if there are several."""
+    return _LARGE if torch.get_num_threads() > 1 else math.inf
 
 
 def _joined(small: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
@@ -145,7 +150,7 @@ def _add(squares: Squares, x: Tensor, large: bool) -> None:
     dtype = x.dtype
     if dtype in _HALF:
         _add_half(squares, x)
-    elif dtype in FLOATS and x.is_contiguous() and not x.is_neg():
+    elif dtype in _FLOATS and x.is_contiguous() and not x.is_neg():
         if large and dtype is torch.float32:
             squares.add_sum(sum_of_large(x), x.numel(), _FLOAT32)
         else:
