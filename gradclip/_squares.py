@@ -2,7 +2,7 @@
 
 ``np.vecdot`` adds squares in blocks short enough that float32 rounding stays below 1e-6, and the blocks' sums are added
 in float64. That cannot see magnitudes whose squares leave float32; whether it could have gone wrong shows in the sum.
-Of many megabytes, several threads read a part each, as BLAS does: one alone waits for memory.
+Many megabytes are read at several places at once, and by several threads, as BLAS does: one alone waits for memory.
 """
 
 import math
@@ -169,13 +169,13 @@ def pieces(x: NDArray) -> Iterator[NDArray]:
 
 
 def _sum_of_all(flats: Sequence[NDArray], threads: int) -> float:
-    if threads > 1 and sum([x.nbytes for x in flats]) >= SHARED:
-        kinds = {x.dtype for x in flats}
-        return math.fsum(_sum_in_threads([x for x in flats if x.dtype == kind], threads) for kind in sorted(kinds))
-    return sum(map(sum_of_squares, flats))
+    if sum([x.nbytes for x in flats]) < SHARED:
+        return sum(map(sum_of_squares, flats))
+    kinds = {x.dtype for x in flats}
+    return math.fsum(_sum_from_memory([x for x in flats if x.dtype == kind], threads) for kind in sorted(kinds))
 
 
-def _sum_in_threads(flats: Sequence[NDArray], threads: int) -> float:
+def _sum_from_memory(flats: Sequence[NDArray], threads: int) -> float:
     """Return the sum of squares of 1-D arrays of one dtype, each thread adding as many blocks as the others."""
     block = _BLOCK[flats[0].dtype]
     ends = [x.size - x.size % block for x in flats]
@@ -185,11 +185,23 @@ def _sum_in_threads(flats: Sequence[NDArray], threads: int) -> float:
 
     def work(begin: int, end: int) -> None:
         for i, low, high in cut(lengths, begin, end):
-            np.vecdot(blocks[i][low:high], blocks[i][low:high], sums[i][low:high])
+            _dots(blocks[i][low:high], sums[i][low:high])
 
     share(work, sum(lengths), threads)
     rest = np.concatenate([x[end:] for x, end in zip(flats, ends, strict=True)])
     return float(np.add.reduce(np.concatenate(sums), dtype=np.float64)) + sum_of_squares(rest)
+
+
+def _dots(rows: NDArray, out: NDArray) -> None:
+    """Write dot products of rows with themselves, in the order in which they are read: at two places in turn.
+
+    A processor fetches ahead at both, so that more is on its way from memory.
+    """
+    count, length = rows.shape
+    half = count // 2
+    pairs = rows[: 2 * half].reshape(2, half, length).swapaxes(0, 1)
+    np.vecdot(pairs, pairs, out[: 2 * half].reshape(half, 2))
+    np.vecdot(rows[2 * half :], rows[2 * half :], out[2 * half :])
 
 
 def _real_parts(x: NDArray) -> Sequence[NDArray]:

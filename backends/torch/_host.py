@@ -34,7 +34,8 @@ class HostOps(TorchOps):
 
     def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end, as NumPy scalars."""
-        squares = squares_of(parts_of(leaves, sizes_of(leaves))) if ord == 2 else None
+        sizes = sizes_of(leaves)
+        squares = squares_of(parts_of(leaves, sizes), sum(sizes)) if ord == 2 else None
         if squares is not None and squares.right():
             return NormPartial(np.float64(1.0), np.float64(squares.total), 2.0, _norm_dtype(leaves))
         partial = super().partial(leaves, ord)
@@ -47,9 +48,9 @@ class HostOps(TorchOps):
         """Return one partial norm for each leaf, as tensors."""
         if ord != 2:
             return super().partials(leaves, ord)
-        scales, totals = [], []
+        scales, totals, size = [], [], sum(sizes_of(leaves))
         for x in leaves:
-            squares = squares_of([x])
+            squares = squares_of([x], size)
             if squares is None:  # traced: then all are taken so
                 return super().partials(leaves, ord)
             whole = None if squares.right() else self._whole(x, ord)

@@ -4,6 +4,7 @@ The rows are added up in float64, so that rounding does not grow with the size. 
 PyTorch's operations in place: what is in its core's cache stays there when gradients are read and then multiplied.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -12,20 +13,19 @@ from torch import Tensor
 
 from gradclip._squares import sum_of_squares
 
-_ROW = 256
-"""Elements of a row of half precision, and of float32 in leaves of more than ``_MEDIUM`` elements."""
+_ROW, _SHORT, _LONG = 256, 128, 512
+"""Elements of a row: of most, of float32 in leaves up to ``_MEDIUM`` elements, and of float32 that comes from memory.
 
-_SHORT, _MEDIUM = 128, 1 << 20
-"""Elements of a row in others, and of these at most.
-
-PyTorch adds the squares of float32 on 8 running sums, so that 16 or 32 follow each other. That errs by 2e-7 or 3e-7 at
-the worst, which is that all numbers are equal, and by 1e-8 as a rule. The longer row leaves half as much to add up.
+PyTorch adds the squares of float32 on 8 running sums, so that 16, 32 or 64 follow each other. That errs by 2e-7, 3e-7
+or 6e-7 at the worst, which is that all numbers are equal, and by 1e-8 as a rule. Longer rows leave less to add up.
 """
 
-_ROWS = 1 << 18
-"""Rows that are calculated at once: each leaves one number in float32 and in float64, 3 MiB together."""
+_MEDIUM = 1 << 20
 
-_ALONE = 10_000
+_ROWS = 1 << 18
+"""Rows that are calculated at once: each leaves one number in float32, 1 MiB together."""
+
+_ALONE = 1 << 13
 """Numbers that BLAS multiplies on one thread. Its others would have to be woken, and get in PyTorch's way."""
 
 
@@ -39,8 +39,43 @@ def sum_of_large(x: Tensor) -> float:
         return sum_of_large(flat[:-left]) + sum_of_squares(flat[-left:].numpy())
     if size > _ROWS * row:
         return sum(map(sum_of_large, torch.split(x.view(-1), _ROWS * row)))
-    norms = torch.linalg.vector_norm(x.view(-1, row), dim=1).numpy().astype(np.float64)
-    return float(norms.dot(norms)) if len(norms) <= _ALONE else sum_of_squares(norms)
+    return _sum_of_norms(torch.linalg.vector_norm(x.view(-1, row), dim=1))
+
+
+def sum_from_memory(leaves: Iterable[Tensor]) -> float:
+    """Return the sum of squares of such tensors, together too large for the cache.
+
+    Each thread reads at two places in turn: a processor fetches ahead at both, so that more is on its way from memory.
+    """
+    total, waiting, count = 0.0, [], 0
+    for x in leaves:
+        left = x.numel() % (2 * _LONG)
+        if left:
+            flat = x.view(-1)
+            total += sum_of_squares(flat[-left:].numpy())
+            x = flat[:-left]
+        for part in [x] if x.numel() <= _ROWS * _LONG else torch.split(x.view(-1), _ROWS * _LONG):
+            pairs = part.view(2, -1, _LONG)
+            waiting.append(pairs)
+            count += 2 * pairs.shape[1]
+        if count >= _ROWS:
+            total += _sum_of_pairs(waiting)
+            waiting, count = [], 0
+    return total + _sum_of_pairs(waiting) if waiting else total
+
+
+def _sum_of_pairs(pairs: Sequence[Tensor]) -> float:
+    """Return the sum of squares of tensors of shape ``(2, rows, elements)``, of which each has its two places."""
+    counts = [x.shape[1] for x in pairs]
+    norms = pairs[0].new_empty(sum(counts), 2)  # rows are read in the order in which this is written
+    for x, out in zip(pairs, torch.split(norms.t(), counts, 1), strict=True):
+        torch.linalg.vector_norm(x, dim=2, out=out)
+    return _sum_of_norms(norms.view(-1))
+
+
+def _sum_of_norms(norms: Tensor) -> float:
+    parts = [part.numpy().astype(np.float64) for part in torch.split(norms, _ALONE)]
+    return float(sum(part.dot(part) for part in parts))
 
 
 def sum_of_half(flat: Tensor) -> tuple[float, Tensor]:

@@ -17,7 +17,7 @@ from torch._utils import _flatten_dense_tensors  # pyright: ignore[reportPrivate
 
 from gradclip._squares import Squares, holds, sum_of_squares
 from gradclip.backends.torch._ops import chunks, in_memory_order, pieces
-from gradclip.backends.torch._rows import adds_half, sum_of_half, sum_of_large
+from gradclip.backends.torch._rows import adds_half, sum_from_memory, sum_of_half, sum_of_large
 
 _SMALL = 1 << 14
 """Leaves below this many elements are laid end to end first: a copy in the cache costs less than a call."""
@@ -27,6 +27,9 @@ _PACKED = 1 << 18
 
 _LARGE = 1 << 17
 """Elements of a leaf from which on several threads add faster than one."""
+
+_CACHED = 1 << 23
+"""Elements of all leaves up to which the cache may hold them: 32 MiB in float32."""
 
 LISTED = 32
 """Leaves from which on they are joined faster without autograd. If there are fewer, it shows whether it watches one."""
@@ -88,28 +91,43 @@ def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
         arrays = [x.numpy() for x in parts]
     except (RuntimeError, TypeError):  # on another device, sparse, traced, or watched by autograd
         return None
-    large = _large()
-    total, count = 0.0, 0
+    total, size = 0.0, sum([a.size for a in arrays])
+    large, cached = _large(), size < _CACHED
+    later: list[Tensor] = []
     with np.errstate(all="ignore"):
         for x, a in zip(parts, arrays, strict=True):
             if a.dtype is not _FLOAT32 or not a.flags.c_contiguous:
                 return None
-            count += a.size
-            total += sum_of_large(x) if a.size >= large else sum_of_squares(a.reshape(-1))
-    return total if holds(total, count, _FLOAT32) else None
+            if a.size < large:
+                total += sum_of_squares(a.reshape(-1))
+            elif cached:
+                total += sum_of_large(x)
+            else:
+                later.append(x)
+        total += sum_from_memory(later)
+    return total if holds(total, size, _FLOAT32) else None
 
 
-def squares_of(parts: Iterable[Tensor]) -> Squares | None:
+def squares_of(parts: Iterable[Tensor], size: int) -> Squares | None:
     """Return the sum of squares of dense CPU tensors, or None if their memory cannot be read: under torch.func.
 
-    Overflow is not warned of: it shows in the sum.
+    They are read together with others, ``size`` elements in all. Overflow is not warned of: it shows in the sum.
     """
     squares = Squares()
     large = _large()
+    later: list[Tensor] = []
     try:
         with np.errstate(all="ignore"):
-            for x in parts:
-                _add(squares, x.detach() if x.requires_grad else x, x.numel() >= large)
+            for part in parts:
+                x = part.detach() if part.requires_grad else part
+                if x.dtype is not torch.float32 or x.numel() < large or not _is_flat(x):
+                    _add(squares, x)
+                elif size < _CACHED:
+                    squares.add_sum(sum_of_large(x), x.numel(), _FLOAT32)
+                else:
+                    x.numpy()  # raises if torch.func traces it
+                    later.append(x)
+            squares.add_sum(sum_from_memory(later), sum(sizes_of(later)), _FLOAT32)
     except RuntimeError as e:
         if "storage" not in str(e) and ".item()" not in str(e):
             raise
@@ -145,16 +163,18 @@ def _join(small: Sequence[Tensor]) -> Tensor:
         return torch.cat([x.reshape(-1) for x in small])
 
 
-def _add(squares: Squares, x: Tensor, large: bool) -> None:
-    """Add a tensor; its rows, if it is large or of half precision."""
+def _is_flat(x: Tensor) -> bool:
+    """Whether NumPy can read the elements where they lie, one after the other."""
+    return x.is_contiguous() and not x.is_neg()
+
+
+def _add(squares: Squares, x: Tensor) -> None:
+    """Add a tensor on one thread; the rows of half precision on PyTorch's."""
     dtype = x.dtype
     if dtype in _HALF:
         _add_half(squares, x)
-    elif dtype in _FLOATS and x.is_contiguous() and not x.is_neg():
-        if large and dtype is torch.float32:
-            squares.add_sum(sum_of_large(x), x.numel(), _FLOAT32)
-        else:
-            squares.add_flat(x.numpy().reshape(-1))
+    elif dtype in _FLOATS and _is_flat(x):
+        squares.add_flat(x.numpy().reshape(-1))
     elif dtype in _NUMPYS:
         squares.add(x.resolve_neg().resolve_conj().numpy())
     else:

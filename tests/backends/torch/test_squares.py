@@ -25,7 +25,8 @@ def wide_sum(*leaves):
 
 
 def sum_of(leaves):
-    squares = _squares.squares_of(_squares.parts_of(leaves, _squares.sizes_of(leaves)))
+    sizes = _squares.sizes_of(leaves)
+    squares = _squares.squares_of(_squares.parts_of(leaves, sizes), sum(sizes))
     assert squares is not None
     return squares
 
@@ -66,10 +67,22 @@ def test_a_large_model(threads):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1 << 21, (1 << 21) + 77, 300_000])
-def test_more_rows_than_are_calculated_at_once(dtype, size, monkeypatch):
+@pytest.mark.parametrize("cached", [True, False])
+def test_more_rows_than_are_calculated_at_once(dtype, size, cached, monkeypatch):
     x = normal(size, dtype=dtype)
     monkeypatch.setattr(_rows, "_ROWS", 1000)
+    monkeypatch.setattr(_squares, "_CACHED", size + cached)
     assert sum_of([x]).total == pytest.approx(wide_sum(x), rel=1e-7)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("size", [1 << 17, (1 << 17) + 1, 200_000, (1 << 20) + 511, (1 << 20) + 1023])
+def test_every_element_is_read_once_at_one_place_or_two(size, cached):
+    x = torch.zeros(size)
+    for i in [0, 127, 128, 255, 256, 511, 512, size // 2 - 1, size // 2, *range(size - 1025, size, 64), size - 1]:
+        x[i] = 2.0
+        assert (_rows.sum_of_large(x) if cached else _rows.sum_from_memory([x])) == 4.0
+        x[i] = 0.0
 
 
 @pytest.mark.parametrize("value", [1e-30, 1e30, math.nan, math.inf])
@@ -113,7 +126,7 @@ def test_of_what_is_laid_end_to_end_nothing_is_kept():
             yield part
 
     leaves = [normal(10_000, seed=i) for i in range(400)]
-    assert _squares.squares_of(watched()).total == pytest.approx(wide_sum(*leaves), rel=1e-7)
+    assert _squares.squares_of(watched(), 4_000_000).total == pytest.approx(wide_sum(*leaves), rel=1e-7)
     assert most <= 3 < sum(x.numel() for x in leaves) / _squares._PACKED
     assert not _squares.joins_little(_squares.sizes_of(leaves)), "so the short cut leaves them to this"
 

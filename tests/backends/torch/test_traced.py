@@ -1,10 +1,18 @@
 """Under torch.compile without a graph break, and under the transforms of torch.func, the results are the same."""
 
+import math
+
 import pytest
 import torch
 from torch.func import grad, vmap
 
-from gradclip.backends.torch import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from gradclip.backends.torch import (
+    _squares,
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+)
 from tests.backends.torch.helpers import grads, normal, param
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -110,3 +118,10 @@ def test_each_example_by_its_own_norm_under_vmap():
         one = grad(loss)({name: w[i] for name, w in batch.items()})
         torch.testing.assert_close(norms[i], clip_grad_norm_(one, 5.0))
         torch.testing.assert_close({name: g[i] for name, g in together.items()}, one)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_large_examples_by_their_own_norm_under_vmap(cached, monkeypatch):
+    monkeypatch.setattr(_squares, "_CACHED", math.inf if cached else 0)
+    batch = normal(2, _squares._LARGE)
+    torch.testing.assert_close(vmap(lambda x: get_total_norm([x]))(batch), batch.norm(dim=1))
