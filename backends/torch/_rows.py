@@ -4,7 +4,7 @@ The rows are added up in float64, so that rounding does not grow with the size. 
 PyTorch's operations in place: what is in its core's cache stays there when gradients are read and then multiplied.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -23,10 +23,10 @@ the worst, which is that all numbers are equal, and by 1e-8 as a rule. Longer ro
 _MEDIUM = 1 << 20
 
 _ROWS = 1 << 18
-"""Rows whose norms are kept until they are added: 1 MiB, or 2 where one leaf ends and another begins."""
+"""Rows whose norms are kept until they are added: 1 MiB in float32, and 2 in float64."""
 
 _ALONE = 1 << 13
-"""Numbers that BLAS multiplies on one thread. Its others would have to be woken, and get in PyTorch's way."""
+"""Norms that NumPy adds sooner. Of more, its BLAS would wake threads of its own, which get in PyTorch's way."""
 
 
 def sum_of_large(x: Tensor) -> float:
@@ -45,37 +45,37 @@ def sum_of_large(x: Tensor) -> float:
 def sum_from_memory(leaves: Iterable[Tensor]) -> float:
     """Return the sum of squares of such tensors, together too large for the cache.
 
-    Each thread reads at two places in turn: a processor fetches ahead at both, so that more is on its way from memory.
+    Each thread reads its half at two places in turn: a processor fetches ahead at both, so that more is on its way from
+    memory.
     """
-    total, waiting, count = 0.0, [], 0
+    threads = torch.get_num_threads()
+    places = 2 * threads
+    most = _ROWS - _ROWS % places
+    norms, total, used = torch.empty(_ROWS), 0.0, 0
     for x in leaves:
-        flat = x.view(-1)
-        left = flat.numel() % (2 * _ROW)
+        left = x.numel() % (places * _ROW)
         if left:
-            total += sum_of_squares(flat[-left:].numpy())
-            flat = flat[:-left]
-        for part in torch.split(flat, _ROWS * _ROW):
-            waiting.append(part.view(2, -1, _ROW))
-            count += part.numel() // _ROW
-            if count >= _ROWS:
-                total += _sum_of_pairs(waiting)
-                waiting, count = [], 0
-    return total + _sum_of_pairs(waiting) if waiting else total
-
-
-def _sum_of_pairs(pairs: Sequence[Tensor]) -> float:
-    """Return the sum of squares of tensors of shape ``(2, rows, elements)``, of which each has its two places."""
-    counts = [x.shape[1] for x in pairs]
-    norms = pairs[0].new_empty(sum(counts), 2)  # rows are read in the order in which this is written
-    for x, out in zip(pairs, torch.split(norms.t(), counts, 1), strict=True):
-        torch.linalg.vector_norm(x, dim=2, out=out)
-    return _sum_of_norms(norms.view(-1))
+            x = x.view(-1)
+            total += sum_of_squares(x[-left:].numpy())
+            x = x[:-left]
+        for part in [x] if x.numel() <= most * _ROW else torch.split(x.view(-1), most * _ROW):
+            rows = part.numel() // _ROW
+            if used + rows > _ROWS:
+                total += _sum_of_norms(norms[:used])
+                used = 0
+            # Rows are read in the order in which their norms lie in memory.
+            out = norms.as_strided((threads, 2, rows // places), (rows // threads, 1, 2), used)
+            torch.linalg.vector_norm(part.view(threads, 2, rows // places, _ROW), dim=3, out=out)
+            used += rows
+    return total + _sum_of_norms(norms[:used])
 
 
 def _sum_of_norms(norms: Tensor) -> float:
-    values = norms.numpy()
-    parts = (values[i : i + _ALONE].astype(np.float64) for i in range(0, len(values), _ALONE))
-    return float(sum(part.dot(part) for part in parts))
+    if norms.numel() <= _ALONE:
+        few = norms.numpy().astype(np.float64)
+        return float(few.dot(few))
+    wide = norms.double()
+    return float(wide.dot(wide))
 
 
 def sum_of_half(flat: Tensor) -> tuple[float, Tensor]:
