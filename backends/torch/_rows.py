@@ -45,8 +45,8 @@ def sum_of_large(x: Tensor) -> float:
 def sum_from_memory(leaves: Iterable[Tensor]) -> float:
     """Return the sum of squares of such tensors, together too large for the cache.
 
-    Each thread reads its half at two places in turn: a processor fetches ahead at both, so that more is on its way from
-    memory.
+    Each thread reads its share at two places in turn: a processor fetches ahead at both, so that more is on its way
+    from memory.
     """
     threads = torch.get_num_threads()
     places = 2 * threads

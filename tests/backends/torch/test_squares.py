@@ -75,13 +75,16 @@ def test_more_rows_than_are_calculated_at_once(dtype, size, cached, monkeypatch)
     assert sum_of([x]).total == pytest.approx(wide_sum(x), rel=1e-7)
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 300])
 @pytest.mark.parametrize("size", [1 << 17, (1 << 17) + 1, 200_000, (1 << 20) + 511, (1 << 20) + 1023])
-def test_every_element_is_read_once_at_one_place_or_two(size, cached):
+def test_every_element_is_read_once_at_one_place_or_many(size, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(_rows, "_ROWS", 1000)
     x = torch.zeros(size)
     for i in [0, 127, 128, 255, 256, 511, 512, size // 2 - 1, size // 2, *range(size - 1025, size, 64), size - 1]:
         x[i] = 2.0
-        assert (_rows.sum_of_large(x) if cached else _rows.sum_from_memory([x])) == 4.0
+        assert _rows.sum_of_large(x) == 4.0
+        assert _rows.sum_from_memory([x, x]) == 8.0
         x[i] = 0.0
 
 
