@@ -104,7 +104,8 @@ def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
                 total += sum_of_large(x)
             else:
                 later.append(x)
-        total += sum_from_memory(later)
+        if later:
+            total += sum_from_memory(later)
     return total if holds(total, size, _FLOAT32) else None
 
 
@@ -127,7 +128,8 @@ def squares_of(parts: Iterable[Tensor], size: int) -> Squares | None:
                 else:
                     x.numpy()  # raises if torch.func traces it
                     later.append(x)
-            squares.add_sum(sum_from_memory(later), sum(sizes_of(later)), _FLOAT32)
+            if later:
+                squares.add_sum(sum_from_memory(later), sum(sizes_of(later)), _FLOAT32)
     except RuntimeError as e:
         if "storage" not in str(e) and ".item()" not in str(e):
             raise
