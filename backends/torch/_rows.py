@@ -4,7 +4,7 @@ The rows are added up in float64, so that rounding does not grow with the size. 
 PyTorch's operations in place: what is in its core's cache stays there when gradients are read and then multiplied.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -37,21 +37,21 @@ def sum_of_large(x: Tensor) -> float:
     if left:
         flat = x.view(-1)
         return sum_of_large(flat[:-left]) + sum_of_squares(flat[-left:].numpy())
-    if size > _ROWS * row:
-        return sum(map(sum_of_large, torch.split(x.view(-1), _ROWS * row)))
     return _sum_of_norms(torch.linalg.vector_norm(x.view(-1, row), dim=1))
 
 
-def sum_from_memory(leaves: Iterable[Tensor]) -> float:
+def sum_from_memory(leaves: Sequence[Tensor]) -> float:
     """Return the sum of squares of such tensors, together too large for the cache.
 
     Each thread reads its share at two places in turn: a processor fetches ahead at both, so that more is on its way
     from memory.
     """
+    if not leaves:
+        return 0.0
     threads = torch.get_num_threads()
     places = 2 * threads
     most = _ROWS - _ROWS % places
-    norms, total, used = torch.empty(_ROWS), 0.0, 0
+    norms, total, used = leaves[0].new_empty(_ROWS), 0.0, 0
     for x in leaves:
         left = x.numel() % (places * _ROW)
         if left:

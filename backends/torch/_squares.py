@@ -104,8 +104,7 @@ def sum_of_plain(parts: Sequence[Tensor]) -> float | None:
                 total += sum_of_large(x)
             else:
                 later.append(x)
-        if later:
-            total += sum_from_memory(later)
+        total += sum_from_memory(later)
     return total if holds(total, size, _FLOAT32) else None
 
 
@@ -128,8 +127,7 @@ def squares_of(parts: Iterable[Tensor], size: int) -> Squares | None:
                 else:
                     x.numpy()  # raises if torch.func traces it
                     later.append(x)
-            if later:
-                squares.add_sum(sum_from_memory(later), sum(sizes_of(later)), _FLOAT32)
+            squares.add_sum(sum_from_memory(later), sum(sizes_of(later)), _FLOAT32)
     except RuntimeError as e:
         if "storage" not in str(e) and ".item()" not in str(e):
             raise

@@ -88,6 +88,20 @@ def test_every_element_is_read_once_at_one_place_or_many(size, threads, monkeypa
         x[i] = 0.0
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_another_default_dtype_changes_nothing(cached, monkeypatch):
+    x = normal(1 << 18)
+    monkeypatch.setattr(_squares, "_CACHED", x.numel() + cached)
+    want = sum_of([x]).total
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert sum_of([x]).total == want
+        assert float(get_total_norm([x])) == pytest.approx(math.sqrt(want), rel=1e-7)
+    finally:
+        torch.set_default_dtype(default)
+
+
 @pytest.mark.parametrize("value", [1e-30, 1e30, math.nan, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_large_model_out_of_range_is_noticed(value, dtype):
