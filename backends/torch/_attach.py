@@ -178,8 +178,8 @@ class Clipping:
         folded = clipped and fold and factor >= LEAST and self._fold.begin(factor)
         if clipped and not folded and not multiply_plain_(grads, sizes, factor):
             return None
-        told, used = (torch.scalar_tensor(x, dtype=torch.float32) for x in (norm, factor))
-        return told, used, torch.scalar_tensor(clipped, dtype=torch.bool)
+        told, used = (torch.scalar_tensor(x, dtype=torch.float32, device="cpu") for x in (norm, factor))
+        return told, used, torch.scalar_tensor(clipped, dtype=torch.bool, device="cpu")
 
     def _rule_for(self, unit: Scalar) -> FinishingRule:
         """Return the rule for gradients that are too large by a loss scale, whose overflows the scaler deals with."""
@@ -203,6 +203,6 @@ def _is_one(unit: Scalar) -> bool:
 def _told(c: Coefficient, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the coefficient as one number, and whether anything was clipped."""
     if not isinstance(c.factor, Tensor):
-        number = torch.scalar_tensor(float(c.factor / c.divisor), dtype=like.dtype)
-        return number, torch.scalar_tensor(bool(c.changed), dtype=torch.bool)
+        number = torch.scalar_tensor(float(c.factor / c.divisor), dtype=like.dtype, device="cpu")
+        return number, torch.scalar_tensor(bool(c.changed), dtype=torch.bool, device="cpu")
     return (c.factor / c.divisor).to(like), c.changed.to(like.device)

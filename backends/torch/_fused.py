@@ -44,7 +44,7 @@ class Fold:
             return False
         self._before = getattr(self._optimizer, "grad_scale", None)
         self._begun = True
-        scale = torch.tensor(self.pending() / factor, dtype=torch.float32)
+        scale = torch.tensor(self.pending() / factor, dtype=torch.float32, device="cpu")
         self._optimizer.grad_scale = scale  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
         return True
 

@@ -57,7 +57,7 @@ class HostOps(TorchOps):
             scales.append(1.0 if whole is None else float(whole.scale))
             totals.append(squares.total if whole is None else float(whole.total))
         double = any(ns.is_double(x.dtype) for x in leaves)
-        scale, total = (torch.tensor(values, dtype=torch.float64) for values in (scales, totals))
+        scale, total = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (scales, totals))
         return NormPartial(scale, total, ord, torch.float64 if double else torch.float32)
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
@@ -103,7 +103,8 @@ def multiply_(leaves: list[Tensor], factor: float) -> None:
     3 times as fast as by a number.
     """
     rest = leaves[::-1]
-    wide = torch.scalar_tensor(factor, dtype=torch.float64 if rest[0].dtype in _DOUBLES else torch.float32)
+    dtype = torch.float64 if rest[0].dtype in _DOUBLES else torch.float32
+    wide = torch.scalar_tensor(factor, dtype=dtype, device="cpu")
     many = len(rest) >= _MANY and rest[0].dtype in _UNSCALED
     try:
         if many and all(x.numel() <= _TINY for x in rest[:: len(rest) // 8]):
@@ -119,7 +120,8 @@ def multiply_(leaves: list[Tensor], factor: float) -> None:
 
 def _unscale_(leaves: list[Tensor], factor: Tensor) -> None:
     """Multiply by what torch.amp.GradScaler unscales with, in little more than half of the time for a tiny leaf."""
-    torch._amp_foreach_non_finite_check_and_unscale_(leaves, torch.zeros(1), factor.view(1))  # pyright: ignore[reportPrivateImportUsage]
+    found = torch.zeros_like(factor)
+    torch._amp_foreach_non_finite_check_and_unscale_(leaves, found.view(1), factor.view(1))  # pyright: ignore[reportPrivateImportUsage]
     torch.autograd.graph.increment_version(leaves)  # as other operations in place do
 
 

@@ -27,7 +27,7 @@ from gradclip.backends.torch._walk import Found, walk
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
 
-_XP = ns.namespace([torch.zeros(())])
+_XP = ns.namespace([torch.zeros((), device="cpu")])
 HOST, _DEVICE = HostOps(_XP), TorchOps(_XP)
 _TRITONS = {"cuda", "xpu"}  # AMD's GPUs are called cuda as well
 
@@ -158,7 +158,8 @@ def as_tensor(norm: Any) -> Tensor:
     """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
     if isinstance(norm, Tensor):
         return norm
-    return torch.scalar_tensor(norm.item(), dtype=torch.float64 if norm.dtype == "float64" else torch.float32)
+    dtype = torch.float64 if norm.dtype == "float64" else torch.float32
+    return torch.scalar_tensor(norm.item(), dtype=dtype, device="cpu")
 
 
 def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:

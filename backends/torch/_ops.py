@@ -106,16 +106,18 @@ def as_tensors(c: Coefficient) -> Coefficient:
     """Return a coefficient of tensors, also of one that was calculated with NumPy's scalars."""
     if isinstance(c.factor, Tensor):
         return c
-    zeroed = None if c.zeroed is None else torch.as_tensor(bool(c.zeroed))
-    divisor, factor = (torch.tensor(float(part), dtype=torch.float64) for part in (c.divisor, c.factor))
-    return Coefficient(divisor, factor, torch.as_tensor(bool(c.changed)), zeroed)
+    zeroed = None if c.zeroed is None else torch.as_tensor(bool(c.zeroed), device="cpu")
+    divisor, factor = (torch.tensor(float(part), dtype=torch.float64, device="cpu") for part in (c.divisor, c.factor))
+    return Coefficient(divisor, factor, torch.as_tensor(bool(c.changed), device="cpu"), zeroed)
 
 
 def in_tensors(partial: NormPartial) -> NormPartial:
     """Return a partial of tensors, also of one that was calculated with NumPy's scalars."""
     if isinstance(partial.total, Tensor):
         return partial
-    scale, total = (torch.scalar_tensor(float(x), dtype=torch.float64) for x in (partial.scale, partial.total))
+    scale, total = (
+        torch.scalar_tensor(float(x), dtype=torch.float64, device="cpu") for x in (partial.scale, partial.total)
+    )
     return NormPartial(scale, total, partial.ord, torch.float64 if partial.dtype == "float64" else torch.float32)
 
 

@@ -37,7 +37,7 @@ def clip_ordinary_(parameters: Any, max_norm: Any) -> Tensor | None:
         return None
     if norm > max_norm and not multiply_plain_(grads, sizes, max_norm / norm):
         return None
-    return torch.scalar_tensor(norm, dtype=torch.float32)
+    return torch.scalar_tensor(norm, dtype=torch.float32, device="cpu")
 
 
 def grads_of(parameters: Any) -> list[Tensor] | None:

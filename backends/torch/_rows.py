@@ -93,8 +93,9 @@ def _dots(rows: Tensor) -> Tensor:
     row each, a mean of 0 and a deviation of 1: the sum of dy * (x - 0) * 1 over a row, with dy = x.
     """
     count, length = rows.shape
+    mean, ones = rows.new_zeros(1, 1, dtype=torch.float32), rows.new_ones(count, dtype=torch.float32)
     dots: Tensor = torch.ops.aten.native_group_norm_backward(
-        rows, rows, torch.zeros(1, 1), torch.ones(1, 1), torch.ones(count), 1, count, length, 1, [False, True, False]
+        rows, rows, mean, ones[:1].view(1, 1), ones, 1, count, length, 1, [False, True, False]
     )[1]
     return dots
 
@@ -102,7 +103,7 @@ def _dots(rows: Tensor) -> Tensor:
 @cache
 def adds_half(dtype: torch.dtype) -> bool:
     """Whether this version of PyTorch adds half precision in float32: tried once, on a small example."""
-    x = torch.linspace(0.0, 2.0, 2 * _ROW).to(dtype).view(2, _ROW)
+    x = torch.linspace(0.0, 2.0, 2 * _ROW, dtype=torch.float32, device="cpu").to(dtype).view(2, _ROW)
     want = x.double().square().sum(1)
     try:
         got = _dots(x)

@@ -305,3 +305,30 @@ def test_the_same_input_gives_the_same_bits():
     params = model_of(shapes=[(1000, 300), (77,), (123_456,)])
     norms = {float(get_total_norm(grads(params))) for _ in range(5)}
     assert len(norms) == 1
+
+
+@pytest.mark.parametrize("default", [torch.float64, "meta"])
+@pytest.mark.parametrize(
+    ("count", "size", "dtype"),
+    [(1, 10, torch.float32), (1000, 8, torch.float32), (2, 1 << 18, torch.float32), (1, 9 << 20, torch.float32),
+     (1, 1 << 18, torch.bfloat16), (2, 10, torch.float64)],
+)  # fmt: skip
+def test_defaults_for_new_tensors_change_nothing(count, size, dtype, default):
+    """Gradients in the host's memory are clipped there, whatever device and dtype a new tensor would have."""
+    before = [normal(size, seed=i).to(dtype) for i in range(count)]
+    mine, usual = ([param(x.clone()) for x in before] for _ in range(2))
+    want = clip_grad_norm_(usual, 1.0)
+    dtype_before = torch.get_default_dtype()
+    if isinstance(default, str):
+        torch.set_default_device(default)
+    else:
+        torch.set_default_dtype(default)
+    try:
+        norm = clip_grad_norm_(mine, 1.0)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(dtype_before)
+    assert norm.device.type == "cpu"
+    assert norm == want
+    for x, y in zip(mine, usual, strict=True):
+        assert torch.equal(x.grad, y.grad)
