@@ -18,6 +18,11 @@ from gradclip._types import Array, Nonfinite, Scalar
 _POLICIES = ("propagate", "error", "zero")
 
 
+def a(noun: str) -> str:
+    """Return a noun with its article: "an ndarray", "a list"."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
     """Return a threshold as a float, a 0-d array or None: not negative and not NaN, as far as that can be known.
 
@@ -37,6 +42,12 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
             f"gradients; pass {name}=math.inf to leave them as they are"
         )
     return number
+
+
+def live_threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
+    """Return a checked threshold that is used later: a number as a float, an array itself, whose value may change."""
+    checked = threshold(value, name, optional=optional)
+    return value if ns.is_array(value) else checked
 
 
 def order(value: object, name: str = "ord") -> float:
@@ -139,6 +150,11 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
             f"{paths()[place]} is a {type(x).__name__}, expected an array, or a list, tuple, dict or dataclass of "
             f"arrays; {remedy}"
         )
+    if not ns.has_device(x):
+        raise TypeError(
+            f"{paths()[place]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, expected "
+            "an array that follows the Python array API standard; convert it to one, for example with numpy.asarray()"
+        )
     if not (ns.is_real(x.dtype) or ns.is_complex(x.dtype)):
         raise TypeError(
             f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
@@ -153,6 +169,22 @@ def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
             f"{paths()[place]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
             "by value; clip by norm, or clip real and imaginary parts by themselves"
         )
+
+
+def lengths(leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str = "") -> None:
+    """Check that the length of each axis of each leaf is known.
+
+    Raises
+    ------
+    ValueError
+        If one is not, as in Dask where it depends on values; ``remedy`` is what else can be done then.
+    """
+    for i, x in enumerate(leaves):
+        if not ns.has_lengths(x):
+            raise ValueError(
+                f"{paths()[i]} has shape {tuple(x.shape)}, expected axes of known lengths: this way of clipping "
+                f"needs them; call compute_chunk_sizes() on it first{remedy}"
+            )
 
 
 def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
@@ -172,10 +204,11 @@ def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str)
     TypeError
         If a leaf is read-only or immutable; names the pure function.
     ValueError
-        If a leaf overlaps itself or another one.
+        If a leaf overlaps itself or another one, or has axes of unknown lengths.
     """
     if owns_all(leaves) and all(x.flags.writeable for x in leaves):
         return
+    lengths(leaves, paths, f", or use gradclip.{pure}(), which returns new arrays")
     for i, x in enumerate(leaves):
         if not ns.is_writable(x):
             raise TypeError(

@@ -23,15 +23,15 @@ def clip_norm_compiled_(
     grads = _grads(parameters)
     if not grads:
         return torch.tensor(0.0)
-    limit = None if max_norm is None else _as_scalar(max_norm)
-    return torch.ops.gradclip.clip_norm_(grads, limit, _as_scalar(scale), ord, nonfinite, eps)  # type: ignore[no-any-return]
+    limit = None if max_norm is None else as_scalar(max_norm)
+    return torch.ops.gradclip.clip_norm_(grads, limit, as_scalar(scale), ord, nonfinite, eps)  # type: ignore[no-any-return]
 
 
 def clip_value_compiled_(parameters: Parameters, clip_value: Scalar) -> None:
     """Clip by value as one operation of the graph that is being compiled."""
     grads = _grads(parameters)
     if grads:
-        torch.ops.gradclip.clip_value_(grads, _as_scalar(clip_value))
+        torch.ops.gradclip.clip_value_(grads, as_scalar(clip_value))
 
 
 def total_norm_compiled(source: Parameters, ord: float, *, error: bool) -> Tensor:
@@ -44,7 +44,7 @@ def clip_with_norm_compiled_(parameters: Parameters, max_norm: Scalar | None, no
     """Clip by a known norm as one operation of the graph that is being compiled."""
     grads = _grads(parameters)
     if grads and max_norm is not None:
-        torch.ops.gradclip.clip_with_norm_(grads, _as_scalar(max_norm), _as_scalar(norm))
+        torch.ops.gradclip.clip_with_norm_(grads, as_scalar(max_norm), as_scalar(norm))
 
 
 def _grads(parameters: Parameters) -> list[Tensor]:
@@ -53,16 +53,16 @@ def _grads(parameters: Parameters) -> list[Tensor]:
     return walk(parameters, "parameters").grads
 
 
-def _as_scalar(value: Scalar) -> Tensor:
+def as_scalar(value: Scalar) -> Tensor:
     """Return a number as a 0-d tensor, so that another threshold does not mean another graph."""
     return value if isinstance(value, Tensor) else torch.full((), value, dtype=torch.float64)
 
 
-def _leaves(grads: list[Tensor]) -> TorchLeaves:
+def traced_leaves(grads: list[Tensor]) -> TorchLeaves:
     return leaves_of(grads, lambda: [f"gradients[{i}]" for i in range(len(grads))])
 
 
-def _norm_like(grads: list[Tensor]) -> Tensor:
+def norm_like(grads: list[Tensor]) -> Tensor:
     double = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
     return grads[0].new_empty((), dtype=torch.float64 if double else torch.float32)
 
@@ -72,7 +72,7 @@ def _clip_norm_(
     grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: float
 ) -> Tensor:
     rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
-    return as_tensor(clip_leaves_(_leaves(grads).finishing(rule), rule))
+    return as_tensor(clip_leaves_(traced_leaves(grads).finishing(rule), rule))
 
 
 @_clip_norm_.register_fake
@@ -84,12 +84,12 @@ def _(
     nonfinite: str,  # noqa: ARG001
     eps: float,  # noqa: ARG001
 ) -> Tensor:
-    return _norm_like(grads)
+    return norm_like(grads)
 
 
 @torch.library.custom_op("gradclip::total_norm", mutates_args=())
 def _total_norm(grads: list[Tensor], ord: float, error: bool) -> Tensor:
-    leaves = _leaves(grads)
+    leaves = traced_leaves(grads)
     partial = partial_of(leaves, ord)
     if error:
         refuse_nonfinite(leaves, partial)
@@ -98,13 +98,13 @@ def _total_norm(grads: list[Tensor], ord: float, error: bool) -> Tensor:
 
 @_total_norm.register_fake
 def _(grads: list[Tensor], ord: float, error: bool) -> Tensor:  # noqa: ARG001  # as above
-    return _norm_like(grads)
+    return norm_like(grads)
 
 
 @torch.library.custom_op("gradclip::clip_with_norm_", mutates_args={"grads"})
 def _clip_with_norm_(grads: list[Tensor], max_norm: Tensor, norm: Tensor) -> None:
     limit = _checks.threshold(max_norm, "max_norm")
-    clip_leaves_with_(_leaves(grads), limit, _checks.known_norm(norm))
+    clip_leaves_with_(traced_leaves(grads), limit, _checks.known_norm(norm))
 
 
 @_clip_with_norm_.register_fake
@@ -115,7 +115,7 @@ def _(grads: list[Tensor], max_norm: Tensor, norm: Tensor) -> None:
 @torch.library.custom_op("gradclip::clip_value_", mutates_args={"grads"})
 def _clip_value_(grads: list[Tensor], clip_value: Tensor) -> None:
     high = float(clip_value) if clip_value.device.type == "cpu" else clip_value
-    clamp_leaves_(_leaves(grads), -high, high)
+    clamp_leaves_(traced_leaves(grads), -high, high)
 
 
 @_clip_value_.register_fake

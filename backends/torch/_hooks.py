@@ -1,7 +1,7 @@
 """Clipping within the backward pass, for training whose optimizer steps there too and frees each gradient at once."""
 
-from collections.abc import Callable
-from typing import Literal, TypeAlias
+import warnings
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,7 +30,8 @@ def clip_in_backward(
     model : Module
         Whose parameters' gradients are clipped. A tied parameter is clipped once, when all its parts have come.
     threshold : float or 0-d tensor
-        The largest norm, root mean square or absolute value of each gradient, at least 0.
+        The largest norm, root mean square or absolute value of each gradient, at least 0. A tensor is read at each
+        gradient: fill it anew to change it.
     by : {"norm", "rms", "value"}
         What is bounded. "global_norm" raises and says why.
     norm_type : float
@@ -39,7 +40,7 @@ def clip_in_backward(
     Returns
     -------
     BackwardClipping
-        With ``remove()``.
+        The handle: ``threshold`` can be set, ``remove()`` ends it.
 
     Raises
     ------
@@ -59,55 +60,93 @@ def clip_in_backward(
     tensor([[0.6000, 0.8000]])
     """
     if not isinstance(model, Module):
-        raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module; pass the module itself")
-    limit = _checks.threshold(threshold, "threshold", optional=False)
-    return BackwardClipping(model, _clip_by(by, limit, _checks.order(norm_type, "norm_type")))
+        raise TypeError(
+            f"model is {_checks.a(type(model).__name__)}, expected a torch.nn.Module; pass the module itself"
+        )
+    return BackwardClipping(model, threshold, by, norm_type)
 
 
 class BackwardClipping:
-    """What `clip_in_backward` returns: the hooks of a model's parameters, until they are removed."""
+    """What `clip_in_backward` returns: the hooks of a model's parameters, until they are removed.
 
-    def __init__(self, model: Module, clip: Callable[[Tensor], None]) -> None:
-        self._hooks = [
-            p.register_post_accumulate_grad_hook(clip)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+    It can be pickled and copied. The copy clips nothing, as the parameters of a copied model have no hooks either; a
+    warning says so. Call `clip_in_backward` on the copy of the model.
+
+    Attributes
+    ----------
+    threshold : float or 0-d tensor
+        What is bounded by. Set it to change it; a tensor is read at each gradient.
+    """
+
+    __slots__ = ("__weakref__", "_by", "_hooks", "_norm_type", "_threshold")
+
+    def __init__(self, model: Module, threshold: Scalar, by: By, norm_type: float) -> None:
+        self.threshold = threshold
+        self._by, self._norm_type = _checked(by), _checks.order(norm_type, "norm_type")
+        self._hooks: list[Any] = [
+            p.register_post_accumulate_grad_hook(self._clip)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             for p in dict.fromkeys(model.parameters())  # tied parameters once
             if p.requires_grad
         ]
 
+    @property
+    def threshold(self) -> Scalar:
+        """What is bounded by."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: Scalar) -> None:
+        self._threshold = _checks.live_threshold(value, "threshold", optional=False)
+
     def remove(self) -> None:
-        """Clip no longer."""
+        """Remove the hooks; gradients are no longer clipped."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
+    def __repr__(self) -> str:
+        n = len(self._hooks)
+        where = f"{n or 'no'} parameter{'s' * (n != 1)}"
+        return f"BackwardClipping(threshold={self.threshold!r}, by={self._by!r}, attached to {where})"
 
-def _clip_by(by: str, limit: Scalar, order: float) -> Callable[[Tensor], None]:
-    """Return what clips one parameter's gradient."""
-    if by == "value":
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "_by": self._by,
+            "_norm_type": self._norm_type,
+            "_hooks": self._hooks != [],
+        }
 
-        @torch.no_grad()
-        def clip(p: Tensor) -> None:
-            clamp_leaves_(gradients(p), -limit, limit)
-
-        return clip
-    bound = _bound(by, limit)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self._hooks:
+            message = (
+                "a copy of a BackwardClipping clips nothing, and the parameters of a copied model have no hooks: "
+                "call clip_in_backward(model, ...) to clip the gradients of the copy"
+            )
+            warnings.warn(message, UserWarning, stacklevel=3)
+        self._hooks = []
 
     @torch.no_grad()
-    def clip_norm(p: Tensor) -> None:
-        clip_each_(gradients(p), bound, order if by == "norm" else 2.0, "clip_by_norm")
+    def _clip(self, p: Tensor) -> None:
+        limit = _checks.threshold(self._threshold, "threshold", optional=False)
+        if self._by == "value":
+            clamp_leaves_(gradients(p), -limit, limit)
+        else:
+            order = self._norm_type if self._by == "norm" else 2.0
+            bound: Limit = rms_limit(limit) if self._by == "rms" else lambda *_: limit
+            clip_each_(gradients(p), bound, order, "clip_by_norm")
 
-    return clip_norm
 
-
-def _bound(by: str, limit: Scalar) -> Limit:
-    if by == "norm":
-        return lambda *_: limit
-    if by == "rms":
-        return rms_limit(limit)
+def _checked(by: str) -> str:
+    """Return what each gradient is clipped by, or refuse it."""
     if by == "global_norm":
         raise ValueError(
             'by="global_norm" cannot be had within the backward pass, expected "norm", "rms" or "value": the global '
             "norm is not known before the last gradient, when the first ones were used and freed. Clip each by its own "
             "norm, or step after the backward pass and use clip_grad_norm_() or attach()"
         )
-    raise ValueError(f'by={by!r}, expected "norm", "rms" or "value"; pass one of these')
+    if by not in ("norm", "rms", "value"):
+        raise ValueError(f'by={by!r}, expected "norm", "rms" or "value"; pass one of these')
+    return by

@@ -1,6 +1,8 @@
 """Clipping in the backward pass: each gradient by itself, before an optimizer in the backward pass uses it."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -100,3 +102,38 @@ def test_arguments(bad):
         clip_in_backward(net(), 1.0, by="size")
     with pytest.raises(TypeError, match=r"model is a list, expected a torch\.nn\.Module"):
         clip_in_backward([], 1.0)
+
+
+def test_a_threshold_that_changes():
+    p = torch.nn.Parameter(torch.zeros(2))
+    model = torch.nn.ParameterList([p])
+
+    def clipped():
+        p.grad = None
+        (p * torch.tensor([3.0, 4.0])).sum().backward()
+        return float(p.grad.norm())
+
+    clipping = clip_in_backward(model, limit := torch.tensor(2.0))
+    assert clipped() == pytest.approx(2)
+    limit.fill_(1.0)
+    assert clipped() == pytest.approx(1)
+    clipping.threshold = 0.5
+    assert clipped() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="threshold=-1"):
+        clipping.threshold = -1.0
+    with pytest.raises(AttributeError):
+        clipping.by = "value"
+    assert repr(clipping) == "BackwardClipping(threshold=0.5, by='norm', attached to 1 parameter)"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_the_handle_clips_nothing_and_says_so(copied):
+    model = net()
+    clipping = clip_in_backward(model, 0.5)
+    with pytest.warns(UserWarning, match=r"a copy of a BackwardClipping clips nothing.*call clip_in_backward\(model"):
+        other = copied(clipping)
+    assert repr(other) == "BackwardClipping(threshold=0.5, by='norm', attached to no parameters)"
+    other.remove()
+    assert float(backward(model)[0].weight.grad.norm()) <= 0.5 + 1e-6, "the first one still clips"
+    clipping.remove()
+    assert repr(copied(clipping)) == repr(other), "without a warning, as it clipped nothing"

@@ -78,7 +78,7 @@ def by_clip(params, most, ord):
 def by_attach(params, most, ord):
     optimizer = torch.optim.SGD(params, lr=0.0)
     clipping = attach(optimizer, max_norm=most, norm_type=ord)
-    clipping._clip(optimizer, fold=False)  # the step itself takes no gradients of some kinds
+    clipping._clip(optimizer)  # the step itself takes no gradients of some kinds
     return clipping.norm
 
 

@@ -1,0 +1,68 @@
+"""Under ``torch.compile``, the clipping of an optimizer's gradients is one opaque operation of the graph."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip import _checks
+from gradclip._finished import FinishingRule
+from gradclip._types import Nonfinite, Scalar
+from gradclip.backends.torch._compiled import as_scalar, norm_like, traced_leaves
+from gradclip.backends.torch._step import Told, clip_scopes_, together
+
+
+def clip_groups_compiled_(
+    groups: Sequence[dict[str, Any]],
+    max_norm: Scalar | None,
+    max_value: Scalar | None,
+    eps: Scalar,
+    ord: float,
+    nonfinite: Nonfinite,
+    per_group: bool,
+) -> Told:
+    """Clip the gradients of param groups, which are not scaled, as one operation of the graph that is compiled."""
+    kept = [[p.grad for p in group["params"] if p.grad is not None] for group in groups]
+    sizes, grads = list(map(len, kept)), [g for group in kept for g in group]
+    if not grads:
+        norm = torch.zeros((len(sizes),) if per_group else ())
+        return Told(norm, torch.ones_like(norm), torch.zeros_like(norm, dtype=torch.bool))
+    limit, bound = (None if x is None else as_scalar(x) for x in (max_norm, max_value))
+    told = torch.ops.gradclip.clip_step_(grads, sizes, limit, bound, as_scalar(eps), ord, nonfinite, per_group)
+    return Told(*told)
+
+
+@torch.library.custom_op("gradclip::clip_step_", mutates_args={"grads"})
+def _clip_step_(
+    grads: list[Tensor],
+    sizes: list[int],
+    max_norm: Tensor | None,
+    max_value: Tensor | None,
+    eps: Tensor,
+    ord: float,
+    nonfinite: str,
+    per_group: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rule = FinishingRule(max_norm, ord, nonfinite, 1.0, eps)
+    rest = iter(grads)
+    scopes = [traced_leaves([next(rest) for _ in range(n)]) for n in (sizes if per_group else [len(grads)])]
+    told = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
+    return tuple(together(told)) if per_group else tuple(told[0])
+
+
+@_clip_step_.register_fake
+def _(
+    grads: list[Tensor],
+    sizes: list[int],
+    max_norm: Tensor | None,  # noqa: ARG001  # shapes and dtypes depend on the gradients only
+    max_value: Tensor | None,  # noqa: ARG001
+    eps: Tensor,  # noqa: ARG001
+    ord: float,  # noqa: ARG001
+    nonfinite: str,  # noqa: ARG001
+    per_group: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    norm = norm_like(grads)
+    if per_group:
+        norm = norm.new_empty(len(sizes))
+    return norm, torch.empty_like(norm), torch.empty_like(norm, dtype=torch.bool)

@@ -1,0 +1,236 @@
+"""The handle of an optimizer that is clipped: what it is clipped to, what was done in the last step, and the end."""
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradclip import _checks
+from gradclip._finished import FinishingRule
+from gradclip._types import Nonfinite, Scalar
+from gradclip.backends.torch import _optimizers
+from gradclip.backends.torch._compiled_step import clip_groups_compiled_
+from gradclip.backends.torch._leaves import gradients
+from gradclip.backends.torch._step import Told, clip_plain_, clip_scopes_, together
+
+
+class Clipping:
+    """What `attach` returns: the clipping of an optimizer, until it is removed.
+
+    It can be pickled and copied. The copy knows the threshold and the last step, and is attached to nothing, as the
+    copy of an optimizer has no hooks either; a warning says so. Attach to the copy of the optimizer.
+
+    Attributes
+    ----------
+    max_norm : float, 0-d tensor or None
+        The threshold. Set it to change it: ``clipping.max_norm = schedule(step)``. A tensor is read at each step.
+    max_value : float, 0-d tensor or None
+        The bound of each element. It can be set likewise.
+    norm : Tensor or None
+        The norm before the last step's clipping, 0-d and on the gradients' device; with ``per_group``, one for each
+        group. None before the first step.
+    coefficient : Tensor or None
+        What the gradients were multiplied by: 1 where nothing was clipped, 0 where they were made zero.
+    clipped : Tensor or None
+        Whether they were clipped: boolean.
+    """
+
+    __slots__ = (
+        "__weakref__", "_eps", "_hook", "_max_norm", "_max_value", "_nonfinite", "_norm_type", "_optimizer",
+        "_per_group", "clipped", "coefficient", "norm",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        max_norm: Scalar | None,
+        max_value: Scalar | None,
+        norm_type: float | str,
+        nonfinite: Nonfinite,
+        eps: Scalar,
+        per_group: bool,
+    ) -> None:
+        self.norm: Tensor | None = None
+        self.coefficient: Tensor | None = None
+        self.clipped: Tensor | None = None
+        self.max_norm, self.max_value = max_norm, max_value
+        self._norm_type = _checks.order(norm_type, "norm_type")
+        self._nonfinite = _checks.policy(nonfinite)
+        self._eps = _checks.not_negative(eps, "eps")
+        self._per_group = bool(per_group)
+        self._optimizer: weakref.ref[Optimizer] | None = None
+        self._hook: Any = None
+
+    @property
+    def max_norm(self) -> Scalar | None:
+        """The threshold."""
+        return self._max_norm
+
+    @max_norm.setter
+    def max_norm(self, value: Scalar | None) -> None:
+        self._max_norm = _checks.live_threshold(value, "max_norm")
+
+    @property
+    def max_value(self) -> Scalar | None:
+        """The bound of each element."""
+        return self._max_value
+
+    @max_value.setter
+    def max_value(self, value: Scalar | None) -> None:
+        self._max_value = _checks.live_threshold(value, "max_value")
+
+    def attached_to(self, optimizer: object) -> bool:
+        """Return whether the steps of an optimizer are clipped by this handle: not those of a copy, nor once removed.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            An optimizer, or a wrapper of one as `attach` takes it.
+        """
+        try:
+            return self in clippings_of(_optimizers.hooked(optimizer))
+        except TypeError:
+            return False
+
+    def remove(self) -> None:
+        """Remove the hook; the optimizer is no longer clipped. Nothing else is left in it."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._optimizer = None
+
+    def begin(self, optimizer: Optimizer) -> None:
+        """Clip before each step of an optimizer that runs hooks."""
+        self._hook = optimizer.register_step_pre_hook(self._before)
+        self._optimizer = weakref.ref(optimizer)
+
+    def __repr__(self) -> str:
+        limits = [f"max_norm={self.max_norm!r}"]
+        if self.max_value is not None:
+            limits.append(f"max_value={self.max_value!r}")
+        optimizer = self._optimizer() if self._optimizer else None
+        where = f"attached to {type(optimizer).__name__}" if optimizer is not None else "attached to no optimizer"
+        last = [f"{name}={_shown(getattr(self, name))}" for name in Told._fields]
+        done = f"last step: {', '.join(last)}" if self.norm is not None else "no step yet"
+        return f"Clipping({', '.join(limits)}, {where}; {done})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {
+            name: getattr(self, name) for name in self.__slots__ if name not in {"__weakref__", "_hook", "_optimizer"}
+        }
+        return {**kept, "was_attached": self._hook is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if name != "was_attached":
+                setattr(self, name, value)
+        self._hook = self._optimizer = None
+        if state["was_attached"]:
+            message = (
+                "a copy of a Clipping is attached to no optimizer, and copies of an optimizer have no hooks: "
+                "call attach(optimizer, ...) to clip the steps of the copy"
+            )
+            warnings.warn(message, UserWarning, stacklevel=3)
+
+    def _before(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if kwargs.get("grad_scaler") is not None:
+            raise TypeError(
+                f"{type(optimizer).__name__}.step() takes the GradScaler itself, so that attach() cannot know whether "
+                "the gradients are scaled, expected an optimizer that reads grad_scale; in place of attach(), call "
+                "scaler.unscale_(optimizer) and clip_grad_norm_() before scaler.step(optimizer)"
+            )
+        given = kwargs.get("closure", args[1] if len(args) > 1 else None)  # before it comes the optimizer
+        if not callable(given):
+            self._clip(optimizer)
+            return None
+        closure = self._after(given, optimizer)
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": closure}
+        return (*args[:1], closure, *args[2:]), kwargs
+
+    def _after(self, given: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        """Return a closure that clips after a given one, which the step may evaluate several times."""
+
+        def closure() -> Any:
+            loss = given()
+            self._clip(optimizer)
+            return loss
+
+        return closure
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        if torch.compiler.is_compiling():
+            self._clip_compiled(optimizer)
+        else:
+            self._clip_now(optimizer)
+
+    def _clip_compiled(self, optimizer: Optimizer) -> None:
+        """Clip as one operation of the graph; break it where a GradScaler is at work, as its fused steps do anyway."""
+        if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+            torch.compiler.disable(self._clip_now)(optimizer)
+            return
+        self.norm, self.coefficient, self.clipped = clip_groups_compiled_(
+            optimizer.param_groups,
+            self._max_norm, self._max_value, self._eps, self._norm_type, self._nonfinite, self._per_group,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _clip_now(self, optimizer: Optimizer) -> None:
+        skipped = _optimizers.skipped(optimizer)
+        if skipped is True or (self._nonfinite == "error" and bool(skipped)):
+            return
+        told = self._clipped(optimizer.param_groups, _optimizers.loss_scale(optimizer))
+        if isinstance(skipped, Tensor):
+            told = self._unless(skipped, told)
+        self.norm, self.coefficient, self.clipped = told
+
+    def _clipped(self, groups: list[dict[str, Any]], loss_scale: Scalar) -> Told:
+        """Clip the gradients of param groups, and return what was done."""
+        limit, bound = _checks.threshold(self._max_norm, "max_norm"), _checks.threshold(self._max_value, "max_value")
+        if not self._per_group:
+            params = [p for group in groups for p in group["params"]]
+            if self._is_plain(limit, loss_scale):
+                told = clip_plain_(params, math.inf if limit is None else limit)
+                if told is not None:
+                    return told
+            scopes = [gradients(params, "optimizer's parameters")]
+        else:
+            scopes = [gradients(list(g["params"]), f"optimizer's param_groups[{i}]") for i, g in enumerate(groups)]
+        limit, bound = (None if x is None else x * loss_scale for x in (limit, bound))
+        rule = FinishingRule(limit, self._norm_type, self._nonfinite, 1.0, self._eps * loss_scale)
+        told_of_each = clip_scopes_(scopes, rule, bound, loss_scale)
+        return together(told_of_each) if self._per_group else told_of_each[0]
+
+    def _is_plain(self, limit: Scalar | None, loss_scale: Scalar) -> bool:
+        """Whether nothing unusual is asked for."""
+        usual = self._norm_type == 2 and self._nonfinite == "propagate" and self._eps == 0 and self._max_value is None
+        return (
+            usual and isinstance(loss_scale, float) and loss_scale == 1 and (limit is None or isinstance(limit, float))
+        )
+
+    def _unless(self, skipped: Tensor, told: Told) -> Told:
+        """Return what was told before where a step is skipped on the device, and what is told now where it is not."""
+        before = Told(self.norm, self.coefficient, self.clipped) if self.norm is not None else None
+        nothing = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
+        old = nothing if before is None else before
+        return Told(*(torch.where(skipped, x.to(y), y) for x, y in zip(old, told, strict=True)))
+
+
+def clippings_of(optimizer: Optimizer) -> list[Clipping]:
+    """Return the handles of an optimizer whose hooks run."""
+    owners = [getattr(hook, "__self__", None) for hook in _optimizers.pre_hooks(optimizer)]
+    return [owner for owner in owners if isinstance(owner, Clipping)]
+
+
+def _shown(value: object) -> str:
+    """Return a number, or numbers, in few digits; an array on a device is read back."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
