@@ -110,5 +110,6 @@ def _params(optimizer: Optimizer) -> set[int]:
 
 def _hint(holder: object) -> str:
     """Return which attribute of an object is the optimizer that may be meant."""
-    names = list(_held(holder))
-    return f" (its .{names[0]} is one)" if len(names) == 1 else ""
+    held = _held(holder)
+    distinct = {id(o): name for name, o in sorted(held.items())}  # public names come last and stay
+    return f" (its .{next(iter(distinct.values()))} is one)" if len(distinct) == 1 else ""

@@ -130,7 +130,4 @@ def _told(norm: Tensor, c: Coefficient | None) -> Told:
     if c is None:
         return Told(norm, torch.ones_like(norm), torch.zeros_like(norm, dtype=torch.bool))
     applied = as_tensors(c)
-    coefficient = applied.factor / applied.divisor
-    if applied.zeroed is not None:
-        coefficient = torch.where(applied.zeroed, 0.0, coefficient)
-    return Told(norm, coefficient.to(norm), applied.changed.to(norm.device))
+    return Told(norm, applied.number.to(norm), applied.changed.to(norm.device))
