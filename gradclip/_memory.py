@@ -15,9 +15,9 @@ _EFFORT = 100_000
 
 def identities(leaves: Sequence[Array]) -> list[Hashable]:
     """Return a key for each leaf: equal where two are the same array, or NumPy views of all the same elements."""
-    if owns_all(leaves) or not any(type(x) is np.ndarray for x in leaves):
+    if owns_all(leaves) or not any(isinstance(x, np.ndarray) for x in leaves):
         return [id(x) for x in leaves]
-    return [_place(x) if type(x) is np.ndarray else id(x) for x in leaves]
+    return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
 def owns_all(leaves: Sequence[Array]) -> bool:

@@ -4,7 +4,6 @@ The only module that imports array_api_compat. No framework is imported here: ar
 frameworks that the user has imported already.
 """
 
-import re
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
@@ -13,19 +12,31 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from gradclip._types import Array, Namespace
+from gradclip._types import Array, Axes, Namespace
 
-_REAL = re.compile(r"^(bfloat16|float(4|6|8|16|32|64)(_.*)?)$")
-_COMPLEX = re.compile(r"^complex(32|64|128)$")
-_DOUBLE = {"float64", "complex128"}
 _LARGEST = {
+    "float4_e2m1fn": 6.0,
+    "float6_e2m3fn": 7.5,
+    "float6_e3m2fn": 28.0,
+    "float8_e3m4": 15.5,
+    "float8_e4m3": 240.0,
+    "float8_e4m3b11fnuz": 30.0,
     "float8_e4m3fn": 448.0,
+    "float8_e4m3fnuz": 240.0,
     "float8_e5m2": 57344.0,
+    "float8_e5m2fnuz": 57344.0,
     "float16": 65504.0,
     "bfloat16": float.fromhex("0x1.fep127"),
     "float32": float.fromhex("0x1.fffffep127"),
     "float64": float.fromhex("0x1.fffffffffffffp1023"),
 }
+"""The real dtypes that gradients may have, each with its largest finite value.
+
+Not among them: float8_e8m0fnu, which has no sign and no zero; two numbers packed in a byte; and more than float64.
+"""
+
+_COMPLEX = {"complex32", "complex64", "complex128"}
+_DOUBLE = {"float64", "complex128"}
 
 
 # typed=True keeps dtypes of different namespaces from being compared with each other, which some warn about.
@@ -38,14 +49,14 @@ def dtype_name(dtype: object) -> str:
 
 @lru_cache(maxsize=256, typed=True)
 def is_real(dtype: object) -> bool:
-    """Whether a dtype is real floating-point, counting bfloat16 and float8, which the standard does not know."""
-    return _REAL.match(dtype_name(dtype)) is not None
+    """Whether a dtype is real floating-point, counting bfloat16 and narrower ones, which the standard does not know."""
+    return dtype_name(dtype) in _LARGEST
 
 
 @lru_cache(maxsize=256, typed=True)
 def is_complex(dtype: object) -> bool:
     """Whether a dtype is complex."""
-    return _COMPLEX.match(dtype_name(dtype)) is not None
+    return dtype_name(dtype) in _COMPLEX
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -54,9 +65,20 @@ def is_double(dtype: object) -> bool:
     return dtype_name(dtype) in _DOUBLE
 
 
+@lru_cache(maxsize=256, typed=True)
+def is_narrow(dtype: object) -> bool:
+    """Whether a real dtype has less than 16 bits: made to store numbers, so that frameworks hardly calculate in it."""
+    return dtype_name(dtype).startswith(("float8_", "float6_", "float4_"))
+
+
 def largest(dtype: object) -> float:
     """Return the largest finite value of a real dtype."""
     return _LARGEST.get(dtype_name(dtype), float("inf"))
+
+
+def has_infinity(dtype: object) -> bool:
+    """Whether a real dtype has a value for infinity: not those whose names say that they are finite (fn)."""
+    return "fn" not in dtype_name(dtype)
 
 
 @lru_cache(maxsize=256)
@@ -98,6 +120,21 @@ def adds_pairwise(xp: Namespace) -> bool:
     return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp)  # XLA rewrites sums as trees
 
 
+def peak(xp: Namespace, values: Array, axes: Axes | None = None) -> Array:
+    """Return the largest of numbers that are not negative, over ``axes``, which stay, or over all for None.
+
+    Of no numbers it is 0 in Dask, where nobody knows how many there are before they are computed.
+    """
+    keep = axes is not None
+    if compat.is_dask_namespace(xp):  # its own maximum fails where some chunks are empty
+        return xp.reduction(values, _peak_of_chunk, _peak_of_chunk, axis=axes, keepdims=keep, dtype=values.dtype)
+    return xp.max(values, axis=axes, keepdims=keep)
+
+
+def _peak_of_chunk(x: Array, axis: object, keepdims: bool) -> Array:
+    return (x.max if x.size else x.sum)(axis=axis, keepdims=keepdims)  # a sum of nothing is 0
+
+
 def is_lazy(x: Array) -> bool:
     """Whether ``x`` is traced or delayed: its values cannot be read, or only by running everything before it."""
     return not isinstance(x, np.ndarray | np.generic) and compat.is_lazy_array(x)
@@ -135,6 +172,18 @@ def as_array(x: Array) -> Array:
 def size(x: Array) -> int:
     """Return the number of elements, 0 where it is not known yet (in torch, ``x.size`` is a method)."""
     return compat.size(x) or 0
+
+
+def has_lengths(x: Array) -> bool:
+    """Whether the length of each axis is known. Dask counts as NaN what depends on values, as in ``x[x > 0]``."""
+    return all(n == n for n in x.shape)
+
+
+def has_device(x: Array) -> bool:
+    """Whether the device of an array can be asked for, by itself or by array_api_compat."""
+    return hasattr(x, "device") or any(
+        knows(x) for knows in (compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array)
+    )
 
 
 def device(x: Array) -> object:

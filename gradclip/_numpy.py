@@ -12,7 +12,7 @@ import numpy as np
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
 from gradclip._memory import in_byte_order
-from gradclip._ops import ArrayOps, bounds_for
+from gradclip._ops import ArrayOps, limited
 from gradclip._partial import NormPartial
 from gradclip._squares import LOSS, NDArray, Squares, pieces, sum_of_plain
 from gradclip._threads import SHARED, cut, share, threads
@@ -81,7 +81,7 @@ class NumpyOps(ArrayOps):
     def clamp(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> list[NDArray]:
         """Return each leaf with its elements moved into the bounds."""
         bounds = self._bounds(leaves, low, high)
-        return [np.clip(x, *bounds[x.dtype], out=np.empty_like(x)) for x in leaves]
+        return [np.clip(x, *bounds[x.dtype], out=np.empty_like(x, subok=False)) for x in leaves]
 
     def clamp_(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds in place."""
@@ -90,8 +90,10 @@ class NumpyOps(ArrayOps):
             np.clip(x, *bounds[x.dtype], out=x)
 
     def _bounds(self, leaves: Sequence[NDArray], low: Scalar, high: Scalar) -> dict[np.dtype[Any], Any]:
-        one_of_each = {x.dtype: x for x in leaves}
-        return {dtype: bounds_for(self.xp, x, low, high) for dtype, x in one_of_each.items()}
+        return {
+            dtype: [np.asarray(limited(float(bound), dtype)).astype(dtype) for bound in (low, high)]
+            for dtype in {x.dtype for x in leaves}
+        }
 
     def _scaled(self, x: NDArray, c: Coefficient) -> NDArray:
         factor = plain_factor(x, c)
@@ -147,5 +149,6 @@ def _multiply_(x: NDArray, factor: float) -> None:
         if part.dtype in LOSS:
             np.multiply(part, part.dtype.type(factor), out=part)
             continue
+        wide = ns.norm_dtype(np, part)
         for chunk in pieces(in_byte_order(part)):
-            chunk[...] = chunk.astype(np.float32) * np.float32(factor)
+            chunk[...] = chunk.astype(wide) * wide(factor)

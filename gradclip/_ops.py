@@ -54,14 +54,14 @@ class ArrayOps:
         xp = self.xp
         if ns.is_whole(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
-            return ns.as_array(xp.astype(xp.sum(terms, axis=0, dtype=terms.dtype), leaf.dtype))
+            return xp.astype(ns.as_array(xp.sum(terms, axis=0, dtype=terms.dtype)), leaf.dtype)
         rows = max(1, _limit(leaf) // (ns.size(leaf) // leaf.shape[0]))
         total = None
         for start in range(0, leaf.shape[0], rows):
             part = slice(start, start + rows)
             terms = xp.sum(scaled(xp, leaf[part, ...], coefficient[part, ...]), axis=0)
             total = terms if total is None else total + terms
-        return ns.as_array(xp.astype(total, leaf.dtype))
+        return xp.astype(ns.as_array(total), leaf.dtype)
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds."""
@@ -113,7 +113,7 @@ class ArrayOps:
     def _unit(self, parts: Sequence[Array], axes: Axes | None) -> Array:
         """Return the scale that an array is divided by, given whole or as its real and imaginary parts."""
         xp = self.xp
-        peaks = [xp.max(xp.abs(part), axis=axes, keepdims=axes is not None) for part in parts]
+        peaks = [ns.peak(xp, xp.abs(part), axes) for part in parts]
         return safe_scale(xp, peaks[0] if len(peaks) == 1 else xp.where(peaks[0] >= peaks[1], peaks[0], peaks[1]))
 
     def _scale(self, x: Array, c: Coefficient) -> Array:
@@ -148,7 +148,12 @@ def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
 
 def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
     """Return ``x`` times a coefficient, cast last; where nothing changes, not even cast there and back."""
-    return xp.where(c.changed, xp.astype(_multiplied(xp, x, c), x.dtype), x)
+    return _typed(xp, xp.where(c.changed, xp.astype(_multiplied(xp, x, c), x.dtype), x), x.dtype)
+
+
+def _typed(xp: Namespace, x: Array, dtype: Array) -> Array:
+    """Return ``x`` in a dtype: ``where`` may have changed its byte order."""
+    return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
 def magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
@@ -194,12 +199,19 @@ def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Arra
 
 
 def limited(bound: float, dtype: object) -> float:
-    """Return a bound, but for a finite one beyond a dtype's range that dtype's largest finite number."""
+    """Return a bound that a dtype can have: its largest finite number for one beyond, infinity if it has that."""
     most = ns.largest(dtype)
-    return max(-most, min(most, bound)) if math.isfinite(bound) else bound
+    return max(-most, min(most, bound)) if math.isfinite(bound) or not ns.has_infinity(dtype) else bound
 
 
 def _clamped(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
+    if ns.is_narrow(x.dtype):  # which some frameworks cannot compare; float32 has all their numbers
+        wide = (xp.astype(values, xp.float32) for values in (x, low, high))
+        return xp.astype(_between(xp, *wide), x.dtype)
+    return _typed(xp, _between(xp, x, low, high), x.dtype)
+
+
+def _between(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
     return xp.where(x < low, low, xp.where(x > high, high, x))  # NaN is neither below nor above
 
 

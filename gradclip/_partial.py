@@ -12,7 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradclip import _scalars
-from gradclip._namespace import adds_pairwise, as_array, device, is_double, namespace, size, stack_numbers, to_device
+from gradclip._namespace import (
+    adds_pairwise,
+    as_array,
+    device,
+    is_double,
+    namespace,
+    peak,
+    size,
+    stack_numbers,
+    to_device,
+)
 from gradclip._types import Array, Axes, Namespace
 
 _LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
@@ -130,11 +140,10 @@ def safe_scale(xp: Namespace, largest: Array) -> Array:
 
 def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = None) -> Array:
     """Return the sum of ``values ** ord`` (their maximum for inf) over ``axes``, which stay; over all for None."""
-    keep = axes is not None
     if ord == math.inf:
-        return xp.max(values, axis=axes, keepdims=keep)
+        return peak(xp, values, axes)
     powers = _power(xp, values, ord)
-    return xp.sum(powers, axis=axes, keepdims=True) if keep else _sum(xp, powers)
+    return _sum(xp, powers) if axes is None else xp.sum(powers, axis=axes, keepdims=True)
 
 
 def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial:

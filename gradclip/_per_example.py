@@ -34,7 +34,8 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     TypeError
         If a leaf is not a floating-point array, or ``max_norm`` not a number.
     ValueError
-        If leaves have no leading axis or differ in its length, or ``max_norm`` is negative or NaN.
+        If leaves have no leading axis or differ in its length, or axes of unknown lengths, or if ``max_norm`` is
+        negative or NaN.
 
     References
     ----------
@@ -88,6 +89,7 @@ def _along_examples(c: Coefficient, x: Array) -> Coefficient:
 
 def check_batch(leaves: Leaves) -> None:
     """Check that the leading axes of leaves, at least one, count the same examples."""
+    _checks.lengths(leaves.arrays, leaves.array_paths)
     first = leaves.arrays[0]
     for i, x in enumerate(leaves.arrays):
         if x.ndim == 0 or x.shape[0] != (first.shape[0] if first.ndim else None):

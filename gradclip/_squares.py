@@ -212,6 +212,6 @@ def _real_parts(x: NDArray) -> Sequence[NDArray]:
 
 def _widened(x: NDArray) -> Iterator[NDArray]:
     """Yield all elements as 1-D arrays of float32 or float64, a chunk at a time."""
-    dtype = np.float64 if ns.is_double(x.dtype) else np.float32
+    dtype = ns.norm_dtype(np, x)
     for part in pieces(x):
         yield np.ascontiguousarray(part, dtype=dtype).reshape(-1)
