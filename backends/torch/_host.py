@@ -15,7 +15,7 @@ from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
 from gradclip._numpy import plain_factor
 from gradclip._partial import NormPartial
-from gradclip.backends.torch._ops import TorchOps, is_lazy
+from gradclip.backends.torch._ops import STORED, TorchOps, is_lazy
 from gradclip.backends.torch._squares import parts_of, sizes_of, squares_of
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
@@ -65,9 +65,11 @@ class HostOps(TorchOps):
         for c, group in _groups(leaves, coefficients):
             known = _known(c)
             factor = None if known is None else plain_factor(group[0], known)
-            if factor is None:
+            if factor == 1.0:
+                continue
+            if factor is None or group[0].dtype in STORED:
                 super().scale_(group, [c] * len(group))
-            elif factor != 1.0:
+            else:
                 multiply_(group, factor)
 
 

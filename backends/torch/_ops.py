@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradclip import _namespace as ns
-from gradclip._chunks import HOST_ELEMENTS, boxes
+from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, boxes
 from gradclip._coefficient import Coefficient
 from gradclip._finished import Settings
 from gradclip._ops import ArrayOps, bounds_for, limited
@@ -25,6 +25,10 @@ _MOST = 1 << 31
 
 _SMALL, _TOGETHER = 1 << 14, 1 << 20
 """Leaves of so few elements are laid end to end to be multiplied, up to so many at a time: one launch, not one each."""
+
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
+STORED = dict.fromkeys(_FLOAT8, torch.float32) | {torch.complex32: torch.complex64}
+"""The dtypes that PyTorch stores but hardly calculates in, each with the one that is used for that here."""
 
 
 class TorchOps(ArrayOps):
@@ -73,12 +77,19 @@ class TorchOps(ArrayOps):
         """Move each leaf's elements into the bounds in place."""
         for x in leaves:
             if isinstance(low, float) and isinstance(high, float):  # a tensor of them would have to be sent to a device
-                x.clamp_(limited(low, x.dtype), limited(high, x.dtype))
+                bounds = limited(low, x.dtype), limited(high, x.dtype)
             else:
-                x.clamp_(*bounds_for(self.xp, x, low, high))
+                bounds = tuple(widened(bound) for bound in bounds_for(self.xp, x, low, high))
+            if x.dtype in STORED:
+                for part in pieces(x):
+                    part.copy_(widened(part).clamp_(*bounds))
+            else:
+                x.clamp_(*bounds)
 
     def _whole(self, x: Tensor, ord: float) -> NormPartial:
-        if ord == math.inf and x.numel() and not x.is_complex():  # no arithmetic, so in the leaf's own dtype
+        if (
+            ord == math.inf and x.numel() and not x.is_complex() and x.dtype not in STORED
+        ):  # no arithmetic, so in the leaf's own dtype
             peak = torch.linalg.vector_norm(x, ord).to(self._wide(x))
             return NormPartial(torch.ones_like(peak), peak, ord, ns.norm_dtype(self.xp, x))
         if x.numel() and self._holds(x, ord):
@@ -118,17 +129,24 @@ def in_tensors(partial: NormPartial) -> NormPartial:
     scale, total = (
         torch.scalar_tensor(float(x), dtype=torch.float64, device="cpu") for x in (partial.scale, partial.total)
     )
-    return NormPartial(scale, total, partial.ord, torch.float64 if partial.dtype == "float64" else torch.float32)
+    return NormPartial(scale, total, partial.ord, torch.float64 if ns.is_double(partial.dtype) else torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return a tensor in a dtype that PyTorch calculates in: float8 and complex32 are copied to a wider one."""
+    wide = STORED.get(x.dtype)
+    return x if wide is None else x.to(wide)
 
 
 def pieces(x: Tensor) -> Iterator[Tensor]:
     """Yield views that make up a tensor, small enough to be widened; all of it on a device that widens as it goes."""
-    if not _in_memory(x) or x.numel() <= HOST_ELEMENTS:
+    limit = HOST_ELEMENTS if _in_memory(x) else DEVICE_ELEMENTS
+    if x.numel() <= limit or not (_in_memory(x) or x.dtype in STORED):
         yield x
     elif (flat := in_memory_order(x)) is not None:
-        yield from chunks(flat, HOST_ELEMENTS)
+        yield from chunks(flat, limit)
     else:
-        for key in boxes(tuple(x.shape), HOST_ELEMENTS):
+        for key in boxes(tuple(x.shape), limit):
             yield x[key]
 
 
@@ -179,9 +197,12 @@ def _of_norm(norm: Tensor, ord: float) -> NormPartial:
 
 def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
     """Multiply by a factor that has an axis, so that it widens the product; a 0-d one would be narrowed to ``x``."""
-    x.mul_(factor.reshape([1] * x.dim()))
+    y = widened(x)
+    y.mul_(factor.reshape([1] * x.dim()))
     if zeroed is not None:
-        x.masked_fill_(zeroed, 0)  # NaN · 0 would be NaN
+        y.masked_fill_(zeroed, 0)  # NaN · 0 would be NaN
+    if y is not x:
+        x.copy_(y)
 
 
 def _groups(small: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors  # pyright: ignore[reportPrivateUsage]  # as torch.nn.parallel does
 
 from gradclip._squares import Squares, holds, sum_of_squares
-from gradclip.backends.torch._ops import chunks, in_memory_order, pieces
+from gradclip.backends.torch._ops import STORED, chunks, in_memory_order, pieces, widened
 from gradclip.backends.torch._rows import adds_half, sum_from_memory, sum_of_half, sum_of_large
 
 _SMALL = 1 << 14
@@ -159,8 +159,13 @@ def _join(small: Sequence[Tensor]) -> Tensor:
                 return torch.cat(list(small))
         joined: Tensor = _flatten_dense_tensors(small)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         return joined
-    except RuntimeError:  # not all have, or they are traced by torch.func
-        return torch.cat([x.reshape(-1) for x in small])
+    except RuntimeError:  # not all have, or they are traced by torch.func, or of float8 and other dtypes
+        return torch.cat([_line(x) for x in small])
+
+
+def _line(x: Tensor) -> Tensor:
+    """Return all elements of a tensor in one axis, in a dtype that PyTorch joins with others."""
+    return (x.to(torch.promote_types(STORED[x.dtype], torch.float64)) if x.dtype in STORED else x).reshape(-1)
 
 
 def _is_flat(x: Tensor) -> bool:
@@ -179,7 +184,7 @@ def _add(squares: Squares, x: Tensor) -> None:
         squares.add(x.resolve_neg().resolve_conj().numpy())
     else:
         for piece in pieces(x):
-            squares.add(piece.double().numpy())
+            squares.add(widened(piece).resolve_neg().resolve_conj().numpy())
 
 
 def _add_half(squares: Squares, x: Tensor) -> None:
