@@ -42,8 +42,7 @@ def attach(
     nonfinite : {"propagate", "error", "zero"}
         As for `clip_grad_norm_`, of the gradients as they come, before ``max_value`` bounds them.
     eps : float
-        Added to the norm in the denominator, as for `clip_grad_norm_`. 1e-6 gives PyTorch's results, and norms that
-        rounding does not bring above ``max_norm``.
+        Added to the norm in the denominator, as for `clip_grad_norm_`. 1e-6 gives PyTorch's results.
     per_group : bool
         Clip each param group by the norm of its own.
 
