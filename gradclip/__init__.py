@@ -3,15 +3,22 @@
 Pure functions return new arrays and never touch their input; a trailing underscore means in place.
 """
 
+import sys
+import typing
+
+from gradclip import _elsewhere
 from gradclip._adaptive import adaptive_grad_clip, adaptive_grad_clip_
 from gradclip._by_norm import clip_by_norm, clip_by_norm_, clip_by_rms, clip_by_rms_
 from gradclip._by_value import clip_by_value, clip_by_value_
+from gradclip._errors import NonFiniteError
 from gradclip._global import clip_by_global_norm, clip_by_global_norm_, clip_with_norm, clip_with_norm_
 from gradclip._norms import global_norm, leaf_norms, norm_partial
 from gradclip._partial import NormPartial
 from gradclip._per_example import clip_per_example
+from gradclip._version import __version__ as __version__
 
 __all__ = [
+    "NonFiniteError",
     "NormPartial",
     "adaptive_grad_clip",
     "adaptive_grad_clip_",
@@ -30,3 +37,11 @@ __all__ = [
     "leaf_norms",
     "norm_partial",
 ]
+
+__path__.extend(_elsewhere.__path__)
+
+if not typing.TYPE_CHECKING:  # to type checkers, this would say that every name is here
+
+    def __getattr__(name: str) -> None:
+        """Raise an error that says where a name is."""
+        raise _elsewhere.missing(name, sys._getframe(1))

@@ -4,23 +4,18 @@ All run before the first write.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import numpy as np
-
 from gradclip import _namespace as ns
 from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
+from gradclip._number import as_number, known_value
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Nonfinite, Scalar
+from gradclip._words import a as a
+from gradclip._words import short
 
 _POLICIES = ("propagate", "error", "zero")
-
-
-def a(noun: str) -> str:
-    """Return a noun with its article: "an ndarray", "a list"."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
@@ -35,10 +30,10 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
     """
     if value is None and optional:
         return None
-    number = _scalar(value, name, "None for no clipping" if optional else "math.inf for no bound")
-    if (seen := _value(number)) is not None and not seen >= 0:
+    number = as_number(value, name, "None for no clipping" if optional else "math.inf for no bound")
+    if (seen := known_value(number)) is not None and not seen >= 0:
         raise ValueError(
-            f"{name}={value!r}, expected a number >= 0: a negative or NaN threshold would turn or destroy the "
+            f"{name}={short(value)}, expected a number >= 0: a negative or NaN threshold would reverse or destroy the "
             f"gradients; pass {name}=math.inf to leave them as they are"
         )
     return number
@@ -52,12 +47,12 @@ def live_threshold(value: object, name: str, *, optional: bool = True) -> Scalar
 
 def order(value: object, name: str = "ord") -> float:
     """Return the order of a norm as a float, greater than 0."""
-    number = _scalar(value, name, "math.inf for the largest element")
+    number = as_number(value, name, "math.inf for the largest element")
     if not isinstance(number, float):
-        raise TypeError(f"{name}={value!r}, expected a Python number: an order cannot be an array; pass float({name})")
+        raise TypeError(f"{name}={short(value)}, expected a Python number: an order is no array; pass float({name})")
     if not number > 0:
         raise ValueError(
-            f"{name}={value!r}, expected a number > 0 or math.inf; orders <= 0 are not norms. "
+            f"{name}={short(value)}, expected a number > 0 or math.inf; orders <= 0 are not norms. "
             f"Pass {name}=2.0 for the Euclidean norm"
         )
     return number
@@ -65,27 +60,27 @@ def order(value: object, name: str = "ord") -> float:
 
 def positive(value: object, name: str, remedy: str) -> Scalar:
     """Return a number that is positive and finite."""
-    number = _scalar(value, name, remedy)
-    if (seen := _value(number)) is not None and not 0 < seen < math.inf:
-        raise ValueError(f"{name}={value!r}, expected a finite number > 0; pass {remedy}")
+    number = as_number(value, name, remedy)
+    if (seen := known_value(number)) is not None and not 0 < seen < math.inf:
+        raise ValueError(f"{name}={short(value)}, expected a finite number > 0; pass {remedy}")
     return number
 
 
-def known_norm(value: object) -> Scalar | NormPartial:
+def known_norm(value: object, name: str = "norm") -> Scalar | NormPartial:
     """Return a norm that is known already: a float that is not negative, a 0-d array, or a 0-d NormPartial."""
     if isinstance(value, NormPartial):
         return value
-    number = _scalar(value, "norm", "the NormPartial")
-    if (seen := _value(number)) is not None and seen < 0:
-        raise ValueError(f"norm={value!r}, expected a norm, which is >= 0; pass what global_norm() returned")
+    number = as_number(value, name, "a NormPartial")
+    if (seen := known_value(number)) is not None and seen < 0:
+        raise ValueError(f"{name}={short(value)}, expected a norm, which is >= 0; pass the norm of the whole")
     return number
 
 
 def not_negative(value: object, name: str) -> Scalar:
     """Return a number that is finite and at least 0."""
-    number = _scalar(value, name, "0.0 for none")
-    if (seen := _value(number)) is not None and not 0 <= seen < math.inf:
-        raise ValueError(f"{name}={value!r}, expected a finite number >= 0; pass {name}=0.0 for none")
+    number = as_number(value, name, "0.0 for none")
+    if (seen := known_value(number)) is not None and not 0 <= seen < math.inf:
+        raise ValueError(f"{name}={short(value)}, expected a finite number >= 0; pass {name}=0.0 for none")
     return number
 
 
@@ -94,14 +89,15 @@ def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
     if min_value is None:
         high: Scalar = threshold(max_value, "max_value", optional=False)
         return -high, high
-    low, high = (_scalar(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
-    least, most = _value(low), _value(high)
+    low, high = (as_number(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
+    least, most = known_value(low), known_value(high)
     for value, name in ((least, "min_value"), (most, "max_value")):
         if value is not None and math.isnan(value):
-            raise ValueError(f"{name}={value!r}, expected a number; pass math.inf or -math.inf for no bound")
+            raise ValueError(f"{name}={short(value)}, expected a number; pass math.inf or -math.inf for no bound")
     if least is not None and most is not None and least > most:
         raise ValueError(
-            f"min_value={min_value!r} is above max_value={max_value!r}, expected min_value <= max_value; exchange them"
+            f"min_value={short(min_value)} is above max_value={short(max_value)}, expected min_value <= max_value; "
+            "exchange them"
         )
     return low, high
 
@@ -109,31 +105,10 @@ def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
 def policy(value: object) -> Nonfinite:
     """Return the name of a policy for non-finite gradients."""
     if not isinstance(value, str) or value not in _POLICIES:
-        raise ValueError(f"nonfinite={value!r}, expected one of {', '.join(map(repr, _POLICIES))}; pass one of these")
-    return value  # type: ignore[return-value]  # it is one of the three
-
-
-def _scalar(value: object, name: str, remedy: str) -> Scalar:
-    """Return a number as a float, also of a 0-d array on the host; one whose derivatives are recorded stays."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool):
-        return float(value)
-    if not ns.is_array(value):
-        raise TypeError(
-            f"{name}={value!r} is a {type(value).__name__}, expected a real number or a 0-d array; "
-            f"pass a float, or {remedy}"
+        raise ValueError(
+            f"nonfinite={short(value)}, expected one of {', '.join(map(repr, _POLICIES))}; pass one of them"
         )
-    if value.ndim != 0:  # type: ignore[attr-defined]  # an array
-        raise TypeError(f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number")  # type: ignore[attr-defined]
-    if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):  # type: ignore[attr-defined]
-        raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")  # type: ignore[attr-defined]
-    return value if ns.is_recorded(value) or not ns.is_host(value) else float(value)  # type: ignore[arg-type]
-
-
-def _value(number: Scalar) -> float | None:
-    """Return what a number is as far as that can be known here: None of an array elsewhere."""
-    if isinstance(number, float):
-        return number
-    return float(number.detach()) if ns.is_recorded(number) and ns.is_host(number) else None
+    return value  # type: ignore[return-value]  # it is one of the three
 
 
 def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
@@ -145,10 +120,9 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
         If it is not, with its path.
     """
     if not ns.is_array(x):
-        remedy = "pass list(...) of it" if hasattr(x, "__next__") else "pass an array, or None for no gradient"
         raise TypeError(
-            f"{paths()[place]} is a {type(x).__name__}, expected an array, or a list, tuple, dict or dataclass of "
-            f"arrays; {remedy}"
+            f"{paths()[place]} is {a(type(x).__name__)}, expected an array, or a list, tuple, dict or dataclass of "
+            f"arrays; {_instead(x)}"
         )
     if not ns.has_device(x):
         raise TypeError(
@@ -160,6 +134,15 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
             f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
             "double precision; leave it out, put None in its place, or convert it to such a dtype"
         )
+
+
+def _instead(x: object) -> str:
+    """Return what to pass instead of what is no array."""
+    if hasattr(x, "__next__"):
+        return "pass list(...) of it"
+    if any(base.__module__.startswith("torch.") for base in type(x).__mro__):
+        return "pass gradients, or use gradclip.backends.torch, whose functions take modules and optimizers"
+    return "pass an array, or None for no gradient"
 
 
 def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
@@ -191,8 +174,8 @@ def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
     """Report leaves that do not belong together, given as (path, type)."""
     (path, kind), (other_path, other) = kinds[0], next(k for k in kinds if k[1] != kinds[0][1])
     raise TypeError(
-        f"{path} is a {kind} and {other_path} a {other}, expected arrays of one namespace; "
-        "convert them to one, or clip them apart and merge their norm_partial()s"
+        f"{path} is {a(kind)} and {other_path} {a(other)}, expected arrays of one library; convert them to one, or "
+        "merge the norm_partial() of each and apply it with clip_with_norm()"
     )
 
 
@@ -212,7 +195,7 @@ def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str)
     for i, x in enumerate(leaves):
         if not ns.is_writable(x):
             raise TypeError(
-                f"{paths()[i]} is a {type(x).__name__} that cannot be written, expected writable arrays; "
+                f"{paths()[i]} is {a(type(x).__name__)} that cannot be written, expected writable arrays; "
                 f"use gradclip.{pure}(), which returns new arrays"
             )
         if overlaps_itself(x):

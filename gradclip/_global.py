@@ -1,18 +1,21 @@
 """Clipping by the global norm: one coefficient for all leaves, so that the direction of the step stays."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._calls import explained
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._errors import NonFiniteError
 from gradclip._norms import partial_of, reported
 from gradclip._partial import NormPartial, from_norm
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Array, Nonfinite, Scalar, Tree
 
 
+@explained(too_few="for optax.chain(), pass gradclip.backends.optax.clip_by_global_norm(max_norm)")
 def clip_by_global_norm(
     grads: Tree,
     max_norm: Scalar | None,
@@ -37,7 +40,7 @@ def clip_by_global_norm(
         The order of the norm, greater than 0, or ``math.inf``.
     nonfinite : {"propagate", "error", "zero"}
         What becomes of gradients with NaN or inf. "propagate": NaN in one element becomes NaN in all, inf becomes NaN
-        and finite elements 0. "error": FloatingPointError; this reads one flag back from the device. "zero": all leaves
+        and finite elements 0. "error": NonFiniteError; this reads one flag back from the device. "zero": all leaves
         become zero, decided on the device: the step is lost, but not the model. The norm is NaN or inf all the same.
     scale : float or 0-d array
         The loss scale by which the gradients are too large, greater than 0. They are divided by it in the same pass,
@@ -60,8 +63,8 @@ def clip_by_global_norm(
     ValueError
         If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` not greater than 0, ``eps`` negative, or ``nonfinite``
         an unknown name.
-    FloatingPointError
-        If a gradient is NaN or inf and ``nonfinite="error"``.
+    NonFiniteError
+        If a gradient is NaN or inf and ``nonfinite="error"``: a FloatingPointError and a RuntimeError.
 
     References
     ----------
@@ -116,8 +119,9 @@ def clip_by_global_norm_(
         If a leaf is not a floating-point array, or cannot be written: JAX arrays, read-only NumPy arrays.
     ValueError
         As `clip_by_global_norm`; also if leaves overlap in memory.
-    FloatingPointError
-        If a gradient is NaN or inf and ``nonfinite="error"``. Whatever is raised, nothing was written.
+    NonFiniteError
+        If a gradient is NaN or inf and ``nonfinite="error"``: a FloatingPointError and a RuntimeError. Whatever
+        is raised, nothing was written.
 
     Examples
     --------
@@ -271,7 +275,7 @@ def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:
 
 
 def refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
-    """Raise FloatingPointError if the norm of leaves is NaN or inf; this reads its value back."""
+    """Raise NonFiniteError if the norm of leaves is NaN or inf; this reads its value back."""
     xp = ns.namespace([partial.total])
     try:
         finite = bool(xp.isfinite(partial.total))
@@ -281,14 +285,21 @@ def refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
             'pass nonfinite="zero", or clip outside of the traced function'
         ) from e
     if not finite:
-        _raise_nonfinite(leaves)
+        raise NonFiniteError(f"{_SAID_BY_PYTORCH.format(partial.ord)} {_nonfinite_leaves(leaves)}")
 
 
-def _raise_nonfinite(leaves: Leaves) -> NoReturn:
+_SAID_BY_PYTORCH = "The total norm of order {} for gradients from `parameters` is non-finite, so it cannot be clipped."
+"""How ``torch.nn.utils`` begins its error, which training scripts look for."""
+
+
+def _nonfinite_leaves(leaves: Leaves) -> str:
+    """Return which leaves have NaN or inf, and what to do."""
     xp = ns.namespace(leaves.arrays)
     totals = leaves.ops.partials(leaves.arrays, 2.0).total
     bad = [path for i, path in enumerate(leaves.array_paths()) if not bool(xp.isfinite(totals[i, ...]))]
-    raise FloatingPointError(
-        f"{bad[0]} is NaN or inf in some element ({len(bad)} of {len(leaves.arrays)} leaves are), expected finite "
-        'gradients; nothing was written. Skip this step, or pass nonfinite="zero" to make its gradients zero'
+    first = bad[0] if bad else "A gradient on another rank"
+    return (
+        f"{first} is NaN or inf in some element (non-finite gradients: {len(bad)} of {len(leaves.arrays)}), expected "
+        'finite gradients; nothing was written. Skip this step, or pass nonfinite="zero" in place of this check, to '
+        "make its gradients zero"
     )

@@ -52,7 +52,8 @@ def global_norm(grads: Any, *, ord: float = 2.0) -> Array:
     >>> gradclip.global_norm([np.full(4, 1e20, np.float32)])
     array(2.e+20, dtype=float32)
     """
-    return norm_partial(grads, ord=ord).norm()
+    order = _checks.order(ord)
+    return partial_of(flatten(grads, weights=True), order).norm()
 
 
 def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
@@ -85,7 +86,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
     {'w': array(5.), 'b': None, 'c': array(0.)}
     """
     order = _checks.order(ord)
-    return norms_of(flatten(grads), order)  # type: ignore[no-any-return]  # grads' own type
+    return norms_of(flatten(grads, weights=True), order)  # type: ignore[no-any-return]  # grads' own type
 
 
 def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
@@ -109,7 +110,7 @@ def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
     Raises
     ------
     TypeError
-        If a leaf is not a floating-point array.
+        If a leaf is not a floating-point array, or is a torch.nn.Parameter, which holds weights.
     ValueError
         If ``ord`` is not greater than 0.
 

@@ -19,6 +19,7 @@ from gradclip._memory import identities
 from gradclip._numpy import NumpyOps
 from gradclip._ops import ArrayOps
 from gradclip._types import Array, Ops, Scalar
+from gradclip._weights import refuse_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Leaves:
         return _firsts(values, self.slots)
 
 
-def flatten(container: object, name: str = "grads", *, distinct: bool = True) -> Leaves:
+def flatten(container: object, name: str = "grads", *, distinct: bool = True, weights: bool = False) -> Leaves:
     """Return the leaves of a container, checked.
 
     Parameters
@@ -80,18 +81,20 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True) ->
         What the container is called in error messages.
     distinct : bool
         Whether leaves that are the same array count once; otherwise there is one for each place.
+    weights : bool
+        Whether parameters of PyTorch are welcome, where nothing is clipped that should be a gradient.
 
     Raises
     ------
     TypeError
-        If a leaf is not an array of floating-point numbers, or if leaves are of different namespaces.
+        If a leaf is not an array of floating-point numbers, or holds weights, or if leaves are of different namespaces.
     """
     places, rebuild = _walk(container)
 
     def paths() -> list[str]:
         return _paths(container, name)
 
-    _check(places, paths)
+    _check(places, paths, weights=weights)
     keys = identities(places) if distinct else range(len(places))
     first: dict[Any, int] = {}
     slots = [first.setdefault(key, len(first)) for key in keys]
@@ -118,8 +121,10 @@ def ops_for(arrays: Sequence[Array]) -> Ops:
 _NUMPY = NumpyOps(ns.namespace([np.zeros(())]))
 
 
-def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
+def _check(places: Sequence[Array], paths: Callable[[], list[str]], *, weights: bool) -> None:
     seen = {(type(x), getattr(x, "dtype", None)): i for i, x in reversed(list(enumerate(places)))}  # the first of each
+    if not weights:
+        refuse_weights(places, (kind for kind, _ in seen), paths)
     for i in sorted(seen.values()):
         _checks.leaf(places[i], paths, i)
     if len({kind for kind, _ in seen}) > 1:

@@ -96,7 +96,7 @@ def test_the_public_names_are_those_of_the_design():
     assert public == set(gradclip.__all__)
 
 
-@pytest.mark.parametrize("name", gradclip.__all__)
+@pytest.mark.parametrize("name", [name for name in gradclip.__all__ if not name.endswith("Error")])
 def test_every_public_function_says_what_it_takes_gives_and_raises(name):
     value = getattr(gradclip, name)
     doc = inspect.getdoc(value) or ""

@@ -1,9 +1,5 @@
 """The functions of ``torch.nn.utils``, with their signatures: right where those are not, and in less time."""
 
-import warnings
-from types import GeneratorType
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,6 +9,7 @@ from gradclip._finished import FinishingRule
 from gradclip._global import clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._types import Nonfinite, Scalar
+from gradclip.backends.torch._arguments import listed, norm_order
 from gradclip.backends.torch._compiled import (
     clip_norm_compiled_,
     clip_value_compiled_,
@@ -24,8 +21,10 @@ from gradclip.backends.torch._ordinary import clip_ordinary_
 from gradclip.backends.torch._sharded import is_distributed
 from gradclip.backends.torch._walk import tensors as walk_tensors
 
-_ORDINARY = (2.0, "propagate", 1.0, 0.0)
-"""What norm_type, nonfinite, scale and eps are by default."""
+_ORDINARY = (2.0, 1.0, 0.0)
+"""What norm_type, scale and eps are by default."""
+
+_NUMBERS = {float, int}
 
 
 def clip_grad_norm_(
@@ -84,12 +83,14 @@ def clip_grad_norm_(
     Raises
     ------
     TypeError
-        If gradients are passed where parameters are wanted, or an argument is not a number.
+        If ``parameters`` holds no parameters: None, a state_dict, gradients that are not in a dict, arrays of another
+        library; or if an argument is not a number.
     ValueError
         If ``max_norm`` is negative or NaN, ``norm_type`` or ``scale`` not greater than 0, ``eps`` negative, or if
         gradients overlap in memory. Whatever is raised, nothing was written.
-    RuntimeError
-        If a gradient is NaN or inf and ``error_if_nonfinite``; the message names it.
+    NonFiniteError
+        If a gradient is NaN or inf and ``error_if_nonfinite``: a RuntimeError whose message begins as PyTorch's and
+        then names the gradient.
 
     References
     ----------
@@ -107,20 +108,17 @@ def clip_grad_norm_(
     >>> layer.weight.grad
     tensor([[0.6000, 0.8000]])
     """
-    parameters = _listed(parameters)
+    parameters = listed(parameters)
     policy = "error" if error_if_nonfinite else nonfinite
     if torch.compiler.is_compiling():
-        return clip_norm_compiled_(parameters, max_norm, _number(norm_type), policy, scale, eps)
-    if (norm_type, policy, scale, eps) == _ORDINARY:
+        return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
+    if policy == "propagate" and _is_ordinary(norm_type, scale, eps):
         norm = clip_ordinary_(parameters, max_norm)
         if norm is not None:
             return norm
-    rule = FinishingRule(max_norm, _checks.order(_number(norm_type), "norm_type"), policy, scale, eps)
+    rule = FinishingRule(max_norm, norm_order(norm_type), policy, scale, eps)
     with torch.no_grad():
-        try:
-            return as_tensor(clip_leaves_(gradients(parameters).finishing(rule), rule))
-        except FloatingPointError as e:
-            raise RuntimeError(str(e)) from None
+        return as_tensor(clip_leaves_(gradients(parameters, caller="clip_grad_norm_").finishing(rule), rule))
 
 
 def clip_grad_value_(
@@ -142,7 +140,7 @@ def clip_grad_value_(
     Raises
     ------
     TypeError
-        If a gradient is complex, gradients are passed where parameters are wanted, or ``clip_value`` is not a number.
+        As `clip_grad_norm_`; also if a gradient is complex.
     ValueError
         If ``clip_value`` is negative or NaN, or gradients overlap in memory. Whatever is raised, nothing was written.
 
@@ -157,11 +155,11 @@ def clip_grad_value_(
     tensor([[ 1.0000, -0.5000]])
     """
     if torch.compiler.is_compiling():
-        return clip_value_compiled_(_listed(parameters), clip_value)
+        return clip_value_compiled_(listed(parameters), clip_value)
     high = _checks.threshold(clip_value, "clip_value", optional=False)
     assert high is not None  # it is not optional
     with torch.no_grad():
-        clamp_leaves_(gradients(_listed(parameters)), -high, high)
+        clamp_leaves_(gradients(listed(parameters), caller="clip_grad_value_"), -high, high)
     return None
 
 
@@ -191,8 +189,8 @@ def get_total_norm(
         If something is no tensor of floating-point numbers.
     ValueError
         If ``norm_type`` is not greater than 0.
-    RuntimeError
-        If an element is NaN or inf and ``error_if_nonfinite``.
+    NonFiniteError
+        If an element is NaN or inf and ``error_if_nonfinite``: a RuntimeError, as for `clip_grad_norm_`.
 
     Examples
     --------
@@ -201,17 +199,14 @@ def get_total_norm(
     >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
     tensor(5.)
     """
-    order = _checks.order(_number(norm_type), "norm_type")
+    order = norm_order(norm_type)
     if torch.compiler.is_compiling():
         return total_norm_compiled(tensors, order, error=error_if_nonfinite)
     with torch.no_grad():
-        leaves = leaves_found(walk_tensors(tensors, "tensors"))
+        leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"))
         partial = partial_of(leaves, order)
         if error_if_nonfinite and leaves.arrays:
-            try:
-                refuse_nonfinite(leaves, partial)
-            except FloatingPointError as e:
-                raise RuntimeError(str(e)) from None
+            refuse_nonfinite(leaves, partial)
         return as_tensor(partial.norm())
 
 
@@ -233,7 +228,8 @@ def clip_grads_with_norm_(
     Raises
     ------
     TypeError
-        If gradients are passed where parameters are wanted, or an argument is not a number.
+        If ``parameters`` holds no parameters: None, a state_dict, gradients that are not in a dict, arrays of another
+        library; or if an argument is not a number.
     ValueError
         If ``max_norm`` is negative or NaN, ``total_norm`` negative, or gradients overlap. Nothing was written then.
 
@@ -248,26 +244,15 @@ def clip_grads_with_norm_(
     tensor([[0.3000, 0.4000]])
     """
     if torch.compiler.is_compiling():
-        return clip_with_norm_compiled_(_listed(parameters), max_norm, total_norm)
+        return clip_with_norm_compiled_(listed(parameters), max_norm, total_norm)
     if is_distributed(total_norm):  # as torch.nn.utils gives it for gradients on a mesh
         total_norm = total_norm.full_tensor()
-    limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm)
+    limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm, "total_norm")
     with torch.no_grad():
-        clip_leaves_with_(gradients(_listed(parameters)), limit, known)
+        clip_leaves_with_(gradients(listed(parameters), caller="clip_grads_with_norm_"), limit, known)
     return None
 
 
-def _listed(parameters: Parameters) -> Parameters:
-    """Return a list for a generator, warning as PyTorch does of one that yields nothing."""
-    if not isinstance(parameters, GeneratorType):
-        return parameters
-    listed = list(parameters)
-    if not listed:
-        message = "`parameters` is an empty generator, no gradient clipping will occur."
-        warnings.warn(message, UserWarning, stacklevel=3)
-    return listed
-
-
-def _number(order: Any) -> Any:
-    """Return what a string such as "inf" stands for, as PyTorch does."""
-    return float(order) if isinstance(order, str) else order
+def _is_ordinary(*options: object) -> bool:
+    """Whether options are the usual numbers; a tensor is not looked at, since that would wait for its device."""
+    return _NUMBERS.issuperset(map(type, options)) and options == _ORDINARY

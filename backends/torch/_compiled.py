@@ -11,51 +11,56 @@ from gradclip._by_value import clamp_leaves_
 from gradclip._finished import FinishingRule
 from gradclip._global import clip_leaves_, clip_leaves_with_, refuse_nonfinite
 from gradclip._norms import partial_of
+from gradclip._number import as_number
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, as_tensor, leaves_of
 from gradclip.backends.torch._walk import tensors, walk
 
 
 def clip_norm_compiled_(
-    parameters: Parameters, max_norm: Scalar | None, ord: float, nonfinite: Nonfinite, scale: Scalar, eps: float
+    parameters: Parameters, max_norm: Scalar | None, ord: float, nonfinite: Nonfinite, scale: Scalar, eps: Scalar
 ) -> Tensor:
     """Clip by global norm as one operation of the graph that is being compiled."""
-    grads = _grads(parameters)
+    grads = _grads(parameters, "clip_grad_norm_")
     if not grads:
         return torch.tensor(0.0)
-    limit = None if max_norm is None else as_scalar(max_norm)
-    return torch.ops.gradclip.clip_norm_(grads, limit, as_scalar(scale), ord, nonfinite, eps)  # type: ignore[no-any-return]
+    limit = None if max_norm is None else as_scalar(max_norm, "max_norm")
+    loss_scale, small = as_scalar(scale, "scale"), as_scalar(eps, "eps")
+    return torch.ops.gradclip.clip_norm_(grads, limit, loss_scale, ord, nonfinite, small)  # type: ignore[no-any-return]
 
 
 def clip_value_compiled_(parameters: Parameters, clip_value: Scalar) -> None:
     """Clip by value as one operation of the graph that is being compiled."""
-    grads = _grads(parameters)
+    grads = _grads(parameters, "clip_grad_value_")
     if grads:
-        torch.ops.gradclip.clip_value_(grads, as_scalar(clip_value))
+        torch.ops.gradclip.clip_value_(grads, as_scalar(clip_value, "clip_value"))
 
 
 def total_norm_compiled(source: Parameters, ord: float, *, error: bool) -> Tensor:
     """Return the norm of tensors as one operation of the graph that is being compiled."""
-    found = tensors(source, "tensors").grads
+    found = tensors(source, "tensors", "get_total_norm").grads
     return torch.ops.gradclip.total_norm(found, ord, error) if found else torch.tensor(0.0)
 
 
 def clip_with_norm_compiled_(parameters: Parameters, max_norm: Scalar | None, norm: Scalar) -> None:
     """Clip by a known norm as one operation of the graph that is being compiled."""
-    grads = _grads(parameters)
+    grads = _grads(parameters, "clip_grads_with_norm_")
     if grads and max_norm is not None:
-        torch.ops.gradclip.clip_with_norm_(grads, as_scalar(max_norm), as_scalar(norm))
+        torch.ops.gradclip.clip_with_norm_(grads, as_scalar(max_norm, "max_norm"), as_scalar(norm, "total_norm"))
 
 
-def _grads(parameters: Parameters) -> list[Tensor]:
+def _grads(parameters: Parameters, caller: str) -> list[Tensor]:
     if isinstance(parameters, list | tuple) and all(isinstance(p, torch.nn.Parameter) for p in parameters):
         return [p.grad for p in parameters if p.grad is not None]
-    return walk(parameters, "parameters").grads
+    return walk(parameters, "parameters", caller).grads
 
 
-def as_scalar(value: Scalar) -> Tensor:
-    """Return a number as a 0-d tensor, so that another threshold does not mean another graph."""
-    return value if isinstance(value, Tensor) else torch.full((), value, dtype=torch.float64)
+def as_scalar(value: Scalar, name: str = "threshold") -> Tensor:
+    """Return a number as a tensor, so that another one does not mean another graph; its value is checked later."""
+    if isinstance(value, Tensor):
+        return value
+    plain = value if type(value) in (float, int) else as_number(value, name, "a 0-d tensor")
+    return torch.full((), plain, dtype=torch.float64)
 
 
 def traced_leaves(grads: list[Tensor]) -> TorchLeaves:
@@ -69,7 +74,7 @@ def norm_like(grads: list[Tensor]) -> Tensor:
 
 @torch.library.custom_op("gradclip::clip_norm_", mutates_args={"grads"})
 def _clip_norm_(
-    grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: float
+    grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: Tensor
 ) -> Tensor:
     rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
     return as_tensor(clip_leaves_(traced_leaves(grads).finishing(rule), rule))
@@ -82,7 +87,7 @@ def _(
     scale: Tensor,  # noqa: ARG001
     ord: float,  # noqa: ARG001
     nonfinite: str,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
+    eps: Tensor,  # noqa: ARG001
 ) -> Tensor:
     return norm_like(grads)
 
@@ -104,7 +109,7 @@ def _(grads: list[Tensor], ord: float, error: bool) -> Tensor:  # noqa: ARG001  
 @torch.library.custom_op("gradclip::clip_with_norm_", mutates_args={"grads"})
 def _clip_with_norm_(grads: list[Tensor], max_norm: Tensor, norm: Tensor) -> None:
     limit = _checks.threshold(max_norm, "max_norm")
-    clip_leaves_with_(traced_leaves(grads), limit, _checks.known_norm(norm))
+    clip_leaves_with_(traced_leaves(grads), limit, _checks.known_norm(norm, "total_norm"))
 
 
 @_clip_with_norm_.register_fake
@@ -114,7 +119,8 @@ def _(grads: list[Tensor], max_norm: Tensor, norm: Tensor) -> None:
 
 @torch.library.custom_op("gradclip::clip_value_", mutates_args={"grads"})
 def _clip_value_(grads: list[Tensor], clip_value: Tensor) -> None:
-    high = float(clip_value) if clip_value.device.type == "cpu" else clip_value
+    high = _checks.threshold(clip_value, "clip_value", optional=False)
+    assert high is not None  # it is not optional
     clamp_leaves_(traced_leaves(grads), -high, high)
 
 

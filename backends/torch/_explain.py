@@ -1,38 +1,40 @@
 """Who makes up the norm: the norm of each parameter's gradient by its name, and a table of the largest."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradclip import _checks
 from gradclip._norms import norms_of
+from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._leaves import Parameters, leaves_found
 from gradclip.backends.torch._walk import walk
 
 
-def grad_norms(parameters: Parameters, norm_type: float = 2.0) -> dict[str, Tensor]:
+def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str, Tensor]:
     """Return the norm of each parameter's gradient by the parameter's name.
 
     Parameters
     ----------
     parameters : Tensor, Module, Optimizer, iterable or dict
         As for `clip_grad_norm_`; of a Module, or of named parameters, the names are the parameters' own.
-    norm_type : float
-        The order of the norm, greater than 0, or ``math.inf``.
+    norm_type : float or "inf"
+        The order of the norm, greater than 0.
 
     Returns
     -------
     dict of str to Tensor
         0-d norms in the parameters' order, each on its gradient's device, not read back from it; float64 for float64
-        and complex128 gradients, else float32. Parameters without a gradient are left out.
+        and complex128 gradients, else float32. Parameters without a gradient are left out. A name that comes again, as
+        in the named parameters of two models, gets a number: ``weight (2)``.
 
     Raises
     ------
     TypeError
-        If gradients are passed where parameters are wanted.
+        As `clip_grad_norm_`, if ``parameters`` holds no parameters.
     ValueError
         If ``norm_type`` is not greater than 0.
 
@@ -45,11 +47,7 @@ def grad_norms(parameters: Parameters, norm_type: float = 2.0) -> dict[str, Tens
     >>> grad_norms(layer)
     {'weight': tensor(5.), 'bias': tensor(1.)}
     """
-    order = _checks.order(norm_type, "norm_type")
-    with torch.no_grad():
-        found = walk(parameters, "parameters")
-        norms = norms_of(leaves_found(found), order) if found.grads else []
-    return {path.removesuffix(".grad"): norm for path, norm in zip(found.paths, norms, strict=True)}
+    return {name: norm for name, _, norm in _named_norms(parameters, norm_order(norm_type), "grad_norms")}
 
 
 def explain(parameters: Parameters, top: int = 10) -> "Explanation":
@@ -71,7 +69,7 @@ def explain(parameters: Parameters, top: int = 10) -> "Explanation":
     Raises
     ------
     TypeError
-        If gradients are passed where parameters are wanted.
+        As `clip_grad_norm_`, if ``parameters`` holds no parameters.
 
     Examples
     --------
@@ -85,7 +83,8 @@ def explain(parameters: Parameters, top: int = 10) -> "Explanation":
     bias          1            3.8%
     2 of 2 parameters; norm 5.099
     """
-    found = {name: float(norm) for name, norm in grad_norms(parameters).items()}
+    once = {id(grad): (name, norm) for name, grad, norm in reversed(_named_norms(parameters, 2.0, "explain"))}
+    found = {name: float(norm) for name, norm in reversed(once.values())}  # tied gradients by their first name
     whole = math.hypot(*found.values())
     return Explanation(dict(sorted(found.items(), key=_by_size)), whole, top)
 
@@ -133,7 +132,21 @@ class Explanation(Mapping[str, float]):
         rows = [("parameter", "norm", "share of norm²"), *shown]
         wide = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
-        return "\n".join([*lines, f"{len(shown)} of {len(self)} parameters; norm {self.norm:.4g}"])
+        noun = "parameter" if len(self) == 1 else "parameters"
+        return "\n".join([*lines, f"{len(shown)} of {len(self)} {noun}; norm {self.norm:.4g}"])
+
+
+def _named_norms(parameters: Parameters, order: float, caller: str) -> list[tuple[str, Tensor, Tensor]]:
+    """Return the name of each parameter that has a gradient, the gradient, and its norm; no name comes twice."""
+    with torch.no_grad():
+        found = walk(parameters, "parameters", caller)
+        norms = norms_of(leaves_found(found), order) if found.grads else []
+    names, seen = [], Counter[str]()
+    for path in found.paths:
+        name = path.removesuffix(".grad")
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return list(zip(names, found.grads, norms, strict=True))
 
 
 def _by_size(pair: tuple[str, float]) -> float:

@@ -77,7 +77,7 @@ class TorchLeaves(Leaves):
             action()
 
 
-def gradients(parameters: Parameters, name: str = "parameters") -> TorchLeaves:
+def gradients(parameters: Parameters, name: str = "parameters", caller: str = "") -> TorchLeaves:
     """Return the gradients of parameters; of a dict of tensors that are no parameters, these themselves.
 
     Raises
@@ -90,7 +90,7 @@ def gradients(parameters: Parameters, name: str = "parameters") -> TorchLeaves:
         if set(map(type, parameters)) == {Parameter}:  # as nearly always
             found = [p.grad for p in parameters]
             return leaves_of([g for g in found if g is not None], lambda: paths_of(found, name))
-    return leaves_found(walk(parameters, name))
+    return leaves_found(walk(parameters, name, caller))
 
 
 def leaves_found(found: Found) -> TorchLeaves:

@@ -1,11 +1,14 @@
 """Every container of parameters, to gradients with their names."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MethodType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
+
+from gradclip._words import kind
 
 
 class Found(NamedTuple):
@@ -26,70 +29,134 @@ class Found(NamedTuple):
     holders: list[Tensor]
 
 
-def walk(source: Any, name: str) -> Found:
+def walk(source: Any, name: str, caller: str = "") -> Found:
     """Return the gradients in a container.
+
+    Parameters
+    ----------
+    source : object
+        Parameters in any container, or a dict of gradients.
+    name : str
+        What it is called in error messages.
+    caller : str
+        The public function that was called, for error messages.
 
     Raises
     ------
     TypeError
-        If it holds anything but parameters, or nothing but gradients where parameters are wanted.
+        If it holds anything but parameters: nothing, weights without their gradients as a state_dict has them, or
+        gradients where parameters are wanted.
     """
-    found = list(_items(source, name))
-    if isinstance(source, Mapping) and found and all(_is_gradient(p) for _, p in found):
-        grads = [p for _, p in found]
-        return Found(grads, [path for path, _ in found], grads)
-    if found and all(_is_gradient(p) for _, p in found):
-        raise TypeError(
-            f"{found[0][0]} is a tensor without .grad that needs none, expected parameters: it looks like a gradient, "
-            "and its own gradient would be clipped instead of it. Pass the parameters, or pass gradients as a dict "
-            "{name: gradient}"
-        )
-    pairs = [(f"{path}.grad", p.grad) for path, p in found if not _is_gradient(p)]
+    found = named_tensors(source, name, caller)
+    bare = [_is_gradient(p) for _, p in found]
+    if any(bare):
+        if isinstance(source, Mapping) and not _is_group(source) and all(bare):
+            grads = [p for _, p in found]
+            return Found(grads, [path for path, _ in found], grads)
+        _check_bare(source, found, bare, caller)
+    pairs = [(f"{path}.grad", p.grad) for (path, p), skipped in zip(found, bare, strict=True) if not skipped]
     kept = [(path, g) for path, g in pairs if g is not None]
     return Found([g for _, g in kept], [path for path, _ in kept], [p for _, p in found])
 
 
-def tensors(source: Any, name: str) -> Found:
+def tensors(source: Any, name: str, caller: str = "") -> Found:
     """Return the tensors themselves in a container; of a Module or Optimizer, the gradients."""
     if isinstance(source, Module | Optimizer):
-        return walk(source, name)
-    found = list(_items(source, name))
+        return walk(source, name, caller)
+    found = named_tensors(source, name, caller, strict=False)
     kept = [x for _, x in found]
     return Found(kept, [path for path, _ in found], kept)
 
 
-def _items(source: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield everything that may be a parameter, with a name."""
+def named_tensors(source: Any, name: str, caller: str = "", *, strict: bool = True) -> list[tuple[str, Tensor]]:
+    """Return the tensors in a container with their names.
+
+    Parameters
+    ----------
+    source, name, caller
+        As for `walk`.
+    strict : bool
+        Whether parameters are wanted, so that a state_dict is refused; otherwise any tensors are.
+
+    Raises
+    ------
+    TypeError
+        If there is anything else in it.
+    """
+    if isinstance(source, Module):
+        return list(source.named_parameters())
+    found: list[tuple[str, Any]] = [(name, None)] if source is None else list(_items(source, name, strict=strict))
+    for path, x in found:
+        if not isinstance(x, Tensor):
+            what, remedy = _unexpected(x)
+            expected = _PARAMETERS if strict else _TENSORS
+            usual = "model.parameters() or the model" if strict else "[p.grad for p in model.parameters()] or the model"
+            raise TypeError(f"{_at(caller)}{path} is {what}, expected {expected}; {remedy or f'pass {usual}'}")
+    return found
+
+
+_PARAMETERS = "a tensor, a Module, an Optimizer, or an iterable of parameters, of (name, parameter) or of param groups"
+_TENSORS = "a tensor, a Module, an Optimizer, or an iterable of tensors or of (name, tensor)"
+
+
+def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]:
+    """Yield everything in a container, with a name: tensors, and what should not be there."""
     if isinstance(source, Tensor):
         yield name, source
     elif isinstance(source, Module):
-        yield from source.named_parameters()
+        yield from ((f"{name}.{inner}", p) for inner, p in source.named_parameters())
     elif isinstance(source, Optimizer):
-        yield from _items(source.param_groups, f"{name}.param_groups")
+        yield from _items(source.param_groups, f"{name}.param_groups", strict=strict)
+    elif strict and _state(source):
+        yield name, source
     elif _is_group(source):
-        yield from _items(source["params"], f"{name}['params']")
+        yield from _items(source["params"], f"{name}['params']", strict=strict)
     elif isinstance(source, Mapping):
-        for key, value in source.items():
-            yield from _items(value, f"{name}[{key!r}]")
-    elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
+        for i, (key, value) in enumerate(source.items()):
+            shown = f"<tensor {i}>" if isinstance(key, Tensor) else repr(key)
+            yield from _items(value, f"{name}[{shown}]", strict=strict)
+    elif isinstance(source, Iterable) and not isinstance(source, str | bytes) and not _is_array(source):
         for i, item in enumerate(source):
-            yield from _item(item, f"{name}[{i}]")
+            named = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+            yield from _items(item[1] if named else item, item[0] if named else f"{name}[{i}]", strict=strict)
     elif source is not None:
-        raise TypeError(
-            f"{name} is a {type(source).__name__}, expected a tensor, a Module, an Optimizer, or an iterable of "
-            "parameters, of (name, parameter) or of param groups; pass model.parameters() or the model"
-        )
+        yield name, source
 
 
-def _item(item: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
-        yield from _items(item[1], item[0])
-    else:
-        yield from _items(item, name)
+def _unexpected(x: Any) -> tuple[str, str]:
+    """Return what something is that is no tensor, and what to do, if that is not what is usually done."""
+    if state := _state(x):
+        whose = "weights" if state == "a state_dict" else "an optimizer's own numbers"
+        return f"{state}, which holds {whose} and no gradients", "pass the module or the optimizer itself"
+    if isinstance(x, MethodType):
+        return f"the method {x.__name__}", f"call it: {x.__name__}()"
+    if _is_array(x):
+        library = type(x).__module__.partition(".")[0].removesuffix("lib")
+        where = f"gradclip.backends.{library}" if library in ("jax", "cupy") else "gradclip"
+        return kind(x), f"pass PyTorch's tensors, or pass such arrays to the functions of {where}"
+    return kind(x), ""
+
+
+def _is_array(x: Any) -> bool:
+    """Whether something that is no tensor is an array of another library, and not a container of tensors."""
+    return hasattr(x, "dtype")
+
+
+def _state(source: Any) -> str:
+    """Return what a mapping is whose tensors are neither parameters nor gradients, as far as that can be known."""
+    if not isinstance(source, Mapping):
+        return ""
+    if hasattr(source, "_metadata") and not any(isinstance(x, Parameter) for x in source.values()):
+        return "a state_dict"
+    if source.keys() >= {"state", "param_groups"}:
+        return "the state_dict of an optimizer"
+    if any(isinstance(key, Tensor) and isinstance(value, Mapping) for key, value in source.items()):
+        return "the state of an optimizer"
+    return ""
 
 
 def _is_group(source: Any) -> bool:
-    return isinstance(source, Mapping) and "params" in source and not isinstance(source["params"], Tensor)
+    return isinstance(source, Mapping) and "params" in source and not isinstance(source["params"], Tensor | Mapping)
 
 
 def _is_gradient(x: Tensor) -> bool:
@@ -99,3 +166,23 @@ def _is_gradient(x: Tensor) -> bool:
     if not x.is_leaf:
         return not x.retains_grad
     return not x.requires_grad and x.grad is None
+
+
+def _check_bare(source: Any, found: list[tuple[str, Tensor]], bare: list[bool], caller: str) -> None:
+    """Refuse tensors without .grad that stand alone, where parameters are wanted, or beside parameters in a dict."""
+    first = next(path for (path, _), is_bare in zip(found, bare, strict=True) if is_bare)
+    what = f"{_at(caller)}{first} is a tensor without .grad that needs none"
+    if all(bare):
+        raise TypeError(
+            f"{what}, expected parameters: it looks like a gradient or a buffer, and its own gradient would be clipped "
+            "instead of it. Pass the parameters, or pass gradients as a dict {name: gradient}"
+        )
+    if isinstance(source, Mapping) and not _is_group(source) and not hasattr(source, "_metadata"):
+        raise TypeError(  # what a state_dict has beside parameters are buffers
+            f"{what}, beside parameters, expected a dict of parameters or a dict of gradients; leave it out, or pass "
+            "gradients only"
+        )
+
+
+def _at(caller: str) -> str:
+    return f"{caller}(): " if caller else ""

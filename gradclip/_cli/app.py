@@ -1,6 +1,5 @@
 """The commands and their options."""
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from gradclip._cli.checks import check_figure, positive, whole_number
 from gradclip._cli.demo import Demo, run_demo
 from gradclip._cli.text import read_corpus
 from gradclip._cli.train import Recipe
+from gradclip._version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,10 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def _show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        try:
-            typer.echo(f"gradclip {version('gradclip')}")
-        except PackageNotFoundError:
-            typer.echo("gradclip (a source checkout that is not installed)")
+        typer.echo(f"gradclip {__version__}")
         raise typer.Exit
 
 

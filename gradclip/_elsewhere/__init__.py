@@ -1,0 +1,81 @@
+"""What people look for in ``gradclip`` and is elsewhere: adapters, their functions, the frameworks that they need.
+
+The other modules of this folder are found as ``gradclip.torch`` and so on, and refuse to be imported.
+"""
+
+import sys
+from types import FrameType, TracebackType
+
+FUNCTIONS = {
+    "torch": (
+        "BackwardClipping", "Clipping", "Explanation", "attach", "clip_grad_norm", "clip_grad_norm_",
+        "clip_grad_value_", "clip_grads_with_norm_", "clip_in_backward", "explain", "get_total_norm", "grad_norms",
+    ),
+    "optax": ("ClipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
+    "jax": (),
+    "cupy": (),
+}  # fmt: skip
+"""For each adapter, the names that it has and the core has not."""
+
+
+def missing(name: str, caller: FrameType) -> Exception:
+    """Return the error for a name that ``gradclip`` does not have, with the place where it is.
+
+    It is an ImportError for the statement ``from gradclip import name``, which drops the text of an AttributeError, and
+    an AttributeError otherwise, as ``hasattr`` needs it.
+    """
+    where = _place(name)
+    if _imports(caller):
+        return ImportError(f"cannot import name {name!r} from 'gradclip'{where}", name="gradclip")
+    return AttributeError(f"module 'gradclip' has no attribute {name!r}{where}", name=name, obj=sys.modules["gradclip"])
+
+
+def refuse_import(module: str) -> None:
+    """Raise ModuleNotFoundError for ``gradclip.torch``, whose module is ``gradclip.backends.torch``."""
+    package, _, name = module.rpartition(".")
+    if package == "gradclip":
+        raise ModuleNotFoundError(f"No module named {module!r}{_place(name)}", name=module)
+
+
+class Needs:
+    """Imports of an adapter: where its framework is not installed, the error says how to install it.
+
+    Parameters
+    ----------
+    adapter : str
+        Its name, which is that of the extra too.
+    packages : str
+        The frameworks that it imports.
+    """
+
+    def __init__(self, adapter: str, *packages: str) -> None:
+        self._adapter, self._packages = adapter, packages
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, ModuleNotFoundError) and error.name in self._packages:  # not what fails within one of them
+            raise ModuleNotFoundError(
+                f"gradclip.backends.{self._adapter} needs {error.name}, which is not installed; "
+                f'pip install "gradclip[{self._adapter}]"',
+                name=error.name,
+            ) from error
+
+
+def _place(name: str) -> str:
+    if name in FUNCTIONS or name == "backends":
+        adapter = "torch" if name == "backends" else name
+        return f"; adapters are in gradclip.backends, write: import gradclip.backends.{adapter}"
+    for adapter, names in FUNCTIONS.items():
+        if name in names:
+            found = {"clip_grad_norm": "clip_grad_norm_"}.get(name, name)
+            return f"; it is in an adapter, write: from gradclip.backends.{adapter} import {found}"
+    return ""
+
+
+def _imports(caller: FrameType) -> bool:
+    """Whether a frame is at a statement ``from ... import``."""
+    from opcode import opmap
+
+    return caller.f_code.co_code[caller.f_lasti] == opmap.get("IMPORT_FROM")

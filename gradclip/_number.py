@@ -1,0 +1,75 @@
+"""A number that is passed as an argument: what is one without doubt, and how to pass it where it is not."""
+
+import math
+import numbers
+from decimal import Decimal
+from typing import Any
+
+from gradclip import _namespace as ns
+from gradclip._types import Array, Scalar
+from gradclip._words import a, short
+
+_REAL = (numbers.Real, Decimal)
+
+
+def as_number(value: object, name: str, remedy: str) -> Scalar:
+    """Return a real number as a float, also that of an array of one element on the host.
+
+    An array elsewhere becomes a 0-d one and is not read; so does one whose derivatives are recorded.
+
+    Raises
+    ------
+    TypeError
+        If it is no real number: a string, a boolean, a complex number, an array of several elements.
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, _REAL) and not isinstance(value, bool):
+        return _as_float(value)
+    if isinstance(value, str | bytes) or not ns.is_array(value):
+        raise TypeError(
+            f"{name}={short(value)} is {a(type(value).__name__)}, expected a real number or a 0-d array; "
+            f"pass {_remedy(value, name) or f'a float, or {remedy}'}"
+        )
+    return _element(value, name)
+
+
+def known_value(number: Scalar) -> float | None:
+    """Return what a number is as far as that can be known here: None of an array elsewhere."""
+    if isinstance(number, float):
+        return number
+    return float(number.detach()) if ns.is_recorded(number) and ns.is_host(number) else None
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer or a fraction beyond the range of floats
+        return math.inf if value > 0 else -math.inf
+
+
+def _element(value: Array, name: str) -> Scalar:
+    """Return the one element of an array."""
+    if ns.size(value) != 1:
+        raise TypeError(
+            f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number, or an array of "
+            "one element"
+        )
+    if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):
+        raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")
+    if value.ndim:
+        value = ns.namespace([value]).reshape(value, ())
+    return value if ns.is_recorded(value) or not ns.is_host(value) else float(value)
+
+
+def _remedy(value: object, name: str) -> str:
+    """Return how to pass the number that a string spells, or nothing if it spells none."""
+    if not isinstance(value, str | bytes):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    exponent = "e" in str(value).lower()
+    spelt = short(str(value) if isinstance(value, str) else value)
+    return f"{name}=float({spelt})" + " (YAML reads 1e-3 as a string, 1.0e-3 as a number)" * exponent
