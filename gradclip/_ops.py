@@ -148,6 +148,8 @@ def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
 
 def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
     """Return ``x`` times a coefficient, cast last; where nothing changes, not even cast there and back."""
+    if ns.is_narrow(x.dtype):  # which some frameworks cannot choose from; cast there and back, they are what they were
+        return xp.astype(scaled(xp, x, c), x.dtype)
     return _typed(xp, xp.where(c.changed, xp.astype(_multiplied(xp, x, c), x.dtype), x), x.dtype)
 
 

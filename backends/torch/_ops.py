@@ -63,7 +63,7 @@ class TorchOps(ArrayOps):
             there, factor = factors[key]
             if ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
                 super().scale_([x], [there])  # where factor / divisor may leave the range of the widest dtype
-            elif x.numel() <= _SMALL and factor.dim() == 0 and not _in_memory(x) and has_memory(x) and not is_lazy(x):
+            elif factor.dim() == 0 and not _in_memory(x) and _joins(x):
                 small.setdefault((*key, x.dtype), []).append(x)
             else:
                 for part in pieces(x):
@@ -76,23 +76,27 @@ class TorchOps(ArrayOps):
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds in place."""
         for x in leaves:
-            if isinstance(low, float) and isinstance(high, float):  # a tensor of them would have to be sent to a device
-                bounds = limited(low, x.dtype), limited(high, x.dtype)
-            else:
-                bounds = tuple(widened(bound) for bound in bounds_for(self.xp, x, low, high))
+            bounds = self._bounds(x, low, high)
             if x.dtype in STORED:
                 for part in pieces(x):
                     part.copy_(widened(part).clamp_(*bounds))
             else:
                 x.clamp_(*bounds)
 
+    def _bounds(self, x: Tensor, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+        """Return bounds for a leaf: numbers if they are, for a tensor of them would have to be sent to a device."""
+        if isinstance(low, float) and isinstance(high, float):
+            return limited(low, x.dtype), limited(high, x.dtype)
+        low, high = bounds_for(self.xp, x, low, high)
+        return widened(low), widened(high)
+
     def _whole(self, x: Tensor, ord: float) -> NormPartial:
-        if (
-            ord == math.inf and x.numel() and not x.is_complex() and x.dtype not in STORED
-        ):  # no arithmetic, so in the leaf's own dtype
+        if not x.numel() or x.dtype in STORED:
+            return super()._whole(x, ord)
+        if ord == math.inf and not x.is_complex():  # no arithmetic, so in the leaf's own dtype
             peak = torch.linalg.vector_norm(x, ord).to(self._wide(x))
             return NormPartial(torch.ones_like(peak), peak, ord, ns.norm_dtype(self.xp, x))
-        if x.numel() and self._holds(x, ord):
+        if self._holds(x, ord):
             return _of_norm(torch.linalg.vector_norm(x, ord, dtype=torch.float64), ord)
         return super()._whole(x, ord)
 
@@ -175,6 +179,11 @@ def has_memory(x: Tensor) -> bool:
 def is_lazy(x: Tensor) -> bool:
     """Whether a tensor is a view that conjugates or negates what is in memory, as the gradient of ``p.conj()``."""
     return x.is_conj() or x.is_neg()
+
+
+def _joins(x: Tensor) -> bool:
+    """Whether a tensor is so small that it is better laid end to end with others, and can be."""
+    return x.numel() <= _SMALL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
 
 
 def _in_memory(x: Tensor) -> bool:
