@@ -1,20 +1,26 @@
 """Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import optree
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._calls import explained
 from gradclip._coefficient import Coefficient, coefficient
-from gradclip._partial import root
+from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Array, Axes, Ops, Scalar, Tree
 
+Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
+"""The axes that make up a unit, or what gives them for a shape; None for those of the usual layouts."""
 
+
+@explained(too_few="for optax.chain(), pass gradclip.backends.optax.adaptive_grad_clip(clipping)")
 def adaptive_grad_clip(
     grads: Tree,
     params: Any,
@@ -108,9 +114,9 @@ def adaptive_grad_clip_(
 
 
 class UnitRule:
-    """The checked arguments of adaptive gradient clipping."""
+    """The checked arguments of adaptive gradient clipping; ``axis`` may also be a function of a leaf's shape."""
 
-    def __init__(self, clipping: object, eps: object, axis: int | tuple[int, ...] | None) -> None:
+    def __init__(self, clipping: object, eps: object, axis: Units) -> None:
         self.clipping = _checks.threshold(clipping, "clipping", optional=False)
         self.eps = _checks.not_negative(eps, "eps")
         self.axis = axis
@@ -126,11 +132,20 @@ class UnitRule:
         partial = ops.partial_along(grad, 2.0, axes)
         if isinstance(self.clipping, float) and self.clipping == math.inf:
             return coefficient(partial, None)
-        of_weight = ops.partial_along(weight, 2.0, axes)
-        xp = ns.namespace([of_weight.total])
-        norm = of_weight.scale * root(xp, of_weight.total, 2.0)
-        floored = xp.where(norm <= self.eps, xp.zeros_like(norm) + self.eps, norm)  # NaN stays
+        partial, of_weight, unit = _comparable(partial, ops.partial_along(weight, 2.0, axes))
+        xp = ns.namespace([unit])
+        norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * unit
+        floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
         return coefficient(partial, floored * self.clipping)
+
+
+def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, Array]:
+    """Return norms in a unit in which neither overflows, and that unit: a small power of two where both are large."""
+    xp = ns.namespace([one.total])
+    small = xp.full_like(one.scale, 2.0**-512 if ns.is_double(one.scale.dtype) else 2.0**-64)
+    unit = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
+    one, other = (NormPartial(p.scale * unit, p.total, p.ord, p.dtype) for p in (one, other))
+    return one, other, unit
 
 
 def clip_units(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Any:
@@ -148,11 +163,11 @@ def clip_units_(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Non
         leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
 
 
-def unit_axes(
-    shape: tuple[int, ...], axis: int | tuple[int, ...] | None, paths: Callable[[], list[str]], place: int
-) -> Axes:
+def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], place: int) -> Axes:
     """Return the axes that make up a unit of a leaf, as `adaptive_grad_clip` describes them."""
     rank = len(shape)
+    if callable(axis):
+        return axis(shape)
     if axis is None:
         if sum(n != 1 for n in shape) <= 1:
             return tuple(range(rank))
@@ -170,13 +185,16 @@ def unit_axes(
     return tuple(sorted(a % rank for a in axes))
 
 
-def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Leaves] = flatten) -> list[Array]:
+_flatten_weights = functools.partial(flatten, weights=True)
+
+
+def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Leaves] = _flatten_weights) -> list[Array]:
     """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in ``params``."""
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:
         raise ValueError(
-            f"params has another structure than grads ({e}), expected the same; "
+            f"params has a different structure from grads ({e}), expected the same structure; "
             "pass both in containers of one structure"
         ) from e
     weights = flatten(kept, "params", distinct=False)
@@ -189,6 +207,8 @@ def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Lea
 
 
 def _check_shapes(leaves: Leaves, weights: Sequence[Array]) -> None:
+    _checks.lengths(leaves.arrays, leaves.array_paths)
+    _checks.lengths(weights, lambda: [f"the parameter of {path}" for path in leaves.array_paths()])
     for i, (g, w) in enumerate(zip(leaves.arrays, weights, strict=True)):
         if tuple(g.shape) != tuple(w.shape):
             raise ValueError(

@@ -4,6 +4,7 @@ from gradclip._elsewhere import Needs
 from gradclip._errors import NonFiniteError
 
 with Needs("torch", "torch"):
+    from gradclip.backends.torch._adaptive import adaptive_grad_clip_
     from gradclip.backends.torch._attach import attach
     from gradclip.backends.torch._clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
     from gradclip.backends.torch._explain import Explanation, explain, grad_norms
@@ -15,6 +16,7 @@ __all__ = [
     "Clipping",
     "Explanation",
     "NonFiniteError",
+    "adaptive_grad_clip_",
     "attach",
     "clip_grad_norm_",
     "clip_grad_value_",

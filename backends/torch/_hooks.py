@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from gradclip import _checks
-from gradclip._by_norm import Limit, clip_each_, rms_limit
+from gradclip._by_norm import clip_each_, numels_of
 from gradclip._by_value import clamp_leaves_
 from gradclip._types import Scalar
+from gradclip._words import kind
 from gradclip.backends.torch._leaves import gradients
 
 By: TypeAlias = Literal["norm", "rms", "value"]
@@ -60,9 +61,7 @@ def clip_in_backward(
     tensor([[0.6000, 0.8000]])
     """
     if not isinstance(model, Module):
-        raise TypeError(
-            f"model is {_checks.a(type(model).__name__)}, expected a torch.nn.Module; pass the module itself"
-        )
+        raise TypeError(f"model is {kind(model)}, expected a torch.nn.Module; pass the module itself")
     return BackwardClipping(model, threshold, by, norm_type)
 
 
@@ -130,13 +129,13 @@ class BackwardClipping:
 
     @torch.no_grad()
     def _clip(self, p: Tensor) -> None:
-        limit = _checks.threshold(self._threshold, "threshold", optional=False)
+        limit, leaves = _checks.threshold(self._threshold, "threshold", optional=False), gradients(p)
         if self._by == "value":
-            clamp_leaves_(gradients(p), -limit, limit)
+            clamp_leaves_(leaves, -limit, limit)
+        elif self._by == "rms":
+            clip_each_(leaves, limit, 2.0, "clip_by_rms", numels_of(leaves))
         else:
-            order = self._norm_type if self._by == "norm" else 2.0
-            bound: Limit = rms_limit(limit) if self._by == "rms" else lambda *_: limit
-            clip_each_(gradients(p), bound, order, "clip_by_norm")
+            clip_each_(leaves, limit, self._norm_type, "clip_by_norm")
 
 
 def _checked(by: str) -> str:

@@ -61,9 +61,9 @@ class TorchOps(ArrayOps):
                 there = as_tensors(c).to(x.device)
                 factors[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
             there, factor = factors[key]
-            if ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
-                super().scale_([x], [there])  # where factor / divisor may leave the range of the widest dtype
-            elif factor.dim() == 0 and not _in_memory(x) and _joins(x):
+            if factor.dim() or ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
+                super().scale_([x], [there])  # one for each unit, or one that may leave the range of the widest dtype
+            elif not _in_memory(x) and _joins(x):
                 small.setdefault((*key, x.dtype), []).append(x)
             else:
                 for part in pieces(x):

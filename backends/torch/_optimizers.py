@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradclip import _checks
 from gradclip._types import Scalar
+from gradclip._words import kind
 
 _SHOWN = ("optimizer", "base_optimizer")
 """What wrappers call a property that is the optimizer they wrap."""
@@ -26,7 +26,7 @@ def hooked(optimizer: object) -> Optimizer:
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"optimizer is {_checks.a(type(optimizer).__name__)}, expected a torch.optim.Optimizer{_hint(optimizer)}; "
+            f"optimizer is {kind(optimizer)}, expected a torch.optim.Optimizer{_hint(optimizer)}; "
             "pass the optimizer itself, or call clip_grad_norm_() before its step"
         )
     seen: list[Optimizer] = []
@@ -37,9 +37,9 @@ def hooked(optimizer: object) -> Optimizer:
         seen.append(found)
         found = _wrapped(found)
     raise TypeError(
-        f"optimizer is {_checks.a(type(optimizer).__name__)} whose step() runs no hooks, as it never called "
-        f"Optimizer.__init__(), and attach() could not clip{_hint(optimizer)}; expected an optimizer that runs them. "
-        "Attach to the optimizer that it wraps, or call clip_grad_norm_() before its step"
+        f"optimizer is {kind(optimizer)} whose step() runs no hooks, as it never called Optimizer.__init__(), so that "
+        "attach() could not clip before it; expected an optimizer whose step() does. Attach to the optimizer that it "
+        f"wraps{_hint(optimizer)}, or call clip_grad_norm_() before its step"
     )
 
 

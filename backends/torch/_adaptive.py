@@ -1,0 +1,117 @@
+"""Adaptive gradient clipping of a model's gradients: each unit by the norm of its own weights."""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from gradclip._adaptive import UnitRule, clip_units_
+from gradclip._types import Axes, Scalar
+from gradclip._words import kind
+from gradclip.backends.torch._arguments import listed
+from gradclip.backends.torch._leaves import Parameters, leaves_of
+from gradclip.backends.torch._sharded import is_distributed
+from gradclip.backends.torch._walk import named_tensors, walk
+
+Names: TypeAlias = str | Iterable[str]
+
+
+def adaptive_grad_clip_(
+    parameters: Parameters, clipping: Scalar = 0.01, eps: Scalar = 1e-3, *, exclude: Names = ()
+) -> None:
+    r"""Clip gradients in place, unit by unit, to ``clipping`` times the norm of their weights (AGC).
+
+    .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
+
+    A unit is one index of the first axis of a weight, as PyTorch lays out linear and convolutional layers: all that
+    leads to one output. A parameter of one axis or none, such as a bias, is one unit.
+
+    Parameters
+    ----------
+    parameters : Tensor, Module, Optimizer, iterable or dict
+        As for `clip_grad_norm_`, whose values are the weights. Parameters without a gradient are left out.
+    clipping : float or 0-d tensor
+        λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+    eps : float or 0-d tensor
+        ε, at least 0: the least norm that a unit's weights are taken to have, so that one of zeros can move.
+    exclude : str or iterable of str
+        Names of parameters and of modules that are not clipped, such as ``"head"``, as the paper leaves out the last
+        linear layer. ``*`` and ``?`` stand for any characters.
+
+    Raises
+    ------
+    TypeError
+        If gradients are passed where parameters are wanted, a gradient is sparse or a DTensor, or an argument is not a
+        number.
+    ValueError
+        If ``clipping`` or ``eps`` is negative or NaN, a name in ``exclude`` fits no parameter, or gradients overlap in
+        memory. Whatever is raised, nothing was written.
+
+    References
+    ----------
+    .. [1] A. Brock, S. De, S. L. Smith, K. Simonyan, "High-Performance Large-Scale Image Recognition Without
+       Normalization", ICML 2021, arXiv:2102.06171, equation 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gradclip.backends.torch import adaptive_grad_clip_
+    >>> layer = torch.nn.Linear(2, 2)
+    >>> _ = torch.nn.init.ones_(layer.weight)
+    >>> layer.weight.grad = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    >>> adaptive_grad_clip_(layer, 0.5, exclude="bias")
+    >>> layer.weight.grad
+    tensor([[0.4243, 0.5657],
+            [0.3000, 0.4000]])
+    """
+    rule = UnitRule(clipping, eps, _unit_axes)
+    named = named_tensors(listed(parameters), "parameters", _CALLER)
+    walk(named, "parameters", _CALLER)  # refuses gradients in the place of parameters
+    units = [(name, p, p.grad) for name, p in _included(named, exclude) if p.grad is not None]
+    for name, p, g in units:
+        _check(name, p, g)
+    with torch.no_grad():
+        leaves = leaves_of([g for _, _, g in units], lambda: [f"{name}.grad" for name, _, _ in units])
+        clip_units_(leaves, leaves.firsts([p for _, p, _ in units]), rule)
+
+
+_CALLER = "adaptive_grad_clip_"
+
+
+def _unit_axes(shape: tuple[int, ...]) -> Axes:
+    """Return the axes that make up a unit in PyTorch's layouts: all but the first, which counts the outputs."""
+    return tuple(range(1 if len(shape) > 1 else 0, len(shape)))
+
+
+def _included(named: Sequence[tuple[str, Tensor]], exclude: Names) -> list[tuple[str, Tensor]]:
+    """Return the parameters that no name excludes, each of which has to fit one at least."""
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"exclude has {kind(pattern)} in it, expected names; pass names of parameters or modules")
+        if not any(_fits(name, pattern) for name, _ in named):
+            names = ", ".join([name for name, _ in named][:3])
+            raise ValueError(
+                f"exclude={pattern!r} fits none of the {len(named)} parameters ({names}, ...), expected the name of a "
+                "parameter or of a module; pass the model or model.named_parameters(), so that they have names"
+            )
+    return [(name, p) for name, p in named if not any(_fits(name, pattern) for pattern in patterns)]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _check(name: str, p: Tensor, g: Tensor) -> None:
+    if is_distributed(p) or is_distributed(g):
+        raise TypeError(
+            f"{_CALLER}(): {name} is a DTensor, expected a plain tensor: the norm of a unit that lies on several ranks "
+            "is not computed yet; exclude it"
+        )
+    if g.layout is not torch.strided:
+        raise TypeError(
+            f"{_CALLER}(): {name}.grad has layout {g.layout}, expected a dense gradient, whose units are those of its "
+            "weights; exclude it, or make the layer without sparse=True"
+        )
