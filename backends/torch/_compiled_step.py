@@ -48,7 +48,8 @@ def _clip_step_(
     rest = iter(grads)
     scopes = [traced_leaves([next(rest) for _ in range(n)]) for n in (sizes if per_group else [len(grads)])]
     told = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
-    return tuple(together(told)) if per_group else tuple(told[0])
+    norm, coefficient, clipped = together(told) if per_group else told[0]
+    return norm, coefficient, clipped
 
 
 @_clip_step_.register_fake

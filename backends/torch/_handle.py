@@ -172,7 +172,7 @@ class Clipping:
     def _clip_compiled(self, optimizer: Optimizer) -> None:
         """Clip as one operation of the graph; break it where a GradScaler is at work, as its fused steps do anyway."""
         if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
-            torch.compiler.disable(self._clip_now)(optimizer)
+            torch.compiler.disable(self._clip_now)(optimizer)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             return
         self.norm, self.coefficient, self.clipped = clip_groups_compiled_(
             optimizer.param_groups,
@@ -215,10 +215,11 @@ class Clipping:
 
     def _unless(self, skipped: Tensor, told: Told) -> Told:
         """Return what was told before where a step is skipped on the device, and what is told now where it is not."""
-        before = Told(self.norm, self.coefficient, self.clipped) if self.norm is not None else None
-        nothing = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
-        old = nothing if before is None else before
-        return Told(*(torch.where(skipped, x.to(y), y) for x, y in zip(old, told, strict=True)))
+        if self.norm is None or self.coefficient is None or self.clipped is None:
+            before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
+        else:
+            before = Told(self.norm, self.coefficient, self.clipped)
+        return Told(*(torch.where(skipped, x.to(y), y) for x, y in zip(before, told, strict=True)))
 
 
 def clippings_of(optimizer: Optimizer) -> list[Clipping]:

@@ -131,6 +131,7 @@ class BackwardClipping:
     def _clip(self, p: Tensor) -> None:
         limit, leaves = _checks.threshold(self._threshold, "threshold", optional=False), gradients(p)
         if self._by == "value":
+            assert limit is not None  # it is not optional
             clamp_leaves_(leaves, -limit, limit)
         elif self._by == "rms":
             clip_each_(leaves, limit, 2.0, "clip_by_rms", numels_of(leaves))
