@@ -191,11 +191,11 @@ def _fit(shape: tuple[int, ...], key: object) -> object:
 
 
 def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
-    """Return the bounds in the leaf's dtype."""
+    """Return the bounds in the leaf's dtype, moved into its range (see `limited`)."""
     return tuple(
         xp.asarray(limited(bound, x.dtype), dtype=x.dtype, device=ns.device(x))
         if isinstance(bound, float)
-        else ns.to_device(xp.astype(bound, x.dtype), ns.device(x))
+        else ns.to_device(xp.astype(_limited(xp, bound, x.dtype), x.dtype), ns.device(x))
         for bound in (low, high)
     )
 
@@ -204,6 +204,15 @@ def limited(bound: float, dtype: object) -> float:
     """Return a bound that a dtype can have: its largest finite number for one beyond, infinity if it has that."""
     most = ns.largest(dtype)
     return max(-most, min(most, bound)) if math.isfinite(bound) or not ns.has_infinity(dtype) else bound
+
+
+def _limited(xp: Namespace, bound: Array, dtype: object) -> Array:
+    """Return what `limited` returns, for a bound whose value is not known here."""
+    most = ns.largest(dtype)
+    if most >= ns.largest(bound.dtype):
+        return bound
+    near = _between(xp, bound, xp.full_like(bound, -most), xp.full_like(bound, most))
+    return xp.where(xp.isfinite(bound), near, bound) if ns.has_infinity(dtype) else near
 
 
 def _clamped(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
