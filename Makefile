@@ -6,7 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 HERE := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test check bench gpu clean
+.PHONY: help demo test check bench gpu clean
+
+help:  ## list these commands
+	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-6s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes), then look at demo.png
 	$(BIN)/gradclip demo $(ARGS)
@@ -30,7 +33,7 @@ gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 t
 	  || echo "compute-sanitizer: not found, or it found something (above)"
 	$(HERE) $(PYTHON) -m benchmarks.gpu $(ARGS)
 
-clean:
+clean:  ## remove .venv, what was built, and the caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:

@@ -103,7 +103,8 @@ def load_backend(name: str) -> Backend[Any]:
             backend: Backend[Any] = import_module(BACKENDS[name]).RNN()
         except ModuleNotFoundError as e:
             raise RefusedError(
-                f"--backend {name} needs {e.name}, which is not installed. Install it, or try --backend numpy."
+                f"--backend {name} needs {e.name}, which is not installed. "
+                f'Install it by pip install "gradclip[{name}]", or try --backend numpy.'
             ) from e
         return backend
     there = ", ".join(BACKENDS)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradclip._cli.backend import TEMPERATURE
-from gradclip._cli.style import COLOURS, number
+from gradclip._cli.style import COLOURS, counted, number
 from gradclip._cli.train import LAST, Run
 
 
@@ -36,14 +36,15 @@ def show_report(console: Console, runs: Sequence[Run]) -> None:
 def conclusion(runs: Sequence[Run]) -> str:
     """Return what the runs show, whatever it is: with other options nothing need have exploded."""
     free, *clipped = runs
+    as_well = " as well" * (free.fatal is not None)
     if free.fatal is not None:
         first = f"Without clipping the network is lost: its loss is {free.fatal} at step {free.survived + 1:,}."
     else:
         first = f"Without clipping the network survived, with a final loss of {number(free.final_loss)}."
     rest = [
-        f"Clipped {run.rule.name}, in {run.clipped:,} steps of {run.steps:,}, it came to {number(run.final_loss)}."
+        f"Clipped {run.rule.name}, in {counted(run.clipped, 'step')} of {run.steps:,}, it came to {number(run.final_loss)}."
         if run.fatal is None
-        else f"Clipped {run.rule.name} it was lost as well, at step {run.survived + 1:,}."
+        else f"Clipped {run.rule.name} it was lost{as_well}, at step {run.survived + 1:,}."
         for run in clipped
     ]
     return "\n".join([first, *rest, "Same network, same text, same seed: only the clipping differs."])

@@ -15,6 +15,11 @@ def number(value: float) -> str:
     return f"{value:#.3g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 step", "1,500 steps"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def death(step: int, loss: float) -> str:
     """Return how a run ended that did not last; ``step`` counts from 1."""
     return f"died at step {step:,} (loss {loss})"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip._cli.checks import RefusedError
+from gradclip._cli.style import counted
 
 Codes: TypeAlias = NDArray[np.intp]
 
@@ -81,7 +82,9 @@ def read_corpus(path: Path | None, shortest: int) -> Corpus:
     if not text.strip():
         raise RefusedError(f"--text {path} is empty; expected at least {shortest:,} characters. {_REMEDY}")
     if len(text) < shortest:
-        raise RefusedError(f"--text {path} has {len(text):,} characters; expected at least {shortest:,}. {_REMEDY}")
+        raise RefusedError(
+            f"--text {path} has {counted(len(text), 'character')}; expected at least {shortest:,}. {_REMEDY}"
+        )
     if len(set(text)) == 1:
         raise RefusedError(f"--text {path} repeats one character, {text[0]!r}; there is nothing to learn. {_REMEDY}")
     return _corpus(str(path), text)

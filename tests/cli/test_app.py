@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gradclip import __version__
 from gradclip._cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,7 @@ def test_help_names_every_option_and_its_default(gradclip):
 
 
 def test_version_and_help_of_the_command(gradclip):
-    assert gradclip("--version")[1].startswith("gradclip ")
+    assert gradclip("--version")[1] == f"gradclip {__version__}\n"
     assert "demo" in gradclip("--help")[1]
 
 

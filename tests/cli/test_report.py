@@ -53,9 +53,16 @@ def test_the_conclusion_follows_from_the_runs(runs):
     assert "lost: its loss is nan at step 4." in conclusion(runs)
     assert "Clipped by global norm, in 33 steps of 1,500, it came to 1.75." in conclusion(runs)
     by_norm.fatal = math.inf
-    assert "Clipped by global norm it was lost as well" in conclusion(runs)
+    assert "Clipped by global norm it was lost as well, at step 1,501." in conclusion(runs)
     dead.fatal = None
     assert "Without clipping the network survived" in conclusion(runs)
+    assert "Clipped by global norm it was lost, at step 1,501." in conclusion(runs)
+
+
+def test_one_step_is_singular():
+    runs = [Run(rule, 1, [4.6], [0.5], clipped=clipped) for rule, clipped in zip(RULES, (0, 1, 0), strict=True)]
+    assert "Clipped by global norm, in 1 step of 1, it came to 4.60." in conclusion(runs)
+    assert "Clipped by value, in 0 steps of 1, it came to 4.60." in conclusion(runs)
 
 
 def test_a_log_gets_a_few_plain_lines(runs):

@@ -70,6 +70,7 @@ def test_the_shortest_text_makes_one_batch_again_and_again():
         (b"", r"is empty; expected at least 100 characters"),
         (b" \n\t " * 100, r"is empty"),
         (b"short", r"has 5 characters; expected at least 100"),
+        (b"s", r"has 1 character; expected at least 100"),
         (b"a" * 200, r"repeats one character, 'a'"),
         (b"abc\xff" * 100, r"not text in UTF-8 \(byte 0xff at position 3\)"),
     ],

@@ -1,0 +1,20 @@
+"""``make`` alone says what there is to make."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("arguments", [[], ["help"]])
+def test_make_lists_every_target_and_makes_nothing(arguments):
+    shown = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line.split(maxsplit=2) for line in shown.splitlines()]
+    assert [name for _, name, _ in lines] == phony.split()
+    assert all(command == "make" and text for command, _, text in lines)
