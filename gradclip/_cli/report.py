@@ -42,9 +42,10 @@ def conclusion(runs: Sequence[Run]) -> str:
     else:
         first = f"Without clipping the network survived, with a final loss of {number(free.final_loss)}."
     rest = [
-        f"Clipped {run.rule.name}, in {counted(run.clipped, 'step')} of {run.steps:,}, it came to {number(run.final_loss)}."
-        if run.fatal is None
-        else f"Clipped {run.rule.name} it was lost{as_well}, at step {run.survived + 1:,}."
+        f"Clipped {run.rule.name} it was lost{as_well}, at step {run.survived + 1:,}."
+        if run.fatal is not None
+        else f"Clipped {run.rule.name}, in {counted(run.clipped, 'step')} of {run.steps:,}, "
+        f"it came to {number(run.final_loss)}."
         for run in clipped
     ]
     return "\n".join([first, *rest, "Same network, same text, same seed: only the clipping differs."])
