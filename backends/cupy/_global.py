@@ -3,6 +3,7 @@
 from typing import Any
 
 from gradclip import _checks
+from gradclip._calls import explained
 from gradclip._finished import FinishingRule
 from gradclip._global import clip_leaves, clip_leaves_, clip_leaves_with, clip_leaves_with_
 from gradclip._partial import NormPartial
@@ -10,6 +11,7 @@ from gradclip._types import Array, Nonfinite, Scalar, Tree
 from gradclip.backends.cupy._tree import flatten
 
 
+@explained(too_few="for optax.chain(), pass gradclip.backends.optax.clip_by_global_norm(max_norm)")
 def clip_by_global_norm(
     grads: Tree,
     max_norm: Scalar | None,
@@ -39,7 +41,7 @@ def clip_by_global_norm(
 
     Raises
     ------
-    RuntimeError, TypeError, ValueError, FloatingPointError
+    RuntimeError, TypeError, ValueError, NonFiniteError
         As `clip_by_global_norm_`.
 
     Examples
@@ -76,7 +78,7 @@ def clip_by_global_norm_(
     ord : float
         The order of the norm, greater than 0, or ``math.inf``.
     nonfinite : {"propagate", "error", "zero"}
-        What becomes of gradients with NaN or inf: it spreads, FloatingPointError (this reads one flag back), or all
+        What becomes of gradients with NaN or inf: it spreads, NonFiniteError (this reads one flag back), or all
         leaves become zero, decided on the device.
     scale : float or 0-d array
         The loss scale by which the gradients are too large, greater than 0. They are divided by it in the same pass.
@@ -97,7 +99,7 @@ def clip_by_global_norm_(
         If a leaf is not an array of floating-point numbers on a GPU, or cannot be written, as JAX's cannot.
     ValueError
         If an argument is out of range, or leaves overlap in memory. Nothing was written then.
-    FloatingPointError
+    NonFiniteError
         If a gradient is NaN or inf and ``nonfinite="error"``. Nothing was written then.
 
     Examples

@@ -37,7 +37,8 @@ def global_norm(grads: Any, *, ord: float = 2.0) -> Array:
     >>> global_norm({"w": cupy.array([[3.0], [0.0]]), "b": cupy.array([4.0])})  # doctest: +SKIP
     array(5.)
     """
-    return norm_partial(grads, ord=ord).norm()
+    order = _checks.order(ord)
+    return partial_of(flatten(grads, weights=True), order).norm()
 
 
 def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
@@ -67,7 +68,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
     {'w': array(5.), 'b': None}
     """
     order = _checks.order(ord)
-    return norms_of(flatten(grads), order)  # type: ignore[no-any-return]  # grads' own type
+    return norms_of(flatten(grads, weights=True), order)  # type: ignore[no-any-return]  # grads' own type
 
 
 def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:

@@ -10,6 +10,8 @@ from gradclip._coefficient import Coefficient
 from gradclip._finished import Settings
 from gradclip._tree import Leaves, _joined, _paths, _walk
 from gradclip._types import Array, Scalar
+from gradclip._weights import refuse_weights
+from gradclip._words import a
 from gradclip.backends.cupy._ops import CupyOps
 from gradclip.backends.cupy._places import Places
 from gradclip.backends.cupy._runtime import CupyRuntime, Runtime, runtime
@@ -44,7 +46,7 @@ class CupyLeaves(Leaves):
         """Raise if an array cannot be written; that no two overlap is looked at once while they stay the same."""
         if self.fixed is not None:
             raise TypeError(
-                f"a leaf is a {self.fixed}, which cannot be written, expected writable arrays; "
+                f"a leaf is {a(self.fixed)}, which cannot be written, expected writable arrays; "
                 f"use gradclip.backends.cupy.{pure}(), which returns new arrays"
             )
         if not self.places.apart:
@@ -58,6 +60,7 @@ def flatten(
     settings: Settings | None = None,
     attribute: str = "grad",
     distinct: bool = True,
+    weights: bool = False,
 ) -> CupyLeaves:
     """Return the leaves of a container, checked.
 
@@ -74,6 +77,8 @@ def flatten(
         What is taken of a parameter.
     distinct : bool
         Whether arrays of the same memory count once.
+    weights : bool
+        Whether PyTorch's parameters are welcome, as arrays, where nothing is clipped that should be a gradient.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def flatten(
     TypeError
         If a leaf is not an array of floating-point numbers on a GPU.
     """
-    return leaves_of(Source(runtime(), attribute), container, name, settings, distinct=distinct)
+    return leaves_of(Source(runtime(), attribute), container, name, settings, distinct=distinct, weights=weights)
 
 
 class Source:
@@ -135,12 +140,20 @@ _CUDA = {2, 3, 13}
 
 
 def leaves_of(
-    source: Source, container: object, name: str, settings: Settings | None, *, distinct: bool = True
+    source: Source,
+    container: object,
+    name: str,
+    settings: Settings | None,
+    *,
+    distinct: bool = True,
+    weights: bool = False,
 ) -> CupyLeaves:
     """Return the leaves of a container whose arrays come from ``source``."""
     found, rebuild = _walk(container)
     fixed, expanded = None, None
     if not all(type(x) is source.kind for x in found):
+        if source.attribute == "grad" and not weights:
+            refuse_weights(found, set(map(type, found)), lambda: _paths(container, name))
         fixed = next((type(x).__name__ for x in found if _is_fixed(x)), None)
         expanded = [_expanded(source, x, container, name, i) for i, x in enumerate(found)]
         found, rebuild = _joined([(arrays, make) for arrays, make, _ in expanded], rebuild)
@@ -176,7 +189,7 @@ def _expanded(
     if parts is None:
         kind = f"{type(leaf).__module__}." * ns.is_array(leaf) + type(leaf).__name__
         raise TypeError(
-            f"{_paths(container, name)[place]} is a {kind}, expected an array on a GPU, or an object with "
+            f"{_paths(container, name)[place]} is {a(kind)}, expected an array on a GPU, or an object with "
             f".{source.attribute}; convert it with cupy.asarray, or pass None for no gradient"
         )
     return parts

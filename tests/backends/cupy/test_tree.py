@@ -99,8 +99,8 @@ def test_overlap_is_refused_before_a_write(gpu, views):
 
 
 def test_what_is_no_array_is_named(gpu):
-    for wrong, name in ((3.0, "float"), ("x", "str"), (object(), "object")):
-        with pytest.raises(TypeError, match=rf"grads\[1\] is a {name}, expected an array on a GPU"):
+    for wrong, name in ((3.0, "a float"), ("x", "a str"), (object(), "an object")):
+        with pytest.raises(TypeError, match=rf"grads\[1\] is {name}, expected an array on a GPU"):
             leaves(gpu, [np.ones(2), wrong])
     with pytest.raises(TypeError, match=r"grads\[1\] has dtype int64"):
         leaves(gpu, [np.ones(2), np.arange(3)])
@@ -117,3 +117,12 @@ def test_what_a_gpu_cannot_read_is_refused(gpu):
     askew = np.zeros(13, np.uint8)[1:].view(np.float32)
     with pytest.raises(ValueError, match=r"grads\[1\] lies at an address that is no multiple .* pass a copy"):
         leaves(gpu, [np.ones(2), askew])
+
+
+def test_weights_of_pytorch_are_no_gradients(gpu, monkeypatch):
+    monkeypatch.setattr(_tree, "_CUDA", {1})  # DLPack's number for the CPU, which plays the GPU here
+    weights = [torch.nn.Parameter(torch.ones(2), requires_grad=False)]
+    with pytest.raises(TypeError, match=r"grads\[0\] is a torch.nn.Parameter, expected a gradient"):
+        leaves(gpu, weights)
+    assert len(_tree.leaves_of(NumpySource(gpu, "grad"), weights, "grads", None, weights=True).arrays) == 1
+    assert len(_tree.leaves_of(NumpySource(gpu, "data"), weights, "params", None).arrays) == 1
