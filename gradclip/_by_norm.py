@@ -1,20 +1,17 @@
 """Clipping each leaf by its own norm, or by its own root mean square."""
 
-import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._calls import explained
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Scalar, Tree
-
-Limit: TypeAlias = Callable[[Leaves, NormPartial], Scalar | None]
-"""Gives the thresholds for a batch of norms, one for each leaf."""
 
 
 def clip_by_norm(grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> Tree:
@@ -51,7 +48,7 @@ def clip_by_norm(grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> T
     [array([0.6, 0.8]), array([0.1])]
     """
     limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    return clip_each(flatten(grads), lambda *_: limit, order)  # type: ignore[no-any-return]  # grads' own type
+    return clip_each(flatten(grads), limit, order)  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> None:
@@ -78,9 +75,10 @@ def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> N
     [array([0.6, 0.8]), array([0.1])]
     """
     limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    clip_each_(flatten(grads), lambda *_: limit, order, "clip_by_norm")
+    clip_each_(flatten(grads), limit, order, "clip_by_norm")
 
 
+@explained(too_few="for optax.chain(), pass gradclip.backends.optax.clip_by_block_rms(threshold)")
 def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
     """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
 
@@ -114,8 +112,8 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
     >>> gradclip.clip_by_rms([np.array([2.0, -2.0, 2.0, -2.0]), np.array([0.1])], 1.0)
     [array([ 1., -1.,  1., -1.]), array([0.1])]
     """
-    limit = _checks.threshold(max_rms, "max_rms")
-    return clip_each(flatten(grads), rms_limit(limit), 2.0)  # type: ignore[no-any-return]  # grads' own type
+    limit, leaves = _checks.threshold(max_rms, "max_rms"), flatten(grads)
+    return clip_each(leaves, limit, 2.0, numels_of(leaves))  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
@@ -141,41 +139,53 @@ def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
     >>> g
     array([ 1., -1.,  1., -1.])
     """
-    limit = _checks.threshold(max_rms, "max_rms")
-    clip_each_(flatten(grads), rms_limit(limit), 2.0, "clip_by_rms")
+    limit, leaves = _checks.threshold(max_rms, "max_rms"), flatten(grads)
+    clip_each_(leaves, limit, 2.0, "clip_by_rms", numels_of(leaves))
 
 
-def clip_each(leaves: Leaves, limit: Limit, ord: float) -> Any:
-    """Return the container with each leaf clipped by its own norm: the algorithm, for any adapter's leaves."""
+def clip_each(leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:
+    """Return the container with each leaf clipped by its own norm: the algorithm, for any adapter's leaves.
+
+    With ``numels``, as `numels_of` gives them, each leaf is clipped by the mean of its powers in place of their sum.
+    """
     if not leaves.arrays:
         return leaves.restore([])
     with np.errstate(all="ignore"):
-        return leaves.restore(leaves.ops.scale(leaves.arrays, _each(leaves, limit, ord)))
+        _, c = decide_each(leaves, limit, ord, numels)
+        return leaves.restore(leaves.ops.scale(leaves.arrays, parts_of(c)))
 
 
-def clip_each_(leaves: Leaves, limit: Limit, ord: float, pure: str) -> None:
-    """Clip each leaf by its own norm in place: the algorithm, for any adapter's leaves."""
+def clip_each_(
+    leaves: Leaves, limit: Scalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
+) -> None:
+    """Clip each leaf by its own norm in place, as `clip_each` does: the algorithm, for any adapter's leaves."""
     if leaves.arrays:
         with np.errstate(all="ignore"):
-            leaves.scale_(_each(leaves, limit, ord), pure)
+            _, c = decide_each(leaves, limit, ord, numels)
+            leaves.scale_(parts_of(c), pure)
 
 
-def _each(leaves: Leaves, limit: Limit, ord: float) -> list[Coefficient]:
+def decide_each(
+    leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
+) -> tuple[NormPartial, Coefficient]:
+    """Return the norms of leaves, at least one, and what each is to be multiplied by; nothing is written."""
     batch = leaves.ops.partials(leaves.arrays, ord)
-    c = coefficient(batch, limit(leaves, batch))
-    return [c[i, ...] for i in range(len(leaves.arrays))]
+    return batch, coefficient(batch if numels is None else _mean(batch, numels), limit)
 
 
-def rms_limit(max_rms: Scalar | None) -> Limit:
-    """Return the thresholds of norm that are one threshold of root mean square: sqrt(size) times it."""
+def parts_of(c: Coefficient) -> list[Coefficient]:
+    """Return the coefficient of each leaf from those of all."""
+    return [c[i, ...] for i in range(c.factor.shape[0])]
 
-    def limit(leaves: Leaves, batch: NormPartial) -> Scalar | None:
-        if max_rms is None:
-            return None
-        xp = ns.namespace([batch.total])
-        roots = [math.sqrt(max(1, ns.size(x))) for x in leaves.arrays]
-        sizes = xp.asarray(roots, dtype=batch.total.dtype, device=ns.device(batch.total))
-        rms = max_rms if isinstance(max_rms, float) else xp.astype(max_rms, batch.total.dtype)
-        return sizes * rms
 
-    return limit
+def numels_of(leaves: Leaves) -> list[int]:
+    """Return how many elements each leaf has, 1 for an empty one, as a mean needs them."""
+    _checks.lengths(leaves.arrays, leaves.array_paths)
+    return [max(1, ns.size(x)) for x in leaves.arrays]
+
+
+def _mean(batch: NormPartial, numels: Sequence[int]) -> NormPartial:
+    """Return norms of the mean of as many powers; a mean is in range where a threshold for the sum might not be."""
+    xp = ns.namespace([batch.total])
+    counts = xp.asarray([float(n) for n in numels], dtype=batch.total.dtype, device=ns.device(batch.total))
+    return NormPartial(batch.scale, batch.total / counts, batch.ord, batch.dtype)

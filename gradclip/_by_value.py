@@ -5,10 +5,16 @@ from typing import Any
 import numpy as np
 
 from gradclip import _checks
+from gradclip import _namespace as ns
+from gradclip._calls import explained
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Scalar, Tree
 
 
+@explained(
+    too_few="for optax.chain(), pass gradclip.backends.optax.clip(max_delta)",
+    too_many="pass the bounds by name, as in clip_by_value(grads, min_value=-1.0, max_value=1.0)",
+)
 def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None) -> Tree:
     """Return gradients with each element moved into ``[-max_value, max_value]``.
 
@@ -44,6 +50,7 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
     return clamp_leaves(flatten(grads), low, high)  # type: ignore[no-any-return]  # grads' own type
 
 
+@explained(too_many="pass the bounds by name, as in clip_by_value_(grads, min_value=-1.0, max_value=1.0)")
 def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
     """Move each element into ``[-max_value, max_value]`` in place.
 
@@ -75,14 +82,32 @@ def clamp_leaves(leaves: Leaves, low: Scalar, high: Scalar) -> Any:
     """Return the container of clamped leaves: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
     with np.errstate(all="ignore"):
-        return leaves.restore(leaves.ops.clamp(leaves.arrays, low, high))
+        return leaves.restore(leaves.ops.clamp(leaves.arrays, *apart(low, high)))
 
 
 def clamp_leaves_(leaves: Leaves, low: Scalar, high: Scalar) -> None:
     """Clamp leaves in place: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
     with np.errstate(all="ignore"):
-        leaves.clamp_(low, high)
+        leaves.clamp_(*apart(low, high))
+
+
+def apart(low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+    """Return bounds, of which those that cross are moved to zero: the low one down to it, the high one up to it.
+
+    Bounds cross if an array is negative whose value was not known when it was checked. So no element changes its sign.
+    """
+    arrays = [bound for bound in (low, high) if not isinstance(bound, float)]
+    if not arrays:
+        return low, high
+    xp = ns.namespace(arrays)
+    wide = ns.wide_dtype(xp, arrays[0])
+    low, high = (
+        xp.full_like(arrays[0], bound, dtype=wide) if isinstance(bound, float) else xp.astype(bound, wide)
+        for bound in (low, high)
+    )
+    zero, crossed = xp.zeros_like(low), low > high
+    return xp.where(crossed & (low > 0), zero, low), xp.where(crossed & (high < 0), zero, high)
 
 
 def _check_real(leaves: Leaves) -> None:

@@ -44,6 +44,12 @@ class Coefficient:
         normal = whole >= (2.0**-1022 if is_double(self.factor.dtype) else 2.0**-126)
         return xp.where(normal, whole, 1 / self.divisor), xp.where(normal, xp.ones_like(self.factor), self.factor)
 
+    @property
+    def number(self) -> Array:
+        """What a leaf is multiplied by, as one number to be told: 0 where it becomes zero."""
+        xp, whole = space(self.factor), self.factor / self.divisor
+        return whole if self.zeroed is None else xp.where(self.zeroed, xp.zeros_like(whole), whole)
+
     def __getitem__(self, key: Any) -> "Coefficient":
         """Return the coefficient of a part: of one leaf of a batch, or of one slice of a leaf."""
         zeroed = None if self.zeroed is None else self.zeroed[key]
@@ -79,9 +85,10 @@ def coefficient(
     partial : NormPartial
         The norm, 0-d or a batch of them.
     max_norm : float, array or None
-        The threshold, or one for each norm of the batch; None or inf never clips.
-    eps : float
-        Added to the norm, for parity with libraries that do so.
+        The threshold, or one for each norm of the batch; None or inf never clips. One that is negative, as an array may
+        be whose value was not known when it was checked, is taken as 0, so that no leaf is ever turned round.
+    eps : float or 0-d array
+        Added to the norm, for parity with libraries that do so. Negative, it is taken as 0 likewise.
     scale : float or 0-d array
         The loss scale L: the leaves are divided by it, clipped or not.
     nonfinite : {"propagate", "error", "zero"}
@@ -95,8 +102,9 @@ def coefficient(
         clipped = xp.zeros_like(partial.total, dtype=xp.bool)
         divisor, factor = one, unscaled
     else:
-        limit = _like(partial, max_norm)
-        below = partial.scale * r / scale + eps <= limit  # False for NaN, so that NaN spreads
+        limit, eps = _like(partial, max_norm), at_least_zero(eps)
+        norm = partial.scale / scale * r  # in this order, for the norm of the scaled leaves may be out of range
+        below = norm + eps <= limit  # False for NaN, so that NaN spreads
         clipped = ~(below | (limit == math.inf))
         divisor = xp.where(clipped, partial.scale, one)
         factor = xp.where(clipped, limit / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
@@ -108,9 +116,17 @@ def coefficient(
     return Coefficient(divisor, factor, changed, zeroed)
 
 
+def at_least_zero(value: Scalar) -> Scalar:
+    """Return a number, 0 for an array whose value could not be checked and is negative; NaN stays."""
+    if isinstance(value, float):
+        return value
+    xp = space(value)
+    return xp.where(value < 0, xp.zeros_like(value), value)
+
+
 def _like(partial: NormPartial, value: Scalar) -> Array:
-    """Return a threshold as an array beside the partial, in its dtype."""
+    """Return a threshold as an array beside the partial, in its dtype and at least 0."""
     xp = space(partial.total)
     if isinstance(value, float):
         return xp.full_like(partial.total, value)
-    return to_device(xp.astype(value, partial.total.dtype), device(partial.total))
+    return at_least_zero(to_device(xp.astype(value, partial.total.dtype), device(partial.total)))

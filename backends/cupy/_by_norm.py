@@ -3,7 +3,7 @@
 from typing import Any
 
 from gradclip import _checks
-from gradclip._by_norm import clip_each, clip_each_, rms_limit
+from gradclip._by_norm import clip_each, clip_each_, numels_of
 from gradclip._types import Scalar, Tree
 from gradclip.backends.cupy._tree import flatten
 
@@ -37,7 +37,7 @@ def clip_by_norm(grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> T
     [array([0.6, 0.8]), array([0.1])]
     """
     limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    return clip_each(flatten(grads), lambda *_: limit, order)  # type: ignore[no-any-return]  # grads' own type
+    return clip_each(flatten(grads), limit, order)  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> None:
@@ -61,7 +61,7 @@ def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> N
     >>> clip_by_norm_([cupy.array([3.0, 4.0])], 1.0)  # doctest: +SKIP
     """
     limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    clip_each_(flatten(grads), lambda *_: limit, order, "clip_by_norm")
+    clip_each_(flatten(grads), limit, order, "clip_by_norm")
 
 
 def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
@@ -95,8 +95,8 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
     >>> clip_by_rms([cupy.array([2.0, -2.0, 2.0, -2.0])], 1.0)  # doctest: +SKIP
     [array([ 1., -1.,  1., -1.])]
     """
-    limit = _checks.threshold(max_rms, "max_rms")
-    return clip_each(flatten(grads), rms_limit(limit), 2.0)  # type: ignore[no-any-return]  # grads' own type
+    limit, leaves = _checks.threshold(max_rms, "max_rms"), flatten(grads)
+    return clip_each(leaves, limit, 2.0, numels_of(leaves))  # type: ignore[no-any-return]  # grads' own type
 
 
 def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
@@ -119,5 +119,5 @@ def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
     >>> import cupy  # doctest: +SKIP
     >>> clip_by_rms_(cupy.array([2.0, -2.0]), 1.0)  # doctest: +SKIP
     """
-    limit = _checks.threshold(max_rms, "max_rms")
-    clip_each_(flatten(grads), rms_limit(limit), 2.0, "clip_by_rms")
+    limit, leaves = _checks.threshold(max_rms, "max_rms"), flatten(grads)
+    clip_each_(leaves, limit, 2.0, "clip_by_rms", numels_of(leaves))

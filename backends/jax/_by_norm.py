@@ -1,15 +1,14 @@
 """Clipping each leaf by its own norm, or by its own root mean square."""
 
-import math
 from typing import Any
 
 from gradclip import _checks
-from gradclip._by_norm import clip_each, rms_limit
+from gradclip._by_norm import clip_each, numels_of
 from gradclip._types import Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._mesh import AxisName, axis_size, names
-from gradclip.backends.jax._tree import flatten, scalar, split
+from gradclip.backends.jax._tree import alike, flatten, in_order, scalar, split
 
 
 def clip_by_norm(
@@ -104,14 +103,14 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
 @compiled("ord", "axes")
 def _by_norm(grads: Any, max_norm: Scalar | None, *, ord: float, axes: tuple[str, ...]) -> Any:
     leaves = flatten(grads, axes=axes)
-    number = scalar(leaves, max_norm, None)
-    return clip_each(leaves, lambda *_: number, ord)
+    groups, number = alike(leaves), scalar(leaves, max_norm, None)
+    return leaves.restore(in_order(groups, [clip_each(some, number, ord) for _, some in groups]))
 
 
 @compiled("axes")
 def _by_rms(grads: Any, max_rms: Scalar | None, *, axes: tuple[str, ...]) -> Any:
     leaves = flatten(grads, axes=axes)
-    number = scalar(leaves, max_rms, None)
-    if number is not None and axes:  # the whole leaf is so many times as large as its part here
-        number = number * math.sqrt(axis_size(axes))
-    return clip_each(leaves, rms_limit(number), 2.0)
+    groups, number = alike(leaves), scalar(leaves, max_rms, None)
+    parts = axis_size(axes) if axes else 1  # the whole leaf is so many times as large as its part here
+    clipped = [clip_each(some, number, 2.0, [parts * n for n in numels_of(some)]) for _, some in groups]
+    return leaves.restore(in_order(groups, clipped))

@@ -59,9 +59,12 @@ class JaxOps(ArrayOps):
         return self._partial(leaves, ord, together=False)
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
-        """Return each leaf with its elements moved into the bounds, which may be traced."""
+        """Return each leaf with its elements moved into the bounds, which may be traced; NaN bounds spread."""
+        unknown = jnp.isnan(low) | jnp.isnan(high)
         return [
-            x for leaf in leaves for x in super(JaxOps, self).clamp([leaf], _within(leaf, low), _within(leaf, high))
+            jnp.where(unknown, jnp.nan, x)
+            for leaf in leaves
+            for x in super(JaxOps, self).clamp([leaf], _within(leaf, low), _within(leaf, high))
         ]
 
     def _partial(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:

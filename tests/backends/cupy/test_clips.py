@@ -177,11 +177,11 @@ def test_loss_scale_in_the_same_pass(gpu):
 def test_each_leaf_by_its_own_norm(gpu, dtype):
     arrays = [values(n, dtype, seed=n) * f for n, f in ((3, 10), (500, 1), (4, 0.01), (0, 1))]
     arrays = [x.astype(DTYPES[dtype]) for x in arrays]
-    out = clip_each(leaves(gpu, arrays), lambda *_: 0.5, 2.0)
+    out = clip_each(leaves(gpu, arrays), 0.5, 2.0)
     for x, y in zip(arrays, out, strict=True):
         assert_clipped([x], [y], 0.5, dtype)
     assert [name for name, _, _ in gpu.launched] == ["partials_two", "merge", "scale"]
-    clip_each_(leaves(gpu, arrays), lambda *_: 0.5, 2.0, "clip_by_norm")
+    clip_each_(leaves(gpu, arrays), 0.5, 2.0, "clip_by_norm")
     for x, y in zip(arrays, out, strict=True):
         assert x.tobytes() == y.tobytes()
 
@@ -242,7 +242,7 @@ def test_several_devices(gpu, order):
     assert_clipped(before, out, 0.5, "float32")
     clip_(gpu, arrays if order == "ascending" else arrays[::-1], rule(0.5))
     assert_clipped(before, arrays, 0.5, "float32")
-    each = clip_each(leaves(gpu, before), lambda *_: 0.25, 2.0)
+    each = clip_each(leaves(gpu, before), 0.25, 2.0)
     for x, y in zip(before, each, strict=True):
         assert_clipped([x], [y], 0.25, "float32")
 
