@@ -58,15 +58,28 @@ def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
     A leaf that does not vary over an axis is the same on every device along it, and counts once. Where JAX does not
     track that (``pmap``, ``check_vma=False``), every device's leaf counts as a part of its own.
     """
-    copied = [axis for axis in axes if axis in _varying(lax.axis_index(axis)) and axis not in _varying(leaf)]
+    copied = [axis for axis in axes if axis in varying(lax.axis_index(axis)) and axis not in varying(leaf)]
     if not copied:
         return total
     return jnp.where(lax.axis_index(tuple(copied)) == 0, total, jnp.zeros_like(total))
 
 
-def _varying(x: Array) -> frozenset[str]:
-    """Return the manual axes that an array is known to vary over."""
-    kind = jax.typeof(x) if hasattr(jax, "typeof") else None
+def varying(x: object) -> frozenset[str]:
+    """Return the mesh axes that ``shard_map`` knows an array to vary over; none of what is no JAX array."""
+    kind = jax.typeof(x) if isinstance(x, jax.Array) and hasattr(jax, "typeof") else None
     manual = getattr(kind, "manual_axis_type", None)
     found: frozenset[str] = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
     return found
+
+
+def vary(x: Array, axes: frozenset[str]) -> Array:
+    """Return an array of a type that varies over mesh axes, whatever it varied over before.
+
+    To ``shard_map`` the axes are a part of an array's type, and what a loop carries must keep its type.
+    """
+    more = tuple(sorted(axes - varying(x)))
+    if not more:
+        return x
+    if hasattr(lax, "pcast"):
+        return lax.pcast(x, more, to="varying")
+    return lax.pvary(x, more)  # type: ignore[attr-defined]  # what it was called before JAX 0.9

@@ -10,7 +10,7 @@ from gradclip._partial import NormPartial
 from gradclip._types import Array, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._mesh import AxisName, names
-from gradclip.backends.jax._tree import flatten, split
+from gradclip.backends.jax._tree import alike, flatten, in_order, split
 
 
 def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> Array:
@@ -146,7 +146,9 @@ def _global_norm(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Array:
 
 @compiled("ord", "axes")
 def _leaf_norms(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Any:
-    return norms_of(flatten(grads, axes=axes), ord)
+    leaves = flatten(grads, axes=axes)
+    groups = alike(leaves)
+    return leaves.restore(in_order(groups, [norms_of(some, ord) for _, some in groups]))
 
 
 @compiled("ord", "axes")

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradclip import _checks
 from gradclip._per_example import clip_examples
 from gradclip._types import Array, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
-from gradclip.backends.jax._tree import flatten, scalar, split
+from gradclip.backends.jax._tree import Parts, flatten, is_float0, scalar, split
 
 
 def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]:
@@ -49,9 +51,16 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     ([Array([1.5, 2.5], dtype=float32)], Array(1, dtype=int32))
     """
     checked = _checks.threshold(max_norm, "max_norm")
-    parts = split(grads)
+    parts = split_examples(grads)
     summed, clipped = _per_example(parts.arrays, limit(checked))
     return parts.restore(summed), clipped
+
+
+def split_examples(grads: Any) -> Parts:
+    """Return gradients of examples in arrays and others, of which float0 is added up: it loses its leading axis."""
+    parts = split(grads)
+    others = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype) if is_float0(x) else x, parts.others)
+    return Parts(parts.arrays, others)
 
 
 @compiled()

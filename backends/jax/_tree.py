@@ -1,7 +1,7 @@
 """Pytrees: to leaves, and back to the same pytree, with all that is not a gradient left where it is."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from gradclip import _namespace as ns
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip._types import Array, Scalar
+from gradclip.backends.jax._mesh import varying
 from gradclip.backends.jax._ops import JaxOps
 
 tree_util.register_pytree_node(
@@ -50,13 +51,15 @@ class Parts:
 def split(tree: Any, name: str = "grads") -> Parts:
     """Return a pytree in arrays and others: float0 (of integer inputs), and functions (as Equinox modules carry them).
 
+    float0 leaves are NumPy arrays outside of tracing, and traced ones within ``jit``, ``scan`` and the like.
+
     Raises
     ------
     TypeError
         If there is a leaf of another kind, with its path.
     """
     leaves, treedef = tree_util.tree_flatten(tree)
-    if all(map(_is_jax, {type(x): x for x in leaves}.values())):
+    if all(map(_is_concrete, {type(x): x for x in leaves}.values())):
         return Parts(tree)
     kept = [_passes(x) for x in leaves]
     if not all(kept):
@@ -101,6 +104,34 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
     return Leaves(arrays, ops, range(len(arrays)), partial(tree_util.tree_unflatten, treedef), paths)
 
 
+def alike(leaves: Leaves) -> list[tuple[list[int], Leaves]]:
+    """Return leaves in groups that vary over the same mesh axes, with their positions; mostly it is one group.
+
+    Numbers that are stacked in one array vary over the axes of all of them, and so does what is computed from them.
+    """
+    groups: dict[frozenset[str], list[int]] = {}
+    for i, x in enumerate(leaves.arrays):
+        groups.setdefault(varying(x), []).append(i)
+    return [(at, _part(leaves, at)) for at in groups.values()]
+
+
+def in_order(groups: Sequence[tuple[list[int], Any]], results: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return one result for each leaf from those of each group that `alike` gave."""
+    found = {i: x for (at, _), some in zip(groups, results, strict=True) for i, x in zip(at, some, strict=True)}
+    return [found[i] for i in range(len(found))]
+
+
+def _part(leaves: Leaves, at: Sequence[int]) -> Leaves:
+    """Return some of the leaves, as a list."""
+    return Leaves(
+        [leaves.arrays[i] for i in at],
+        leaves.ops,
+        range(len(at)),
+        list,
+        lambda: [path for i, path in enumerate(leaves.paths()) if i in at],
+    )
+
+
 def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
     """Return what gives each leaf a name, such as ``grads['layer'].bias``, for error messages."""
     return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
@@ -118,12 +149,18 @@ def _is_none(x: object) -> bool:
     return x is None
 
 
-def _is_jax(x: object) -> bool:
-    return isinstance(x, jax.Array)
+def _is_concrete(x: object) -> bool:
+    """Whether this is an array of JAX's with values, which is never of float0."""
+    return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
 
 
 def _passes(x: Any) -> bool:
-    return callable(x) or (isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0)
+    return callable(x) or is_float0(x)
+
+
+def is_float0(x: object) -> bool:
+    """Whether this is a derivative by integers, which has a shape and no values."""
+    return isinstance(x, jax.Array | np.ndarray) and bool(x.dtype == jax.dtypes.float0)
 
 
 def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
@@ -131,12 +168,12 @@ def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
         return
     if ns.is_array(x) and not isinstance(x, np.ndarray | np.generic):
         raise TypeError(
-            f"{paths()[place]} is a {type(x).__module__}.{type(x).__name__}, expected a JAX or NumPy array; "
+            f"{paths()[place]} is {_checks.a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
             "convert it with jax.numpy.asarray, or use the adapter of its framework"
         )
     if dataclasses.is_dataclass(x):
         raise TypeError(
-            f"{paths()[place]} is a {type(x).__name__}, a dataclass that JAX takes for a leaf, expected an array or a "
-            "pytree; register it with jax.tree_util.register_dataclass"
+            f"{paths()[place]} is {_checks.a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
+            "array or a pytree; register it with jax.tree_util.register_dataclass"
         )
     _checks.leaf(x, paths, place)

@@ -2,20 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
-from gradclip._adaptive import UnitRule, clip_units
-from gradclip._by_norm import clip_each, rms_limit
+from gradclip._adaptive import UnitRule
+from gradclip._by_norm import decide_each, numels_of, parts_of
 from gradclip._coefficient import Coefficient
-from gradclip._global import Rule, clip_leaves
+from gradclip._global import Rule, decide
+from gradclip._norms import partial_of
 from gradclip._partial import NormPartial, merge_elements
 from gradclip._tree import Leaves
 from gradclip._types import Array, Axes, Nonfinite, Scalar
 from gradclip.backends.jax._adaptive import matched
 from gradclip.backends.jax._eager import compiled
-from gradclip.backends.jax._tree import flatten, scalar
+from gradclip.backends.jax._tree import alike, flatten, in_order, scalar
 from gradclip.backends.optax._state import ClipState, following
 
 
@@ -25,14 +28,9 @@ def by_global_norm(
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
     leaves = flatten(updates, axes=axes)
-    limit: Scalar = scalar(leaves, max_norm, math.inf)
-    clipped, norm = clip_leaves(leaves, Rule(limit, 2.0, nonfinite, 1.0, 0.0))
-    norm = jnp.asarray(norm)
-    inside = norm <= limit
-    coefficient = jnp.where(inside, 1.0, limit / jnp.where(inside, 1.0, norm))
-    if nonfinite == "zero":
-        coefficient = jnp.where(jnp.isfinite(norm), coefficient, 0.0)
-    return clipped, following(state, norm, coefficient, ~inside)
+    norm, c = decide(leaves, Rule(scalar(leaves, max_norm, None), 2.0, nonfinite, 1.0, 0.0))
+    found = [] if c is None else [c]
+    return _scaled(leaves, found * len(leaves.arrays)), _told(state, norm, found)
 
 
 @compiled()
@@ -40,20 +38,12 @@ def by_block_rms(updates: Any, state: ClipState, threshold: Scalar | None) -> tu
     """Return the clipped updates and the next state."""
     leaves = flatten(updates)
     if not leaves.arrays:
-        return updates, _unclipped(state)
-    limits = rms_limit(scalar(leaves, threshold, None))
-    seen: list[tuple[NormPartial, Scalar | None]] = []
-
-    def limit(leaves: Leaves, batch: NormPartial) -> Scalar | None:
-        seen.append((batch, limits(leaves, batch)))
-        return seen[0][1]
-
-    clipped = clip_each(leaves, limit, 2.0)
-    batch, most = seen[0]
-    norms = batch.norm()
-    inside = norms <= (jnp.inf if most is None else most)
-    ratios = jnp.where(inside, 1.0, (1.0 if most is None else most) / jnp.where(inside, 1.0, norms))
-    return clipped, following(state, merge_elements(batch).norm(), jnp.min(ratios), ~jnp.all(inside))
+        return updates, _told(state, 0.0, [])
+    groups, limit = alike(leaves), scalar(leaves, threshold, None)
+    decided = [decide_each(some, limit, 2.0, numels_of(some)) for _, some in groups]
+    norm = reduce(NormPartial.merge, [merge_elements(batch) for batch, _ in decided]).norm()
+    found = in_order(groups, [parts_of(c) for _, c in decided])
+    return _scaled(leaves, found), _told(state, norm, [c for _, c in decided])
 
 
 @compiled("axis")
@@ -62,24 +52,41 @@ def adaptive(
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
     leaves, weights = matched(updates, params)
-    if not leaves.arrays:
-        return updates, _unclipped(state)
-    rule = _Watched(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
-    clipped = clip_units(leaves, weights, rule)
-    norm = leaves.ops.partial(leaves.arrays, 2.0).norm()
-    ratios = [jnp.min(jnp.where(c.changed, c.factor / c.divisor, 1.0), initial=1.0) for c in rule.found]
-    changed = [jnp.any(c.changed) for c in rule.found]
-    return clipped, following(state, norm, jnp.min(jnp.stack(ratios)), jnp.any(jnp.stack(changed)))
+    rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
+    found = rule.coefficients(leaves, weights)
+    return _scaled(leaves, found), _told(state, partial_of(leaves, 2.0).norm(), found)
 
 
-class _Watched(UnitRule):
-    """The rule of adaptive clipping, which keeps the coefficients that it found."""
-
-    def coefficients(self, leaves: Leaves, weights: Sequence[Array]) -> list[Coefficient]:
-        """Return the coefficients of each leaf's units."""
-        self.found = super().coefficients(leaves, weights)
-        return self.found
+def _scaled(leaves: Leaves, coefficients: Sequence[Coefficient]) -> Any:
+    return leaves.restore(leaves.ops.scale(leaves.arrays, coefficients))
 
 
-def _unclipped(state: ClipState) -> ClipState:
-    return following(state, jnp.zeros(()), jnp.ones(()), jnp.asarray(False))
+def _told(state: ClipState, norm: Scalar, coefficients: Sequence[Coefficient]) -> ClipState:
+    """Return the state after a step with this norm and these coefficients."""
+    changed = [jnp.any(c.changed) for c in coefficients]
+    clipped = jnp.any(jnp.stack(changed)) if changed else jnp.asarray(False)
+    return following(state, jnp.asarray(norm), _smallest(coefficients), clipped)
+
+
+def _smallest(coefficients: Sequence[Coefficient]) -> Array:
+    """Return the least number that anything was multiplied by, 1 for nothing; NaN if one is.
+
+    It may be subnormal, as leaves are multiplied in two steps then. XLA makes such numbers zero when it calculates on a
+    CPU, so that this one is put together from its bits: they count how many times it has the least number of its dtype.
+    """
+    if not coefficients:
+        return jnp.ones(())
+    dtype = coefficients[0].factor.dtype
+    kind = jnp.finfo(dtype)
+    up = 2 * kind.bits  # 2 ** up times as large, all are normal
+    raised = jnp.min(jnp.stack([_least(c, 2.0**up) for c in coefficients]))
+    count = jnp.round(jnp.minimum(raised, kind.tiny * 2.0**up) * 2.0 ** (kind.nmant - kind.minexp - up))
+    subnormal = lax.bitcast_convert_type(count.astype(f"int{kind.bits}"), dtype)
+    return jnp.where(raised < kind.tiny * 2.0**up, subnormal, raised / 2.0**up)
+
+
+def _least(c: Coefficient, up: float) -> Array:
+    """Return the least number that a coefficient stands for, ``up`` times as large."""
+    first, second = c.multipliers
+    number = first * up * second
+    return jnp.min(number if c.zeroed is None else jnp.where(c.zeroed, 0.0, number), initial=up)

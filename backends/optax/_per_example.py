@@ -12,7 +12,8 @@ from gradclip._types import Array, Scalar
 from gradclip.backends import jax as gj
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
-from gradclip.backends.jax._tree import flatten, scalar, split
+from gradclip.backends.jax._per_example import split_examples
+from gradclip.backends.jax._tree import flatten, scalar
 
 
 def per_example_global_norm_clip(grads: Any, l2_norm_clip: Scalar) -> tuple[Any, Array]:
@@ -101,7 +102,7 @@ def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: Scalar, uniform
     ([Array([1.75, 1.75, 1.75], dtype=float32)], [Array(3, dtype=int32)])
     """
     checked = _checks.threshold(global_l2_norm_clip, "global_l2_norm_clip", optional=False)
-    parts = split(_real(grads))
+    parts = split_examples(_real(grads))
     summed, counts = _by_layer(parts.arrays, limit(checked), uniform=bool(uniform))
     return parts.restore(summed), counts
 

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
 
+from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._types import Array
+from gradclip.backends.jax._mesh import vary, varying
 
 
 class ClipState(NamedTuple):
@@ -31,19 +33,46 @@ class ClipState(NamedTuple):
     step: Array
 
 
-def initial(params: Any) -> ClipState:
-    """Return the state before the first step, for parameters of any dtypes."""
-    dtypes = [x.dtype for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
-    dtype = jnp.float64 if any(ns.is_double(d) for d in dtypes) else jnp.float32
-    zero = jnp.zeros((), dtype=jnp.int32)
-    return ClipState(jnp.zeros((), dtype=dtype), jnp.ones((), dtype=dtype), zero, zero)
+def initial(params: Any, axes: tuple[str, ...] = ()) -> ClipState:
+    """Return the state before the first step, for parameters of any dtypes, whose norm is merged over mesh ``axes``.
+
+    Each of its arrays is one of its own, so that all can be donated, and of the type that it keeps in a loop.
+    """
+    leaves = [x for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
+    dtype = jnp.float64 if any(ns.is_double(x.dtype) for x in leaves) else jnp.float32
+    local = frozenset[str]().union(*map(varying, leaves)) - frozenset(axes)
+    return ClipState(
+        norm=vary(jnp.zeros((), dtype=dtype), local),
+        coefficient=vary(jnp.ones((), dtype=dtype), local),
+        clipped=vary(jnp.zeros((), dtype=jnp.int32), local),
+        step=jnp.zeros((), dtype=jnp.int32),
+    )
+
+
+def current(state: Any, updates: Any, axes: tuple[str, ...] = ()) -> ClipState:
+    """Return the state that a step begins with: a new one where there is none, or optax's own, which is empty.
+
+    Raises
+    ------
+    TypeError
+        If it is the state of something else.
+    """
+    if isinstance(state, ClipState):
+        return state
+    if not jax.tree.leaves(state):
+        return initial(updates, axes)
+    raise TypeError(
+        f"state is {_checks.a(type(state).__name__)}, expected the ClipState that init() or update() returned, or None "
+        "or optax.EmptyState() to begin anew; restore a checkpoint into the structure of tx.init(params)"
+    )
 
 
 def following(state: ClipState, norm: Array, coefficient: Array, clipped: Array) -> ClipState:
-    """Return the state after a step, of the same dtypes: loops and conditions want them to stay."""
-    return ClipState(
+    """Return the state after a step, of the same types: loops and conditions want them to stay."""
+    after = ClipState(
         norm.astype(state.norm.dtype),
         coefficient.astype(state.coefficient.dtype),
         jnp.where(clipped, optax.safe_increment(state.clipped), state.clipped),
         optax.safe_increment(state.step),
     )
+    return ClipState(*(vary(new, varying(old)) for new, old in zip(after, state, strict=True)))

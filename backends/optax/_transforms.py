@@ -15,7 +15,7 @@ from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._mesh import AxisName, names
 from gradclip.backends.jax._tree import flatten, split
 from gradclip.backends.optax import _compute
-from gradclip.backends.optax._state import ClipState, initial
+from gradclip.backends.optax._state import ClipState, current, initial
 
 Schedule: TypeAlias = Callable[[Any], Any]
 
@@ -109,12 +109,13 @@ def clip_by_global_norm(
         parts = split(updates, "updates")
         if rule.nonfinite == "error":
             refuse_nonfinite(flatten(parts.arrays, "updates"), gj.norm_partial(parts.arrays, axis_name=axes))
-        most = _at(max_norm, state, "max_norm")
+        before = current(state, parts.arrays, axes)
+        most = _at(max_norm, before, "max_norm")
         policy = "zero" if rule.nonfinite == "zero" else "propagate"
-        clipped, after = _compute.by_global_norm(parts.arrays, state, limit(most), nonfinite=policy, axes=axes)
+        clipped, after = _compute.by_global_norm(parts.arrays, before, limit(most), nonfinite=policy, axes=axes)
         return parts.restore(clipped), after
 
-    return optax.GradientTransformation(initial, update)
+    return optax.GradientTransformation(lambda params: initial(params, axes), update)
 
 
 def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTransformation:
@@ -156,7 +157,8 @@ def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTran
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         parts = split(updates, "updates")
-        clipped, after = _compute.by_block_rms(parts.arrays, state, limit(_at(threshold, state, "threshold")))
+        before = current(state, parts.arrays)
+        clipped, after = _compute.by_block_rms(parts.arrays, before, limit(_at(threshold, before, "threshold")))
         return parts.restore(clipped), after
 
     return optax.GradientTransformation(initial, update)
@@ -213,8 +215,9 @@ def adaptive_grad_clip(
             )
         parts = split(updates, "updates")
         weights = split(beside(parts.arrays, params), "params").arrays
-        ratio = limit(_at(clipping, state, "clipping"))
-        clipped, after = _compute.adaptive(parts.arrays, state, weights, ratio, rule.eps, axis=axes)
+        before = current(state, parts.arrays)
+        ratio = limit(_at(clipping, before, "clipping"))
+        clipped, after = _compute.adaptive(parts.arrays, before, weights, ratio, rule.eps, axis=axes)
         return parts.restore(clipped), after
 
     return optax.GradientTransformation(initial, update)
