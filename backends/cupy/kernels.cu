@@ -310,15 +310,18 @@ struct Result {
   bool changed, zeroed;
 };
 
+// A number that could not be checked, for it lies here: 0 if it is negative. NaN stays.
+__device__ double at_least_zero(double x) { return x < 0 ? 0 : x; }
+
 // All partials together, the norm, and what brings it down to max_norm, in one block: gradclip's `coefficient`.
 extern "C" __global__ void __launch_bounds__(FINISHERS)
 finish(const Partial* parts, i64 count, double p, double max_norm, double eps, double loss, const double* on_device,
        int zero, Result* result) {
   const Partial whole = merged(parts, count, p);
   if (threadIdx.x) return;
-  if (on_device) max_norm = on_device[0], eps = on_device[1], loss = on_device[2];
+  if (on_device) max_norm = at_least_zero(on_device[0]), eps = at_least_zero(on_device[1]), loss = on_device[2];
   const double r = root(whole.total, p);
-  const bool below = whole.scale * r / loss + eps <= max_norm;  // false for NaN, so that NaN spreads
+  const bool below = whole.scale / loss * r + eps <= max_norm;  // false for NaN, so that NaN spreads
   const bool clipped = !(below || max_norm == INFINITE), zeroed = zero && !is_finite(whole.total);
   result->partial = whole;
   result->norm = whole.scale * r;

@@ -145,6 +145,7 @@ def finish_kernel(
     scale, total = _merge(parts, 0, count, ORDER, BLOCK)
     if GIVEN:  # on the device
         most, eps, loss = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
+        most, eps = tl.where(most < 0, 0.0, most), tl.where(eps < 0, 0.0, eps)  # they were not checked; NaN stays
     else:
         most, eps, loss = _number(most_bits), _number(eps_bits), _number(loss_bits)
     root = total
@@ -152,7 +153,7 @@ def finish_kernel(
         root = tl.sqrt(total)
     if ORDER == 3:
         root = tl.where(total == 0, 0.0, tl.exp(tl.log(total) / _number(p_bits)))
-    below = scale * root / loss + eps <= most  # false for NaN, so that NaN spreads
+    below = scale / loss * root + eps <= most  # false for NaN, so that NaN spreads
     clipped = (below == 0) & (most != float("inf"))
     unknown = (total - total) != 0
     tl.store(result, scale)

@@ -163,6 +163,15 @@ def test_numbers_that_are_on_the_device(gpu):
     assert float(result.coefficient.factor) / float(result.coefficient.divisor) == pytest.approx(2.0 / 5.0)
 
 
+def test_numbers_on_the_device_that_are_negative_are_taken_as_zero(gpu):
+    x = np.array([3.0, 4.0])
+    for max_norm, eps, want in ((-2.0, 0.0, 0.0), (1.0, -10.0, 0.2), (-2.0, -10.0, 0.0), (math.nan, 0.0, math.nan)):
+        tree = leaves(gpu, [x], Settings(np.asarray(max_norm), np.asarray(eps), 1.0))
+        c = tree.ops.partial(tree.arrays, 2.0).coefficient
+        assert float(c.factor) / float(c.divisor) == pytest.approx(want, nan_ok=True)
+        assert c.changed
+
+
 def test_loss_scale_in_the_same_pass(gpu):
     x = values(100, "float32") * 1024
     small = x.astype(np.float64) / 1024

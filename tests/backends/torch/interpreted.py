@@ -152,13 +152,14 @@ def test_the_coefficient_that_comes_with_the_norm(ord, zero, on_device):
     for bad in (1.0, math.nan, math.inf):
         xs = [randn(n, torch.float32, seed=n) for n in (7, 900)]
         xs[0][3] = bad
-        for numbers in ((1.0, 0.0, 1.0), (1e-7, 1e-6, 65536.0), (math.inf, 0.0, 1.0), (0.0, 0.0, 1.0), (1e9, 0.0, 2.0)):
+        usual = [(1.0, 0.0, 1.0), (1e-7, 1e-6, 65536.0), (math.inf, 0.0, 1.0), (0.0, 0.0, 1.0), (1e9, 0.0, 2.0)]
+        for numbers in [*usual, *([(-1.0, 0.0, 1.0), (1.0, -1e9, 1.0)] if on_device else [])]:
             given = [torch.tensor(x, dtype=torch.float64) if on_device else x for x in numbers]
             settings = Settings(*given, zero=zero)
             got = _triton.finished(table_of(xs), ord, settings)
             policy = "zero" if zero else "propagate"
             plain = NormPartial(got.scale, got.total, ord, torch.float32)
-            max_norm, eps, scale = numbers
+            max_norm, eps, scale = (max(x, 0.0) for x in numbers)
             want = coefficient(plain, max_norm, eps=eps, scale=scale, nonfinite=policy)
             torch.testing.assert_close(got.norm(), plain.norm(), equal_nan=True)
             assert got.norm().dtype == torch.float32
