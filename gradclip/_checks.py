@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import numpy as np
+
 from gradclip import _namespace as ns
 from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
 from gradclip._number import as_number, known_value
@@ -42,7 +44,7 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
 def live_threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
     """Return a checked threshold that is used later: a number as a float, an array itself, whose value may change."""
     checked = threshold(value, name, optional=optional)
-    return value if ns.is_array(value) else checked
+    return value if ns.is_array(value) and not isinstance(value, np.generic) else checked
 
 
 def order(value: object, name: str = "ord") -> float:

@@ -170,8 +170,9 @@ class Clipping:
             self._clip_now(optimizer)
 
     def _clip_compiled(self, optimizer: Optimizer) -> None:
-        """Clip as one operation of the graph; break it where a GradScaler is at work, as its fused steps do anyway."""
-        if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+        """Clip as one operation of the graph; break it for NumPy's thresholds and for a GradScaler's fused steps."""
+        plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
+        if not plain or _optimizers.has_scaler(optimizer):
             torch.compiler.disable(self._clip_now)(optimizer)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             return
         self.norm, self.coefficient, self.clipped = clip_groups_compiled_(

@@ -71,6 +71,11 @@ def loss_scale(optimizer: Optimizer) -> Scalar:
     return float(scale)
 
 
+def has_scaler(optimizer: Optimizer) -> bool:
+    """Whether ``GradScaler`` has set anything for the step."""
+    return any(getattr(optimizer, name, None) is not None for name in ("grad_scale", "found_inf"))
+
+
 def skipped(optimizer: Optimizer) -> bool | Tensor:
     """Return whether the step is going to do nothing: a bool on a host, else a 0-d boolean tensor.
 

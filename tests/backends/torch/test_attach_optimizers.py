@@ -5,16 +5,18 @@ import gc
 import io
 import math
 import pickle
+import warnings
 import weakref
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 
 from gradclip.backends.torch import Clipping, attach, clip_grad_norm_
 from gradclip.backends.torch._handle import Clipping as Handle
 from gradclip.backends.torch._step import Told, together
-from tests.backends.torch.helpers import param
+from tests.backends.torch.helpers import normal, param
 
 
 def sgd(value=50.0, n=4, **kwargs):
@@ -442,3 +444,31 @@ def test_zero_is_decided_before_bounds_hide_what_overflowed(bad):
 
 def test_the_type_is_public():
     assert Clipping is Handle
+
+
+# ---- torch.compile ---------------------------------------------------------------------------------------------------
+
+THRESHOLDS = [1.0, torch.tensor(1.0), torch.tensor([1.0]), torch.tensor(1), np.float32(1), np.array(1.0)]
+
+
+@pytest.mark.parametrize("limit", THRESHOLDS, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("per_group", [False, True])
+def test_a_compiled_step_has_clipping_in_its_graph(limit, per_group):
+    torch.compiler.reset()
+    params = [param(normal(4, 4, seed=i) * 50) for i in range(2)]
+    optimizer = torch.optim.Muon([{"params": [p]} for p in params], lr=1.0)
+    clipping = attach(optimizer, limit, per_group=per_group)
+    whole = not isinstance(limit, np.ndarray)  # of which the graph knows nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        step = torch.compile(lambda: optimizer.step(), backend="aot_eager", fullgraph=whole)
+        step()
+        step()
+    norms = [float(p.grad.norm()) for p in params] if per_group else [math.hypot(*(p.grad.norm() for p in params))]
+    assert norms == pytest.approx([1.0] * len(norms))
+    assert clipping.norm.reshape(-1).tolist() == pytest.approx(norms), "of the second step"
+    assert clipping.coefficient.reshape(-1).tolist() == pytest.approx([1.0] * len(norms))
+    clipping.max_norm = 0.5
+    step()
+    assert clipping.clipped.all()
+    assert float(params[0].grad.norm()) < 0.51
