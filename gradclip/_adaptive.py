@@ -20,7 +20,7 @@ Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
 """The axes that make up a unit, or what gives them for a shape; None for those of the usual layouts."""
 
 
-@explained(too_few="for optax.chain(), pass gradclip.backends.optax.adaptive_grad_clip(clipping)")
+@explained(optax="adaptive_grad_clip(clipping)")
 def adaptive_grad_clip(
     grads: Tree,
     params: Any,

@@ -78,7 +78,7 @@ def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> N
     clip_each_(flatten(grads), limit, order, "clip_by_norm")
 
 
-@explained(too_few="for optax.chain(), pass gradclip.backends.optax.clip_by_block_rms(threshold)")
+@explained(optax="clip_by_block_rms(threshold)")
 def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
     """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
 

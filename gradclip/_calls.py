@@ -8,16 +8,20 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def explained(
-    *, too_few: str = "pass it", too_many: str = "pass what follows the * by name"
-) -> Callable[[Function], Function]:
+def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
     """Decorate a function whose calls people get wrong.
 
     Parameters
     ----------
-    too_few, too_many : str
-        The remedies where an argument is missing, and where there is one more than the function takes.
+    optax : str
+        The call of Optax's that has the same name or does the same, without the gradients.
+    by_name : str
+        A call with those arguments by their names that people pass by position.
     """
+    remedies = {}
+    if optax:
+        remedies["missing"] = f"for optax.chain(), pass gradclip.backends.optax.{optax}"
+    remedies["too many"] = f"write {by_name}" if by_name else "pass what follows the * by name"
 
     def decorate(function: Function) -> Function:
         @wraps(function)
@@ -25,7 +29,7 @@ def explained(
             try:
                 return function(*args, **kwargs)
             except TypeError:
-                _check_call(function, args, kwargs, too_few, too_many)
+                _check_call(function, args, kwargs, remedies)
                 raise  # it is about something else
 
         return cast("Function", call)
@@ -34,7 +38,7 @@ def explained(
 
 
 def _check_call(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], too_few: str, too_many: str
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], remedies: dict[str, str]
 ) -> None:
     """Raise TypeError if a function does not take these arguments."""
     takes = signature(function)
@@ -44,8 +48,5 @@ def _check_call(
         plain = [p.replace(annotation=Parameter.empty) for p in takes.parameters.values()]
         shown = takes.replace(parameters=plain, return_annotation=Parameter.empty)
         name = function.__name__
-        remedies = {"missing": too_few, "too many": too_many}
-        remedy = next(
-            (text for start, text in remedies.items() if str(e).startswith(start)), "pass these by their names"
-        )
+        remedy = next((text for start, text in remedies.items() if str(e).startswith(start)), "pass these")
         raise TypeError(f"{name}(): {e}; expected {name}{shown}; {remedy}") from None

@@ -15,7 +15,7 @@ from gradclip._number import as_number, known_value
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Nonfinite, Scalar
 from gradclip._words import a as a
-from gradclip._words import short
+from gradclip._words import a, short
 
 _POLICIES = ("propagate", "error", "zero")
 

@@ -15,7 +15,7 @@ from gradclip._tree import Leaves, flatten
 from gradclip._types import Array, Nonfinite, Scalar, Tree
 
 
-@explained(too_few="for optax.chain(), pass gradclip.backends.optax.clip_by_global_norm(max_norm)")
+@explained(optax="clip_by_global_norm(max_norm)")
 def clip_by_global_norm(
     grads: Tree,
     max_norm: Scalar | None,

@@ -119,7 +119,7 @@ def test_bad_arguments():
             clip({"a": g}, {"a": np.ones(4)})
         with pytest.raises(ValueError, match=r"grads has 6 axes, expected at most 5 for axis=None"):
             clip(np.ones((2,) * 6), np.ones((2,) * 6))
-        with pytest.raises(ValueError, match=r"params has another structure than grads"):
+        with pytest.raises(ValueError, match=r"params has a different structure from grads"):
             clip([g, g.copy()], [g])
         with pytest.raises(TypeError, match=r"params\[0\] is a str, expected an array"):
             clip([g], ["w"])

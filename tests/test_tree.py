@@ -119,7 +119,7 @@ def test_the_norm_does_not_depend_on_the_order_of_keys():
     [
         ({"a": [three(), (three(), 3.0)]}, r"grads\['a'\]\[1\]\[1\] is a float"),
         (Pair(three(), "x"), r"grads(\.b|\[1\]) is a str"),
-        (Layer(three(), [Frozen({"k": 7})]), r"grads\.b\[0\]\.inner\['k'\] is a int"),
+        (Layer(three(), [Frozen({"k": 7})]), r"grads\.b\[0\]\.inner\['k'\] is an int"),
         ([np.ones(2), np.ones(2, np.int32)], r"grads\[1\] has dtype int32"),
         ([np.ones(2, bool)], r"grads\[0\] has dtype bool"),
         (np.array(["a"]), r"grads has dtype <U1"),
@@ -136,5 +136,5 @@ def test_what_is_not_a_gradient_is_named_by_its_path(grads, path):
 
 def test_leaves_of_two_namespaces_are_named():
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"grads\['a'\] is a ndarray and grads\['b'\] a Tensor, expected arrays of one"):
+    with pytest.raises(TypeError, match=r"grads\['a'\] is an ndarray and grads\['b'\] a Tensor, expected arrays"):
         gradclip.global_norm({"a": three(), "b": torch.ones(3)})

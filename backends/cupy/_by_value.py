@@ -9,7 +9,7 @@ from gradclip._types import Scalar, Tree
 from gradclip.backends.cupy._tree import flatten
 
 
-@explained(too_many="pass the bounds by name, as in clip_by_value(grads, min_value=-1.0, max_value=1.0)")
+@explained(by_name="clip_by_value(grads, min_value=-1.0, max_value=1.0)")
 def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None) -> Tree:
     """Return gradients with each element moved into ``[-max_value, max_value]``.
 
@@ -43,7 +43,7 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
     return clamp_leaves(flatten(grads), low, high)  # type: ignore[no-any-return]  # grads' own type
 
 
-@explained(too_many="pass the bounds by name, as in clip_by_value_(grads, min_value=-1.0, max_value=1.0)")
+@explained(by_name="clip_by_value_(grads, min_value=-1.0, max_value=1.0)")
 def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
     """Move each element of the gradients into ``[-max_value, max_value]`` in place.
 

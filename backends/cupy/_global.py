@@ -3,7 +3,6 @@
 from typing import Any
 
 from gradclip import _checks
-from gradclip._calls import explained
 from gradclip._finished import FinishingRule
 from gradclip._global import clip_leaves, clip_leaves_, clip_leaves_with, clip_leaves_with_
 from gradclip._partial import NormPartial
@@ -11,7 +10,6 @@ from gradclip._types import Array, Nonfinite, Scalar, Tree
 from gradclip.backends.cupy._tree import flatten
 
 
-@explained(too_few="for optax.chain(), pass gradclip.backends.optax.clip_by_global_norm(max_norm)")
 def clip_by_global_norm(
     grads: Tree,
     max_norm: Scalar | None,

@@ -5,14 +5,17 @@ Outside of ``jit`` each call is compiled once for a structure of pytree. JAX's a
 in-place functions, and they are values, so that a leaf that is passed twice is two leaves.
 """
 
+from gradclip._elsewhere import Needs
 from gradclip._errors import NonFiniteError
 from gradclip._partial import NormPartial
-from gradclip.backends.jax._adaptive import adaptive_grad_clip
-from gradclip.backends.jax._by_norm import clip_by_norm, clip_by_rms
-from gradclip.backends.jax._by_value import clip_by_value
-from gradclip.backends.jax._global import clip_by_global_norm, clip_with_norm
-from gradclip.backends.jax._norms import global_norm, leaf_norms, norm_partial
-from gradclip.backends.jax._per_example import clip_per_example
+
+with Needs("jax", "jax"):
+    from gradclip.backends.jax._adaptive import adaptive_grad_clip
+    from gradclip.backends.jax._by_norm import clip_by_norm, clip_by_rms
+    from gradclip.backends.jax._by_value import clip_by_value
+    from gradclip.backends.jax._global import clip_by_global_norm, clip_with_norm
+    from gradclip.backends.jax._norms import global_norm, leaf_norms, norm_partial
+    from gradclip.backends.jax._per_example import clip_per_example
 
 __all__ = [
     "NonFiniteError",

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from gradclip._adaptive import UnitRule, clip_units
+from gradclip._calls import explained
 from gradclip._tree import Leaves
 from gradclip._types import Array, Axes, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
@@ -13,6 +14,7 @@ from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._tree import flatten, scalar, split
 
 
+@explained(optax="adaptive_grad_clip(clipping)")
 def adaptive_grad_clip(
     grads: Tree,
     params: Any,
@@ -94,5 +96,6 @@ def beside(grads: Any, params: Any) -> Any:
         return jax.tree.map(lambda g, p: None if g is None else p, grads, params, is_leaf=lambda g: g is None)
     except ValueError as e:
         raise ValueError(
-            f"params has another structure than grads ({e}), expected the same; pass both as pytrees of one structure"
+            f"params has a different structure from grads ({e}), expected the same; "
+            "pass both as pytrees of one structure"
         ) from e

@@ -4,6 +4,7 @@ from typing import Any
 
 from gradclip import _checks
 from gradclip._by_norm import clip_each, numels_of
+from gradclip._calls import explained
 from gradclip._types import Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
@@ -56,6 +57,7 @@ def clip_by_norm(
     return clipped
 
 
+@explained(optax="clip_by_block_rms(threshold)")
 def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = None, donate: bool = False) -> Tree:
     """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
 

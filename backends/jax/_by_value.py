@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._by_value import clamp_leaves
+from gradclip._calls import explained
 from gradclip._ops import limited
 from gradclip._types import Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._tree import flatten, scalar, split
 
 
+@explained(optax="clip(max_delta)", by_name="clip_by_value(grads, min_value=-1.0, max_value=1.0)")
 def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None, donate: bool = False) -> Tree:
     """Return gradients with each element moved into ``[-max_value, max_value]``.
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradclip import _checks
+from gradclip._calls import explained
 from gradclip._global import Rule, clip_leaves, clip_leaves_with, refuse_nonfinite
 from gradclip._partial import NormPartial, from_norm
 from gradclip._types import Array, Nonfinite, Scalar, Tree
@@ -15,6 +16,7 @@ from gradclip.backends.jax._norms import norm_partial
 from gradclip.backends.jax._tree import flatten, scalar, split
 
 
+@explained(optax="clip_by_global_norm(max_norm)")
 def clip_by_global_norm(
     grads: Tree,
     max_norm: Scalar | None,
@@ -40,7 +42,7 @@ def clip_by_global_norm(
         The order of the norm, greater than 0, or ``math.inf``.
     nonfinite : {"propagate", "error", "zero"}
         What becomes of gradients with NaN or inf. "propagate": NaN in one element becomes NaN in all, inf becomes NaN
-        and finite elements 0. "error": FloatingPointError; this reads the gradients once more and one flag back from
+        and finite elements 0. "error": NonFiniteError; this reads the gradients once more and one flag back from
         the device, and cannot be traced. "zero": all leaves become zero, decided on the device. The norm is NaN or inf
         all the same.
     scale : float or 0-d array
@@ -69,7 +71,7 @@ def clip_by_global_norm(
     ValueError
         If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` not greater than 0, ``eps`` negative (as far as these
         are Python numbers), ``nonfinite`` an unknown name, or ``nonfinite="error"`` is traced.
-    FloatingPointError
+    NonFiniteError
         If a gradient is NaN or inf and ``nonfinite="error"``. ``grads`` are all there then, with ``donate`` too.
 
     References

@@ -16,6 +16,7 @@ from gradclip import _namespace as ns
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip._types import Array, Scalar
+from gradclip._words import a
 from gradclip.backends.jax._mesh import varying
 from gradclip.backends.jax._ops import JaxOps
 
@@ -168,12 +169,12 @@ def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
         return
     if ns.is_array(x) and not isinstance(x, np.ndarray | np.generic):
         raise TypeError(
-            f"{paths()[place]} is {_checks.a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
+            f"{paths()[place]} is {a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
             "convert it with jax.numpy.asarray, or use the adapter of its framework"
         )
     if dataclasses.is_dataclass(x):
         raise TypeError(
-            f"{paths()[place]} is {_checks.a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
+            f"{paths()[place]} is {a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
             "array or a pytree; register it with jax.tree_util.register_dataclass"
         )
     _checks.leaf(x, paths, place)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
 
-from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._types import Array
+from gradclip._words import a
 from gradclip.backends.jax._mesh import vary, varying
 
 
@@ -62,7 +62,7 @@ def current(state: Any, updates: Any, axes: tuple[str, ...] = ()) -> ClipState:
     if not jax.tree.leaves(state):
         return initial(updates, axes)
     raise TypeError(
-        f"state is {_checks.a(type(state).__name__)}, expected the ClipState that init() or update() returned, or None "
+        f"state is {a(type(state).__name__)}, expected the ClipState that init() or update() returned, or None "
         "or optax.EmptyState() to begin anew; restore a checkpoint into the structure of tx.init(params)"
     )
 

@@ -83,7 +83,7 @@ def clip_by_global_norm(
         If ``max_norm`` is neither a number nor a schedule; from ``update``, if an update is no floating-point array.
     ValueError
         If ``max_norm`` is negative or NaN, or ``nonfinite`` an unknown name.
-    FloatingPointError
+    NonFiniteError
         From ``update`` with ``nonfinite="error"``, if an update is NaN or inf.
 
     References

@@ -187,7 +187,7 @@ def test_adaptive_clipping_is_the_core_s(shape, axis):
 def test_adaptive_clipping_wants_parameters_that_match():
     grads = {"a": jnp.ones((2, 2)), "b": None}
     assert gj.adaptive_grad_clip(grads, {"a": jnp.ones((2, 2)), "b": "anything"})["b"] is None
-    with pytest.raises(ValueError, match="params has another structure"):
+    with pytest.raises(ValueError, match="params has a different structure from grads"):
         gj.adaptive_grad_clip(grads, [jnp.ones((2, 2))])
     with pytest.raises(ValueError, match=r"grads\['a'\] has shape \(2, 2\) and its parameter \(2, 3\)"):
         gj.adaptive_grad_clip(grads, {"a": jnp.ones((2, 3)), "b": None})
