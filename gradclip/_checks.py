@@ -14,7 +14,6 @@ from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
 from gradclip._number import as_number, known_value
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Nonfinite, Scalar
-from gradclip._words import a as a
 from gradclip._words import a, short
 
 _POLICIES = ("propagate", "error", "zero")
