@@ -12,7 +12,7 @@ def attach(
     max_norm: Scalar | None = None,
     *,
     max_value: Scalar | None = None,
-    norm_type: float = 2.0,
+    norm_type: float | str = 2.0,
     nonfinite: Nonfinite = "propagate",
     eps: float = 0.0,
     per_group: bool = False,

@@ -14,6 +14,7 @@ from gradclip import _checks
 from gradclip._finished import FinishingRule
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch import _optimizers
+from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._compiled_step import clip_groups_compiled_
 from gradclip.backends.torch._leaves import gradients
 from gradclip.backends.torch._step import Told, clip_plain_, clip_scopes_, together
@@ -58,7 +59,7 @@ class Clipping:
         self.coefficient: Tensor | None = None
         self.clipped: Tensor | None = None
         self.max_norm, self.max_value = max_norm, max_value
-        self._norm_type = _checks.order(norm_type, "norm_type")
+        self._norm_type = norm_order(norm_type)
         self._nonfinite = _checks.policy(nonfinite)
         self._eps = _checks.not_negative(eps, "eps")
         self._per_group = bool(per_group)

@@ -12,13 +12,14 @@ from gradclip._by_norm import clip_each_, numels_of
 from gradclip._by_value import clamp_leaves_
 from gradclip._types import Scalar
 from gradclip._words import kind
+from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._leaves import gradients
 
 By: TypeAlias = Literal["norm", "rms", "value"]
 
 
 def clip_in_backward(
-    model: Module, threshold: Scalar, *, by: By = "norm", norm_type: float = 2.0
+    model: Module, threshold: Scalar, *, by: By = "norm", norm_type: float | str = 2.0
 ) -> "BackwardClipping":
     """Clip each gradient by itself, as soon as the backward pass has accumulated it.
 
@@ -79,9 +80,9 @@ class BackwardClipping:
 
     __slots__ = ("__weakref__", "_by", "_hooks", "_norm_type", "_threshold")
 
-    def __init__(self, model: Module, threshold: Scalar, by: By, norm_type: float) -> None:
+    def __init__(self, model: Module, threshold: Scalar, by: By, norm_type: float | str) -> None:
         self.threshold = threshold
-        self._by, self._norm_type = _checked(by), _checks.order(norm_type, "norm_type")
+        self._by, self._norm_type = _checked(by), norm_order(norm_type)
         self._hooks: list[Any] = [
             p.register_post_accumulate_grad_hook(self._clip)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             for p in dict.fromkeys(model.parameters())  # tied parameters once
