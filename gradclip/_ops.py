@@ -52,6 +52,8 @@ class ArrayOps:
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         xp = self.xp
+        if 0 in leaf.shape:  # Dask cannot add up nothing in several chunks
+            return xp.zeros(tuple(leaf.shape[1:]), dtype=leaf.dtype, device=ns.device(leaf))
         if ns.is_whole(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
             return xp.astype(ns.as_array(xp.sum(terms, axis=0, dtype=terms.dtype)), leaf.dtype)
