@@ -156,7 +156,9 @@ def is_writable(x: Array) -> bool:
 
 def is_recorded(x: Array) -> bool:
     """Whether what is done with ``x`` is recorded for derivatives, as torch does unless that is switched off."""
-    return getattr(x, "requires_grad", False) and bool(x[...].requires_grad)
+    if not getattr(x, "requires_grad", False) or not compat.is_torch_array(x):
+        return False
+    return bool(compat.array_namespace(x).is_grad_enabled())
 
 
 def is_whole(x: Array) -> bool:

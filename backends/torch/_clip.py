@@ -116,8 +116,8 @@ def clip_grad_norm_(
         norm = clip_ordinary_(parameters, max_norm)
         if norm is not None:
             return norm
-    rule = FinishingRule(max_norm, norm_order(norm_type), policy, scale, eps)
     with torch.no_grad():
+        rule = FinishingRule(max_norm, norm_order(norm_type), policy, scale, eps)
         return as_tensor(clip_leaves_(gradients(parameters, caller="clip_grad_norm_").finishing(rule), rule))
 
 
@@ -156,9 +156,9 @@ def clip_grad_value_(
     """
     if torch.compiler.is_compiling():
         return clip_value_compiled_(listed(parameters), clip_value)
-    high = _checks.threshold(clip_value, "clip_value", optional=False)
-    assert high is not None  # it is not optional
     with torch.no_grad():
+        high = _checks.threshold(clip_value, "clip_value", optional=False)
+        assert high is not None  # it is not optional
         clamp_leaves_(gradients(listed(parameters), caller="clip_grad_value_"), -high, high)
     return None
 
@@ -174,7 +174,8 @@ def get_total_norm(
     Parameters
     ----------
     tensors : Tensor, iterable or dict
-        Tensors of floating-point or complex dtype. Of a Module or an Optimizer, the gradients are taken.
+        Tensors of floating-point or complex dtype; the norm of parameters is that of the weights. Of Modules and
+        Optimizers, the gradients are taken.
     norm_type, error_if_nonfinite, foreach
         As for `clip_grad_norm_`.
 
@@ -247,8 +248,8 @@ def clip_grads_with_norm_(
         return clip_with_norm_compiled_(listed(parameters), max_norm, total_norm)
     if is_distributed(total_norm):  # as torch.nn.utils gives it for gradients on a mesh
         total_norm = total_norm.full_tensor()
-    limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm, "total_norm")
     with torch.no_grad():
+        limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm, "total_norm")
         clip_leaves_with_(gradients(listed(parameters), caller="clip_grads_with_norm_"), limit, known)
     return None
 

@@ -59,15 +59,23 @@ def as_scalar(value: Scalar, name: str = "threshold") -> Tensor:
     """Return a number as a tensor, so that another one does not mean another graph; its value is checked later."""
     if isinstance(value, Tensor):
         return value
-    plain = value if type(value) in (float, int) else as_number(value, name, "a 0-d tensor")
+    plain = value if type(value) in (float, int) else _read(value, name)
     return torch.full((), plain, dtype=torch.float64)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # which PyTorch leaves untyped
+def _read(value: Scalar, name: str) -> Scalar:
+    """Return a number of another kind, or refuse it; nobody traces what Decimal or NumPy do."""
+    return as_number(value, name, "a 0-d tensor")
+
+
 def traced_leaves(grads: list[Tensor]) -> TorchLeaves:
+    """Return leaves for the gradients that an operation of the graph was given, which have lost their names."""
     return leaves_of(grads, lambda: [f"gradients[{i}]" for i in range(len(grads))])
 
 
 def norm_like(grads: list[Tensor]) -> Tensor:
+    """Return a tensor of the shape, dtype and device of the gradients' norm, for what is traced."""
     double = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
     return grads[0].new_empty((), dtype=torch.float64 if double else torch.float32)
 

@@ -60,7 +60,7 @@ def walk(source: Any, name: str, caller: str = "") -> Found:
 
 
 def tensors(source: Any, name: str, caller: str = "") -> Found:
-    """Return the tensors themselves in a container; of a Module or Optimizer, the gradients."""
+    """Return the tensors themselves in a container; of Modules and Optimizers, the gradients."""
     if isinstance(source, Module | Optimizer):
         return walk(source, name, caller)
     found = named_tensors(source, name, caller, strict=False)
@@ -103,6 +103,9 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
     """Yield everything in a container, with a name: tensors, and what should not be there."""
     if isinstance(source, Tensor):
         yield name, source
+    elif isinstance(source, Module | Optimizer) and not strict:
+        found = walk(source, name)
+        yield from zip(found.paths, found.grads, strict=True)
     elif isinstance(source, Module):
         yield from ((f"{name}.{inner}", p) for inner, p in source.named_parameters())
     elif isinstance(source, Optimizer):

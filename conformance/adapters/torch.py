@@ -36,10 +36,7 @@ class Functions:
         return trees.rebuild(grads, lambda _: next(values))
 
     def clip_by_global_norm_(self, grads: Any, max_norm: Any, *, ord: Any = 2.0, **options: Any) -> Any:
-        try:
-            return _named(self._torch.clip_grad_norm_, _by_path(grads), max_norm, _order(ord), **options)
-        except RuntimeError as e:  # PyTorch's kind of error for gradients that are not finite
-            raise FloatingPointError(str(e)) from e
+        return _named(self._torch.clip_grad_norm_, _by_path(grads), max_norm, _order(ord), **options)
 
     def clip_by_global_norm(self, grads: Any, max_norm: Any, **options: Any) -> Any:
         copies = _copied(grads)
