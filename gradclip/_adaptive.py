@@ -200,8 +200,8 @@ def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Lea
     weights = flatten(kept, "params", distinct=False)
     if len(weights.slots) != len(leaves.slots):
         raise ValueError(
-            f"params has {len(weights.slots)} leaves and grads {len(leaves.slots)}, expected one parameter for each "
-            "gradient; pass both in containers of one structure"
+            f"the number of leaves is {len(weights.slots)} in params and {len(leaves.slots)} in grads, expected one "
+            "parameter for each gradient; pass both in containers of one structure"
         )
     return leaves.firsts(weights.arrays)
 

@@ -98,7 +98,7 @@ def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
     if least is not None and most is not None and least > most:
         raise ValueError(
             f"min_value={short(min_value)} is above max_value={short(max_value)}, expected min_value <= max_value; "
-            "exchange them"
+            "swap them"
         )
     return low, high
 

@@ -24,6 +24,7 @@ from gradclip._namespace import (
     to_device,
 )
 from gradclip._types import Array, Axes, Namespace
+from gradclip._words import a
 
 _LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
     True: (2.0**-1022, 2.0**1022),
@@ -214,7 +215,7 @@ def _power(xp: Namespace, values: Array, ord: float) -> Array:
 
 def _check_mergeable(one: NormPartial, other: object) -> None:
     if not isinstance(other, NormPartial):
-        raise TypeError(f"merge() got {type(other).__name__}, expected a NormPartial; make one with norm_partial()")
+        raise TypeError(f"merge() got {a(type(other).__name__)}, expected a NormPartial; make one with norm_partial()")
     if one.ord != other.ord:
         raise ValueError(
             f"merge() got partials of ord={one.ord} and ord={other.ord}, expected the same order; "

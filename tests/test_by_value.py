@@ -63,7 +63,7 @@ def test_bad_bounds(clip):
         clip(grads, math.nan)
     with pytest.raises(ValueError, match=r"min_value=nan, expected a number"):
         clip(grads, 1.0, min_value=math.nan)
-    with pytest.raises(ValueError, match=r"min_value=2 is above max_value=1, .*exchange them"):
+    with pytest.raises(ValueError, match=r"min_value=2 is above max_value=1, .*swap them"):
         clip(grads, 1, min_value=2)
     with pytest.raises(TypeError, match=r"max_value=None is a NoneType"):
         clip(grads, None)
