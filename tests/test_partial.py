@@ -53,7 +53,7 @@ def test_what_does_not_merge_says_so():
     one = gradclip.norm_partial(np.ones(2))
     with pytest.raises(ValueError, match=r"ord=2.0 and ord=1.0.*make both with the same ord="):
         one.merge(gradclip.norm_partial(np.ones(2), ord=1))
-    with pytest.raises(TypeError, match=r"got float, expected a NormPartial; make one with norm_partial\(\)"):
+    with pytest.raises(TypeError, match=r"got a float, expected a NormPartial; make one with norm_partial\(\)"):
         one.merge(2.0)  # type: ignore[arg-type]
 
 
