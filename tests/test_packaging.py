@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import gradclip
+
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -83,6 +85,12 @@ def test_installed_it_runs_without_any_framework(how, checkout, built, tmp_path)
         "g = np.array([3., 4.]); gradclip.clip_by_global_norm_(g, 1.0)\n"
         "assert abs(g - [.6, .8]).max() < 1e-15\n"
         "assert b.__spec__.name == 'gradclip.backends' and 'backends' not in sys.modules\n"
+        "from importlib.metadata import version; assert gradclip.__version__ == version('gradclip')\n"
+        "def why(name):\n"
+        "    try: __import__(name)\n"
+        "    except ModuleNotFoundError as e: return str(e)\n"
+        "assert why('gradclip.torch').endswith('import gradclip.backends.torch')\n"
+        "assert why('gradclip.backends.torch').endswith('pip install \"gradclip[torch]\"')\n"
         "print(gradclip.__file__)"
     )
     where = run(python, "-c", code, cwd=tmp_path)
@@ -93,6 +101,14 @@ def test_installed_it_runs_without_any_framework(how, checkout, built, tmp_path)
     assert said.returncode != 0
     assert 'pip install "gradclip[demo]"' in said.stdout + said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_the_version_of_a_source_checkout(checkout):
+    code = f"import sys; sys.path.insert(0, {str(checkout)!r}); import gradclip as g; print(g.__file__, g.__version__)"
+    where, version = run(sys.executable, "-c", code, cwd=checkout.parent).split()
+    assert where.startswith(str(checkout))
+    assert version == gradclip.__version__
+    assert CONFIG["project"]["dynamic"] == ["version"]
 
 
 def test_the_link_that_editable_installs_and_type_checkers_follow():
