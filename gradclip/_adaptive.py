@@ -57,8 +57,8 @@ def adaptive_grad_clip(
     TypeError
         If a leaf is not a floating-point array, or an argument not a number.
     ValueError
-        If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of
-        range.
+        If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or axes of unknown lengths
+        (Dask), or an argument is out of range.
 
     References
     ----------

@@ -99,7 +99,7 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
     TypeError
         If a leaf is not a floating-point array, or ``max_rms`` not a number.
     ValueError
-        If ``max_rms`` is negative or NaN.
+        If ``max_rms`` is negative or NaN, or a leaf has axes of unknown lengths (Dask).
 
     References
     ----------

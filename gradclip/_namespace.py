@@ -178,7 +178,7 @@ def size(x: Array) -> int:
 
 def has_lengths(x: Array) -> bool:
     """Whether the length of each axis is known. Dask counts as NaN what depends on values, as in ``x[x > 0]``."""
-    return all(n == n for n in x.shape)
+    return isinstance(x, np.ndarray) or all(n == n for n in x.shape)
 
 
 def has_device(x: Array) -> bool:

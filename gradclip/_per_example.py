@@ -34,8 +34,8 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     TypeError
         If a leaf is not a floating-point array, or ``max_norm`` not a number.
     ValueError
-        If leaves have no leading axis or differ in its length, or axes of unknown lengths, or if ``max_norm`` is
-        negative or NaN.
+        If leaves have no leading axis, differ in its length, or have axes of unknown lengths (Dask); or if ``max_norm``
+        is negative or NaN.
 
     References
     ----------
