@@ -158,7 +158,7 @@ def as_tensor(norm: Any) -> Tensor:
     """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
     if isinstance(norm, Tensor):
         return norm
-    dtype = torch.float64 if norm.dtype == "float64" else torch.float32
+    dtype = torch.float64 if ns.is_double(norm.dtype) else torch.float32
     return torch.scalar_tensor(norm.item(), dtype=dtype, device="cpu")
 
 
