@@ -86,12 +86,12 @@ def named_tensors(source: Any, name: str, caller: str = "", *, strict: bool = Tr
     if isinstance(source, Module):
         return list(source.named_parameters())
     found: list[tuple[str, Any]] = [(name, None)] if source is None else list(_items(source, name, strict=strict))
-    for path, x in found:
-        if not isinstance(x, Tensor):
-            what, remedy = _unexpected(x)
-            expected = _PARAMETERS if strict else _TENSORS
-            usual = "model.parameters() or the model" if strict else "[p.grad for p in model.parameters()] or the model"
-            raise TypeError(f"{_at(caller)}{path} is {what}, expected {expected}; {remedy or f'pass {usual}'}")
+    if not all(issubclass(cls, Tensor) for cls in {type(x) for _, x in found}):
+        path, x = next((path, x) for path, x in found if not isinstance(x, Tensor))
+        what, remedy = _unexpected(x)
+        expected = _PARAMETERS if strict else _TENSORS
+        usual = "model.parameters() or the model" if strict else "[p.grad for p in model.parameters()] or the model"
+        raise TypeError(f"{_at(caller)}{path} is {what}, expected {expected}; {remedy or f'pass {usual}'}")
     return found
 
 
@@ -116,8 +116,11 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
         yield from _items(source["params"], f"{name}['params']", strict=strict)
     elif isinstance(source, Mapping):
         for i, (key, value) in enumerate(source.items()):
-            shown = f"<tensor {i}>" if isinstance(key, Tensor) else repr(key)
-            yield from _items(value, f"{name}[{shown}]", strict=strict)
+            path = f"{name}[<tensor {i}>]" if isinstance(key, Tensor) else f"{name}[{key!r}]"
+            if isinstance(value, Tensor):  # as mostly
+                yield path, value
+            else:
+                yield from _items(value, path, strict=strict)
     elif isinstance(source, Iterable) and not isinstance(source, str | bytes) and not _is_array(source):
         for i, item in enumerate(source):
             named = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
