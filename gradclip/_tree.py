@@ -94,7 +94,9 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     def paths() -> list[str]:
         return _paths(container, name)
 
-    _check(places, paths, weights=weights)
+    if not weights:
+        refuse_weights(container, name, places, paths)
+    _check(places, paths)
     keys = identities(places) if distinct else range(len(places))
     first: dict[Any, int] = {}
     slots = [first.setdefault(key, len(first)) for key in keys]
@@ -121,10 +123,8 @@ def ops_for(arrays: Sequence[Array]) -> Ops:
 _NUMPY = NumpyOps(ns.namespace([np.zeros(())]))
 
 
-def _check(places: Sequence[Array], paths: Callable[[], list[str]], *, weights: bool) -> None:
+def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
     seen = {(type(x), getattr(x, "dtype", None)): i for i, x in reversed(list(enumerate(places)))}  # the first of each
-    if not weights:
-        refuse_weights(places, (kind for kind, _ in seen), paths)
     for i in sorted(seen.values()):
         _checks.leaf(places[i], paths, i)
     if len({kind for kind, _ in seen}) > 1:

@@ -1,38 +1,96 @@
-"""Weights are no gradients. PyTorch's can be told from gradients by their type; it is not imported for that."""
+"""Weights are no gradients. PyTorch's can be told from gradients; it is not imported for that."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from gradclip._types import Array
 
+_NUMPYS = {np.ndarray}
+_REMEDY = (
+    "pass [p.grad for p in parameters], or use gradclip.backends.torch, whose functions take parameters and clip their "
+    ".grad"
+)
 
-def refuse_weights(leaves: Sequence[Array], kinds: Iterable[type], paths: Callable[[], list[str]]) -> None:
-    """Check that no leaf is a parameter of PyTorch; ``kinds`` are the types of the leaves, each once.
+
+def refuse_weights(container: object, name: str, leaves: Sequence[Array], paths: Callable[[], list[str]]) -> None:
+    """Check that no leaf is a parameter of PyTorch, and that no state_dict is among the containers.
+
+    Parameters
+    ----------
+    container : object
+        What the leaves are from.
+    name : str
+        What it is called in error messages.
+    leaves, paths
+        The leaves, and what gives each a name.
 
     Raises
     ------
     TypeError
         If one is, with its path.
     """
-    if not any(map(_may_be_weight, kinds)):
+    kinds: set[Any] = set(map(type, leaves))
+    if kinds == _NUMPYS or not any(map(_is_tensor, kinds)):
         return
-    for i, x in enumerate(leaves):
-        if _is_weight(x):
-            raise TypeError(
-                f"{paths()[i]} is a torch.nn.Parameter, expected a gradient: it holds weights; pass [p.grad for p in "
-                "parameters], or use gradclip.backends.torch, whose functions take parameters and clip their .grad"
-            )
+    if any(map(_may_be_weight, kinds)):
+        for i, x in enumerate(leaves):
+            if is_weight(x):
+                raise TypeError(
+                    f"{paths()[i]} is a torch.nn.Parameter, expected a gradient: it holds weights; {_REMEDY}"
+                )
+    for path, state in _states(container, name):
+        raise TypeError(f"{path} is {state}, expected gradients; {_REMEDY}")
 
 
-@lru_cache(maxsize=256)
+def state_of(source: object) -> str:
+    """Return what a mapping is whose tensors are neither parameters nor gradients, as far as that can be known.
+
+    A state_dict is known by the versions of modules that PyTorch puts beside the weights, in ``_metadata``. A plain
+    dict that is made of it cannot be told from a dict of gradients.
+    """
+    if not isinstance(source, Mapping):
+        return ""
+    if hasattr(source, "_metadata") and not any(map(is_weight, source.values())):
+        return "a state_dict, which holds weights"
+    if source.keys() >= {"state", "param_groups"}:
+        return "the state_dict of an optimizer"
+    keys: set[Any] = {type(key) for key, value in source.items() if isinstance(value, Mapping)}
+    if any(map(_is_tensor, keys)):
+        return "the state of an optimizer"
+    return ""
+
+
+def is_weight(x: Any) -> bool:
+    """Whether a tensor is a Parameter: by its type, or by the mark on those that keep a type of their own (DTensor)."""
+    kind: Any = type(x)  # any type is hashable
+    return _is_parameter(kind) or getattr(x, "_is_param", False) is True
+
+
+def _states(container: object, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the path of each state of a module or an optimizer in a container, and what it is."""
+    if state := state_of(container):
+        yield name, state
+    elif isinstance(container, Mapping):
+        for key, value in container.items():
+            if isinstance(value, Mapping | list | tuple):
+                yield from _states(value, f"{name}[{key!r}]")
+    elif isinstance(container, list | tuple):
+        for i, value in enumerate(container):
+            if isinstance(value, Mapping | list | tuple):
+                yield from _states(value, f"{name}[{i}]")
+
+
+def _is_tensor(kind: Any) -> bool:
+    """Whether a type is PyTorch's Tensor or a subclass of it."""
+    return any(base.__name__ == "Tensor" and base.__module__ == "torch" for base in kind.__mro__)
+
+
 def _may_be_weight(kind: Any) -> bool:
     """Whether a type is a subclass of PyTorch's Tensor, as Parameter is; what is a plain Tensor is no parameter."""
-    return any(base.__name__ == "Tensor" and base.__module__ == "torch" for base in kind.__mro__[1:])
+    return any(_is_tensor(base) for base in kind.__mro__[1:])
 
 
-def _is_weight(x: Any) -> bool:
-    """Whether a tensor is a Parameter: by its type, or by the mark on those that keep a type of their own (DTensor)."""
-    if getattr(x, "_is_param", False):
-        return True
-    return any(base.__name__ == "Parameter" and base.__module__ == "torch.nn.parameter" for base in type(x).__mro__)
+def _is_parameter(kind: Any) -> bool:
+    return any(base.__name__ == "Parameter" and base.__module__ == "torch.nn.parameter" for base in kind.__mro__)

@@ -1,5 +1,7 @@
 """PyTorch's parameters are weights: every function that clips refuses them, and no bit of them changes."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -67,11 +69,34 @@ def test_one_weight_among_gradients_of_the_same_subclass():
         gradclip.clip_by_global_norm([*plain[:2], torch.nn.Parameter(plain[2])], 0.1)
 
 
+STATES = {
+    "state_dict": (lambda m, o: m.state_dict(), "grads is a state_dict, which holds weights"),
+    "checkpoint": (lambda m, o: [{"model": m.state_dict()}], r"grads\[0\]\['model'\] is a state_dict"),
+    "optimizer's": (lambda m, o: {"state": {0: o.state_dict()["state"][0]}, "param_groups": []}, "of an optimizer"),
+    "keep_vars": (lambda m, o: m.state_dict(keep_vars=True), r"grads\['weight'\] is a torch\.nn\.Parameter"),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", CLIPPING)
+def test_the_states_of_modules_and_optimizers_are_refused(name, state):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(2)).sum().backward()
+    optimizer.step()
+    make, message = STATES[state]
+    before = copy.deepcopy((layer.state_dict(), optimizer.state_dict()["state"]))
+    with torch.no_grad(), pytest.raises(TypeError, match=rf"{message}.*, expected .*p\.grad for p.*backends\.torch"):
+        CLIPPING[name](make(layer, optimizer))
+    torch.testing.assert_close((layer.state_dict(), optimizer.state_dict()["state"]), before, rtol=0, atol=0)
+
+
 def test_norms_of_weights_are_a_fair_question():
     layer = torch.nn.Linear(3, 2)
     named = dict(layer.named_parameters())
     whole = float(gradclip.global_norm(named).detach())
     assert whole == pytest.approx(float(torch.cat([p.detach().flatten() for p in layer.parameters()]).norm()))
+    assert float(gradclip.global_norm(layer.state_dict())) == pytest.approx(whole)
     norms = gradclip.leaf_norms(named)
     assert float(norms["bias"].detach()) == pytest.approx(float(layer.bias.detach().norm()))
     grads = {name: torch.ones_like(p) for name, p in named.items()}

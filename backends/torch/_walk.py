@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
+from gradclip._weights import state_of
 from gradclip._words import kind
 
 
@@ -110,7 +111,7 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
         yield from ((f"{name}.{inner}", p) for inner, p in source.named_parameters())
     elif isinstance(source, Optimizer):
         yield from _items(source.param_groups, f"{name}.param_groups", strict=strict)
-    elif strict and _state(source):
+    elif strict and state_of(source):
         yield name, source
     elif _is_group(source):
         yield from _items(source["params"], f"{name}['params']", strict=strict)
@@ -131,9 +132,8 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
 
 def _unexpected(x: Any) -> tuple[str, str]:
     """Return what something is that is no tensor, and what to do, if that is not what is usually done."""
-    if state := _state(x):
-        whose = "weights" if state == "a state_dict" else "an optimizer's own numbers"
-        return f"{state}, which holds {whose} and no gradients", "pass the module or the optimizer itself"
+    if state := state_of(x):
+        return state, "pass the module or the optimizer itself"
     if isinstance(x, MethodType):
         return f"the method {x.__name__}", f"call it: {x.__name__}()"
     if _is_array(x):
@@ -146,19 +146,6 @@ def _unexpected(x: Any) -> tuple[str, str]:
 def _is_array(x: Any) -> bool:
     """Whether something that is no tensor is an array of another library, and not a container of tensors."""
     return hasattr(x, "dtype")
-
-
-def _state(source: Any) -> str:
-    """Return what a mapping is whose tensors are neither parameters nor gradients, as far as that can be known."""
-    if not isinstance(source, Mapping):
-        return ""
-    if hasattr(source, "_metadata") and not any(isinstance(x, Parameter) for x in source.values()):
-        return "a state_dict"
-    if source.keys() >= {"state", "param_groups"}:
-        return "the state_dict of an optimizer"
-    if any(isinstance(key, Tensor) and isinstance(value, Mapping) for key, value in source.items()):
-        return "the state of an optimizer"
-    return ""
 
 
 def _is_group(source: Any) -> bool:
