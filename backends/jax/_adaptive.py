@@ -71,7 +71,7 @@ def adaptive_grad_clip(
     rule = UnitRule(clipping, eps, axis)
     parts = split(grads)
     weights = split(beside(parts.arrays, params), "params").arrays
-    axes = rule.axis if rule.axis is None or isinstance(rule.axis, int) else tuple(rule.axis)
+    axes = axis if axis is None or isinstance(axis, int) else tuple(axis)
     numbers = limit(rule.clipping), rule.eps
     clipped: Tree = parts.restore(_adaptive(parts.arrays, weights, *numbers, axis=axes, donate=donate))
     return clipped

@@ -6,6 +6,7 @@ from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradclip._adaptive import UnitRule
@@ -77,7 +78,7 @@ def _smallest(coefficients: Sequence[Coefficient]) -> Array:
     if not coefficients:
         return jnp.ones(())
     dtype = coefficients[0].factor.dtype
-    kind = jnp.finfo(dtype)
+    kind = np.finfo(dtype)
     up = 2 * kind.bits  # 2 ** up times as large, all are normal
     raised = jnp.min(jnp.stack([_least(c, 2.0**up) for c in coefficients]))
     count = jnp.round(jnp.minimum(raised, kind.tiny * 2.0**up) * 2.0 ** (kind.nmant - kind.minexp - up))
@@ -88,5 +89,5 @@ def _smallest(coefficients: Sequence[Coefficient]) -> Array:
 def _least(c: Coefficient, up: float) -> Array:
     """Return the least number that a coefficient stands for, ``up`` times as large."""
     first, second = c.multipliers
-    number = first * up * second
+    number = jnp.minimum(first, 1.0) * up * second  # where the second is 0, the first may be too large for this
     return jnp.min(number if c.zeroed is None else jnp.where(c.zeroed, 0.0, number), initial=up)
