@@ -3,6 +3,8 @@
 It is bound by memory, so that there is nothing for a compiler to gain in it, while the host's fast way would be lost.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,10 +65,12 @@ def as_scalar(value: Scalar, name: str = "threshold") -> Tensor:
     return torch.full((), plain, dtype=torch.float64)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # which PyTorch leaves untyped
-def _read(value: Scalar, name: str) -> Scalar:
-    """Return a number of another kind, or refuse it; nobody traces what Decimal or NumPy do."""
+def _number(value: Scalar, name: str) -> Scalar:
+    """Return a number of another kind, or refuse it."""
     return as_number(value, name, "a 0-d tensor")
+
+
+_read: Any = torch.compiler.disable(_number)  # type: ignore[no-untyped-call]  # nobody traces what Decimal or NumPy do
 
 
 def traced_leaves(grads: list[Tensor]) -> TorchLeaves:
