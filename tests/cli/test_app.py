@@ -169,3 +169,13 @@ def test_the_library_and_the_entry_import_nothing_of_the_extra(tmp_path):
     )
     result = python("-c", program, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_backend_whose_framework_is_not_installed(gradclip, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # which makes its import fail
+    monkeypatch.delitem(sys.modules, "gradclip._cli.rnn_torch", raising=False)
+    code, _, errors = gradclip("demo", "--backend", "torch")
+    assert code == 2
+    assert (
+        'torch, which is not installed. Install it by pip install "gradclip[torch]", or try --backend numpy.' in errors
+    )
