@@ -121,3 +121,14 @@ def test_one_bad_leaf_stops_everything_before_the_first_write():
         with pytest.raises(TypeError, match=r"grads\['b'\]"):
             gradclip.clip_by_value_({"a": good, "b": bad}, 1.0)
     assert (good == 9).all()
+
+
+@pytest.mark.parametrize("number", [Decimal(1), Fraction(1), np.ones(1), np.ones((1, 1), np.float32)], ids=repr)
+def test_any_real_number_is_a_threshold_in_jax_and_optax(number):
+    adapter = pytest.importorskip("gradclip.backends.jax")
+    grads = np.full(4, 2.0, np.float32)
+    np.testing.assert_array_equal(adapter.clip_by_global_norm(grads, number)[0], 0.5)
+    np.testing.assert_array_equal(adapter.clip_by_value(grads, number), 1)
+    np.testing.assert_array_equal(adapter.clip_with_norm(grads, number, 2.0), 1)
+    transform = pytest.importorskip("gradclip.backends.optax").clip_by_global_norm(number)
+    np.testing.assert_array_equal(transform.update(grads, transform.init(grads))[0], 0.5)
