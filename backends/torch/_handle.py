@@ -60,7 +60,7 @@ class Clipping:
         self.clipped: Tensor | None = None
         self.max_norm, self.max_value = max_norm, max_value
         self._norm_type = norm_order(norm_type)
-        self._nonfinite = _checks.policy(nonfinite)
+        self._nonfinite: Nonfinite = _checks.policy(nonfinite)
         self._eps = _checks.not_negative(eps, "eps")
         self._per_group = bool(per_group)
         self._optimizer: weakref.ref[Optimizer] | None = None
