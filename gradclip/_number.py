@@ -57,9 +57,12 @@ def _element(value: Array, name: str) -> Scalar:
         )
     if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):
         raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")
+    xp = ns.namespace([value])
     if value.ndim:
-        value = ns.namespace([value]).reshape(value, ())
-    return value if ns.is_recorded(value) or not ns.is_host(value) else float(value)
+        value = xp.reshape(value, ())
+    if ns.is_host(value) and not ns.is_recorded(value):
+        return float(value)
+    return value if ns.is_real(value.dtype) else xp.astype(value, ns.wide_dtype(xp, value))  # unsigned has no negative
 
 
 def _remedy(value: object, name: str) -> str:

@@ -132,3 +132,10 @@ def test_any_real_number_is_a_threshold_in_jax_and_optax(number):
     np.testing.assert_array_equal(adapter.clip_with_norm(grads, number, 2.0), 1)
     transform = pytest.importorskip("gradclip.backends.optax").clip_by_global_norm(number)
     np.testing.assert_array_equal(transform.update(grads, transform.init(grads))[0], 0.5)
+
+
+@pytest.mark.parametrize("name", ["jax.numpy", "dask.array"])
+def test_a_bound_without_a_sign_bounds_below_too(name):
+    xp = pytest.importorskip(name)
+    clipped = gradclip.clip_by_value(xp.asarray([3.0, -4.0]), xp.ones((), dtype=xp.uint8))
+    np.testing.assert_array_equal(np.asarray(clipped), [1, -1])
