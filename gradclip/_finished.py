@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from gradclip._coefficient import Coefficient
-from gradclip._global import Rule, refuse_nonfinite
+from gradclip._global import Rule
+from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip._types import Array, Scalar

@@ -8,7 +8,7 @@ from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._calls import explained
 from gradclip._coefficient import Coefficient, coefficient
-from gradclip._errors import NonFiniteError
+from gradclip._nonfinite import refuse_nonfinite
 from gradclip._norms import partial_of, reported
 from gradclip._partial import NormPartial, from_norm
 from gradclip._tree import Leaves, flatten
@@ -272,34 +272,3 @@ def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:
     if isinstance(norm, float):
         return from_norm(xp, xp.full((), norm, dtype=wide, device=where))
     return from_norm(xp, ns.to_device(xp.astype(norm, wide), where))
-
-
-def refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
-    """Raise NonFiniteError if the norm of leaves is NaN or inf; this reads its value back."""
-    xp = ns.namespace([partial.total])
-    try:
-        finite = bool(xp.isfinite(partial.total))
-    except TypeError as e:  # a traced array has no value yet
-        raise ValueError(
-            'nonfinite="error" was asked for under tracing, where no value is known, expected "propagate" or "zero"; '
-            'pass nonfinite="zero", or clip outside of the traced function'
-        ) from e
-    if not finite:
-        raise NonFiniteError(f"{_SAID_BY_PYTORCH.format(partial.ord)} {_nonfinite_leaves(leaves)}")
-
-
-_SAID_BY_PYTORCH = "The total norm of order {} for gradients from `parameters` is non-finite, so it cannot be clipped."
-"""How ``torch.nn.utils`` begins its error, which training scripts look for."""
-
-
-def _nonfinite_leaves(leaves: Leaves) -> str:
-    """Return which leaves have NaN or inf, and what to do."""
-    xp = ns.namespace(leaves.arrays)
-    totals = leaves.ops.partials(leaves.arrays, 2.0).total
-    bad = [path for i, path in enumerate(leaves.array_paths()) if not bool(xp.isfinite(totals[i, ...]))]
-    first = bad[0] if bad else "A gradient on another rank"
-    return (
-        f"{first} is NaN or inf in some element (non-finite gradients: {len(bad)} of {len(leaves.arrays)}), expected "
-        'finite gradients; nothing was written. Skip this step, or pass nonfinite="zero" in place of this check, to '
-        "make its gradients zero"
-    )

@@ -6,7 +6,7 @@ in-place functions, and they are values, so that a leaf that is passed twice is 
 """
 
 from gradclip._elsewhere import Needs
-from gradclip._errors import NonFiniteError
+from gradclip._nonfinite import NonFiniteError
 from gradclip._partial import NormPartial
 
 with Needs("jax", "jax"):

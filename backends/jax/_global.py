@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from gradclip import _checks
 from gradclip._calls import explained
-from gradclip._global import Rule, clip_leaves, clip_leaves_with, refuse_nonfinite
+from gradclip._global import Rule, clip_leaves, clip_leaves_with
+from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial, from_norm
 from gradclip._types import Array, Nonfinite, Scalar, Tree
 from gradclip.backends.jax._eager import compiled

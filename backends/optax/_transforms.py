@@ -7,7 +7,8 @@ import optax  # type: ignore[import-untyped]
 
 from gradclip import _checks
 from gradclip._adaptive import UnitRule
-from gradclip._global import Rule, refuse_nonfinite
+from gradclip._global import Rule
+from gradclip._nonfinite import refuse_nonfinite
 from gradclip._types import Axes, Nonfinite, Scalar
 from gradclip.backends import jax as gj
 from gradclip.backends.jax._adaptive import beside

@@ -1,7 +1,7 @@
 """Gradient clipping for PyTorch: the functions of ``torch.nn.utils`` made right and fast, and what goes beyond them."""
 
 from gradclip._elsewhere import Needs
-from gradclip._errors import NonFiniteError
+from gradclip._nonfinite import NonFiniteError
 
 with Needs("torch", "torch"):
     from gradclip.backends.torch._adaptive import adaptive_grad_clip_

@@ -11,7 +11,8 @@ from torch import Tensor
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
 from gradclip._finished import FinishingRule
-from gradclip._global import clip_leaves_, clip_leaves_with_, refuse_nonfinite
+from gradclip._global import clip_leaves_, clip_leaves_with_
+from gradclip._nonfinite import refuse_nonfinite
 from gradclip._norms import partial_of
 from gradclip._number import as_number
 from gradclip._types import Nonfinite, Scalar

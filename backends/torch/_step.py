@@ -10,7 +10,7 @@ from torch import Tensor
 from gradclip._by_value import clamp_leaves_
 from gradclip._coefficient import Coefficient
 from gradclip._finished import FinishingRule
-from gradclip._global import refuse_nonfinite
+from gradclip._nonfinite import refuse_nonfinite
 from gradclip._norms import partial_of, reported
 from gradclip._partial import NormPartial, space
 from gradclip._types import Scalar
