@@ -6,12 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradclip.backends import jax as gj
-from gradclip.backends import optax as ours
 
 P = PartitionSpec
 MESH = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -138,15 +136,27 @@ def test_vmap_with_a_named_axis():
     np.testing.assert_allclose(norm, [np.linalg.norm(x)] * 8, rtol=1e-6)
 
 
-def test_optax_in_shard_map():
-    tx = optax.chain(ours.clip_by_global_norm(1.0, axis_name="data"), optax.sgd(1.0))
+def test_each_leaf_by_itself_keeps_what_it_varies_over():
+    """A leaf that is the same on all devices stays so where its coefficient does not depend on the others."""
 
-    @jax.jit
-    @partial(jax.shard_map, mesh=MESH, in_specs=P("data"), out_specs=(P("data"), P()))
     def step(grads):
-        updates, state = tx.update(grads, tx.init(grads))
-        return updates, state[0].norm
+        clips = gj.clip_by_norm(grads, 1.0), gj.clip_by_rms(grads, 0.3), gj.adaptive_grad_clip(grads, grads, 0.1)
+        return clips, gj.leaf_norms(grads)["b"]
 
-    updates, norm = step(placed(MESH, {"w": P("data"), "b": P("data")}))
-    np.testing.assert_allclose(norm, NORM, rtol=1e-6)
-    np.testing.assert_allclose(updates["b"], -GRADS["b"] / NORM, rtol=1e-6)
+    specs = {"w": P("data"), "b": P()}
+    sharded = jax.shard_map(step, mesh=MESH, in_specs=(specs,), out_specs=((specs,) * 3, P()))
+    clips, norm = jax.jit(sharded)(placed(MESH, specs))
+    np.testing.assert_allclose(norm, np.linalg.norm(GRADS["b"]), rtol=1e-6)
+    for got, want in zip(clips, step(GRADS)[0], strict=True):
+        np.testing.assert_allclose(got["b"], want["b"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [gj.clip_by_norm, gj.clip_by_rms])
+def test_donated_shards_that_lie_in_another_array_too(clip):
+    x = jax.device_put(jnp.arange(1.0, 17.0), NamedSharding(MESH, P("data")))
+    shards = [shard.data for shard in x.addressable_shards]
+    whole = jax.make_array_from_single_device_arrays(x.shape, x.sharding, shards)
+    want = clip([jnp.arange(1.0, 17.0)] * 2, 0.5)
+    for got, right in zip(clip([x, whole], 0.5, donate=True), want, strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-6)
+    assert x.is_deleted()

@@ -29,8 +29,8 @@ EPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-23, "complex64
 @pytest.mark.parametrize("jit", [False, True])
 def test_what_comes_out_has_the_structure_that_went_in(kind, clip, jit):
     grads = make(kind)
-    if jit and kind in ("Equinox module", "float0"):
-        pytest.skip("jit itself takes no functions and no float0")
+    if jit and kind == "Equinox module":
+        pytest.skip("jit itself takes no functions")
     clipped = (jax.jit(CLIPS[clip]) if jit else CLIPS[clip])(grads)
     assert type(clipped) is type(grads)
     assert jax.tree.structure(clipped) == jax.tree.structure(grads)
@@ -38,7 +38,7 @@ def test_what_comes_out_has_the_structure_that_went_in(kind, clip, jit):
         if isinstance(x, jax.Array):
             assert (x.shape, x.dtype, x.sharding) == (y.shape, y.dtype, y.sharding)
         else:
-            assert x is y
+            assert x is y or (jit and (x.shape, x.dtype) == (y.shape, y.dtype))
     want = CLIPS[clip]({name: jnp.asarray(x, jnp.float32) for name, x in VALUES.items()})
     assert sorted(numbers(clipped)) == sorted(numbers(want))
 

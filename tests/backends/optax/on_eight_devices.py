@@ -1,0 +1,155 @@
+"""States in ``shard_map`` and ``pmap``, on eight virtual devices: run by tests/backends/jax/test_mesh.py."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+
+from gradclip.backends import optax as ours
+
+P = PartitionSpec
+MESH = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+GRID = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+BOTH = ("data", "model")
+KEY = np.random.default_rng(0)
+GRADS = {"w": KEY.standard_normal((16, 24)).astype("float32"), "b": KEY.standard_normal(8).astype("float32")}
+NORM = float(np.sqrt(sum((x.astype("float64") ** 2).sum() for x in GRADS.values())))
+
+TRANSFORMATIONS = {
+    "global norm": lambda axes: ours.clip_by_global_norm(1.0, axis_name=axes),
+    "global norm, zeroed": lambda axes: ours.clip_by_global_norm(1.0, nonfinite="zero", axis_name=axes),
+    "global norm, not clipped": lambda axes: ours.clip_by_global_norm(None, axis_name=axes),
+    "global norm, scheduled": lambda axes: ours.clip_by_global_norm(lambda step: 1.0 / (1 + step), axis_name=axes),
+    "global norm, injected": lambda axes: optax.inject_hyperparams(partial(ours.clip_by_global_norm, axis_name=axes))(
+        max_norm=1.0
+    ),
+    "block RMS": lambda _: ours.clip_by_block_rms(0.3),
+    "block RMS, scheduled": lambda _: ours.clip_by_block_rms(lambda step: 1.0 / (1 + step)),
+    "adaptive": lambda _: ours.adaptive_grad_clip(0.1),
+    "chain": lambda axes: optax.chain(ours.clip_by_global_norm(1.0, axis_name=axes), ours.clip_by_block_rms(0.1)),
+    "masked": lambda _: optax.masked(ours.clip_by_block_rms(0.3), {"w": True, "b": False}),
+}
+LOOPS = {
+    "scan": lambda step, state: lax.scan(lambda s, _: (step(s), None), state, length=3)[0],
+    "fori_loop": lambda step, state: lax.fori_loop(0, 3, lambda _, s: step(s), state),
+    "while_loop": lambda step, state: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, step(c[1])), (0, state))[
+        1
+    ],
+    "cond": lambda step, state: lax.cond(lax.axis_index("data") > 0, step, lambda s: s, state),
+    "cond after a step": lambda step, state: lax.cond(True, step, lambda s: s, step(state)),
+}
+SPECS = {
+    "along one axis": P("data"),
+    "along both": P(BOTH),
+    "each along another": {"w": P("data"), "b": P("model")},
+    "one the same everywhere": {"w": P("data", "model"), "b": P()},
+    "the same everywhere": P(),
+}
+
+
+def everywhere(tree):
+    """Return what may differ from device to device as one value, so that it can leave shard_map."""
+    return jax.tree.map(lambda x: lax.pmax(x, BOTH), tree)
+
+
+@pytest.mark.parametrize(
+    ("specs", "loop", "check"), [*((s, w, True) for s in SPECS for w in LOOPS), ("along one axis", "scan", False)]
+)
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_a_state_can_be_carried(name, specs, loop, check):
+    """It is of the type that it has after any step from the first on."""
+    for axes in (None, "data", BOTH) if name.startswith(("global", "chain")) else (None,):
+        tx = TRANSFORMATIONS[name](axes)
+
+        def run(grads, tx=tx):
+            def step(state):
+                return tx.update(grads, state, grads)[1]
+
+            return everywhere(tuple(LOOPS[loop](step, begun) for begun in (tx.init(grads), step(tx.init(grads)))))
+
+        sharded = jax.shard_map(run, mesh=GRID, in_specs=(SPECS[specs],), out_specs=P(), check_vma=check)
+        jax.eval_shape(sharded, GRADS)
+
+
+@pytest.mark.parametrize("make", [ours.clip_by_global_norm, ours.clip_by_block_rms, ours.adaptive_grad_clip])
+def test_a_state_that_is_begun_anew_can_be_carried(make):
+    tx = make(1.0)
+
+    def run(grads):
+        state = tx.update(grads, optax.EmptyState(), grads)[1]
+        return everywhere(LOOPS["scan"](lambda s: tx.update(grads, s, grads)[1], state))
+
+    jax.eval_shape(jax.shard_map(run, mesh=GRID, in_specs=P("data"), out_specs=P()), GRADS)
+
+
+@pytest.mark.parametrize(("specs", "axes"), [(P(), None), (P("data"), "data"), (P(BOTH), BOTH), (P(), "data")])
+def test_a_state_varies_no_more_than_its_norm(specs, axes):
+    """So that it can leave shard_map where its norm is that of the whole, and its values are right."""
+    tx = optax.chain(ours.clip_by_global_norm(1.0, axis_name=axes), optax.sgd(1.0))
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=GRID, in_specs=specs, out_specs=(specs, P()))
+    def train(grads):
+        def step(state, _):
+            updates, state = tx.update(grads, state)
+            return state, updates
+
+        state, updates = lax.scan(step, tx.init(grads), length=3)
+        return jax.tree.map(lambda x: x[-1], updates), state[0]
+
+    updates, state = train(GRADS)
+    np.testing.assert_allclose(state.norm, NORM, rtol=1e-6)
+    np.testing.assert_allclose(state.coefficient, 1 / NORM, rtol=1e-6)
+    assert list(map(int, state[2:])) == [3, 3]
+    np.testing.assert_allclose(updates["b"], -GRADS["b"] / NORM, rtol=1e-6)
+
+
+def test_a_leaf_that_is_the_same_on_all_devices_stays_so():
+    specs = {"w": P("data"), "b": P()}
+    for tx in (ours.clip_by_block_rms(0.3), ours.adaptive_grad_clip(0.1), ours.clip(0.5)):
+
+        def step(grads, tx=tx):
+            return tx.update(grads, tx.init(grads), grads)[0]
+
+        updates = jax.jit(jax.shard_map(step, mesh=MESH, in_specs=(specs,), out_specs=specs))(GRADS)
+        np.testing.assert_allclose(updates["b"], step(GRADS)["b"], rtol=1e-6)
+
+
+def test_where_a_part_of_the_mesh_is_manual_and_in_nested_shard_map():
+    tx = ours.clip_by_block_rms(0.3)
+
+    def loop(grads):
+        return lax.pmax(LOOPS["scan"](lambda s: tx.update(grads, s, grads)[1], tx.init(grads)).norm, BOTH)
+
+    def outer(grads):
+        inner = jax.shard_map(loop, in_specs=P("model"), out_specs=P(), axis_names={"model"})
+        return inner(grads)
+
+    jax.eval_shape(jax.shard_map(outer, mesh=GRID, in_specs=P("data"), out_specs=P(), axis_names={"data"}), GRADS)
+
+
+@pytest.mark.parametrize("loop", [loop for loop in LOOPS if loop != "cond"])  # in which some would wait for the others
+def test_pmap(loop):
+    x = KEY.standard_normal((8, 5)).astype("float32")
+    for tx in (ours.clip_by_global_norm(1.0, axis_name="data"), ours.clip_by_block_rms(0.1)):
+
+        def run(grads, tx=tx):
+            return LOOPS[loop](lambda s: tx.update(grads, s, grads)[1], tx.init(grads))
+
+        state = jax.pmap(run, axis_name="data")(x)
+        assert state.norm.shape == (8,)
+        assert set(state.step.tolist()) == {2 if loop == "cond after a step" else 3}
+
+
+def test_arrays_that_carry_their_sharding_in_their_type():
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        grads = jax.device_put(jnp.asarray(GRADS["w"]), P("data", "model"))
+        for tx in (ours.clip_by_global_norm(1.0), ours.clip_by_block_rms(0.1), ours.adaptive_grad_clip(0.1)):
+            state = LOOPS["scan"](lambda s, tx=tx: tx.update(grads, s, grads)[1], tx.init(grads))
+            np.testing.assert_allclose(state.norm, np.linalg.norm(GRADS["w"]), rtol=1e-6)
