@@ -15,7 +15,7 @@ import numpy as np
 from conformance import oracles
 from conformance.checks import ULPS
 from conformance.oracles import Real, Values, coefficient, component, exact, format_of, norm_dtype, round_to, scaled
-from conformance.values import is_complex, normal, representable, spread
+from conformance.values import is_complex, normal, portable_spread, representable
 
 FILE = Path(__file__).with_name("golden.json")
 FORMAT = 1
@@ -85,7 +85,7 @@ def global_clip(
 def norms() -> Iterator[Vector]:
     """Clauses 1 and 2: norms of every order, of several leaves, empty and 0-d ones too."""
     for dtype in ALL:
-        leaves = [spread((2, 3), dtype, 1), spread((0,), dtype), spread((), dtype, 2)]
+        leaves = [portable_spread((2, 3), dtype, 1), portable_spread((0,), dtype), portable_spread((), dtype, 2)]
         for order in (0.5, 1.0, 2.0, 3.0, math.inf):
             size = oracles.norm(leaves, order)
             yield vector(f"norm of order {order:g}", 1, "global_norm", dtype, leaves, {"ord": order}, size)
