@@ -1,4 +1,4 @@
-"""Values of leaves to test with: exact in their dtype, the same on every machine (`spread`'s to the last bit but one)."""
+"""Values of leaves to test with: exact in their dtype, the same on every machine (`spread` but for its last bit)."""
 
 from collections.abc import Sequence
 from typing import Any
