@@ -1,32 +1,30 @@
-"""``Ops`` for tensors in the host's memory: NumPy reads them where they lie, and what needs no change is not written.
+"""``Ops`` for tensors in the host's memory: the kernels in C read and write them where they lie.
 
-``np.vecdot`` on short blocks adds squares as fast as memory delivers them, and more exactly than PyTorch's own sums;
-the norm is a NumPy scalar, with which a coefficient costs some microseconds less than with 0-d tensors.
+Where there are no kernels, PyTorch's own operations do the same, some elements at a time (``TorchOps``). The norm is a
+NumPy scalar, with which a coefficient costs some microseconds less than with 0-d tensors.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from functools import cache
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradclip import _namespace as ns
+from gradclip import _native
 from gradclip._coefficient import Coefficient
-from gradclip._numpy import plain_factor
-from gradclip._partial import NormPartial
-from gradclip.backends.torch._ops import STORED, TorchOps, is_lazy
-from gradclip.backends.torch._squares import parts_of, sizes_of, squares_of
-
-NDArray: TypeAlias = np.ndarray[Any, Any]
-
-_MANY, _TINY = 64, 1 << 10
-"""Leaves, and elements of each, from and up to which the time of a call is all that multiplying takes."""
+from gradclip._native import Table
+from gradclip._numpy import multipliers
+from gradclip._partial import NormPartial, merge_elements
+from gradclip._tables import Runs, code_for, code_of, partial_of
+from gradclip.backends.torch._ops import TorchOps, in_memory_order
 
 _CPU = {torch.device("cpu")}
-_UNSCALED = {torch.float32, torch.bfloat16, torch.float16}
-_DOUBLES = {torch.float64, torch.complex128}
 _TYPES = {Tensor, torch.nn.Parameter}
+_DTYPE = attrgetter("dtype")
 
 
 class HostOps(TorchOps):
@@ -34,43 +32,97 @@ class HostOps(TorchOps):
 
     def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end, as NumPy scalars."""
-        sizes = sizes_of(leaves)
-        squares = squares_of(parts_of(leaves, sizes), sum(sizes)) if ord == 2 else None
-        if squares is not None and squares.right():
-            return NormPartial(np.float64(1.0), np.float64(squares.total), 2.0, _norm_dtype(leaves))
-        partial = super().partial(leaves, ord)
-        if (scalars := _scalars(partial.scale, partial.total)) is None:
-            return partial
-        scale, total = scalars
-        return NormPartial(scale, total, ord, _norm_dtype(leaves))
+        kernels = _native.kernels()
+        tables, others = tables_of(leaves, ord) if kernels else ([], leaves)
+        if not kernels or not tables:
+            return self._plain(leaves, ord)
+        partial = partial_of(kernels, tables, ord, torch.get_num_threads(), _norm_dtype(leaves))
+        return partial.merge(self._plain(others, ord)) if others else partial
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf, as tensors."""
-        if ord != 2:
+        if not _native.kernels():
             return super().partials(leaves, ord)
-        scales, totals, size = [], [], sum(sizes_of(leaves))
-        for x in leaves:
-            squares = squares_of([x], size)
-            if squares is None:  # traced: then all are taken so
-                return super().partials(leaves, ord)
-            whole = None if squares.right() else self._whole(x, ord)
-            scales.append(1.0 if whole is None else float(whole.scale))
-            totals.append(squares.total if whole is None else float(whole.total))
+        parts = [self.partial([x], ord) for x in leaves]
+        if not all(isinstance(part.total, np.generic) for part in parts):  # traced: then all are taken so
+            return super().partials(leaves, ord)
         double = any(ns.is_double(x.dtype) for x in leaves)
-        scale, total = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (scales, totals))
+        numbers = [[float(part.scale) for part in parts], [float(part.total) for part in parts]]
+        scale, total = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in numbers)
         return NormPartial(scale, total, ord, torch.float64 if double else torch.float32)
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, if that changes anything."""
         for c, group in _groups(leaves, coefficients):
             known = _known(c)
-            factor = None if known is None else plain_factor(group[0], known)
-            if factor == 1.0:
+            numbers = None if known is None else multipliers(known)
+            if numbers == (1.0, 1.0):
                 continue
-            if factor is None or group[0].dtype in STORED:
-                super().scale_(group, [c] * len(group))
+            tables, others = tables_of(group) if numbers and _native.kernels() else ([], group)
+            for table in tables:
+                assert numbers  # else there were no tables
+                multiply_(table, *numbers)
+            if tables:
+                written(group)
+            if others:
+                super().scale_(others, [c] * len(others))
+
+    def _plain(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return the partial norm by PyTorch's operations, as NumPy scalars if there are values."""
+        partial = merge_elements(super().partials(leaves, ord))
+        if (scalars := _scalars(partial.scale, partial.total)) is None:
+            return partial
+        scale, total = scalars
+        return NormPartial(scale, total, ord, _norm_dtype(leaves))
+
+
+def tables_of(leaves: Sequence[Tensor], ord: float = 2.0) -> tuple[list[Table], list[Tensor]]:
+    """Return tables of those CPU tensors that the kernels can read for an order of norms, and the others.
+
+    They are one run of memory each, in any order of axes. A tensor that conjugates or negates what is in memory has the
+    same norm, and is multiplied alike.
+    """
+    try:
+        table = table_of(leaves, ord)
+        if table is not None:
+            return [table], []
+        runs, others = Runs(), []
+        for x in leaves:
+            code, flat = code_for(_code_of(x.dtype), ord), in_memory_order(x)
+            if code is None or flat is None:
+                others.append(x)
             else:
-                multiply_(group, factor)
+                runs.add(code[0], flat.data_ptr(), flat.numel() * code[1])
+    except RuntimeError:  # traced by a transform of torch.func: there are no addresses
+        return [], list(leaves)
+    return runs.tables(), others
+
+
+def table_of(leaves: Sequence[Tensor], ord: float = 2.0) -> Table | None:
+    """Return one table of CPU tensors, if they have one dtype and each is one run of memory; in few calls."""
+    dtypes = set(map(_DTYPE, leaves))
+    code = code_for(_code_of(dtypes.pop()), ord) if len(dtypes) == 1 else None
+    if code is None or not all(map(Tensor.is_contiguous, leaves)):
+        return None
+    numels = map(Tensor.numel, leaves)
+    return Table(code[0], map(Tensor.data_ptr, leaves), numels if code[1] == 1 else [2 * n for n in numels])
+
+
+def multiply_(table: Table, first: float, second: float = 1.0) -> None:
+    """Multiply all elements of a table by two numbers, one after the other, and round once."""
+    kernels = _native.kernels()
+    assert kernels  # there is a table
+    kernels.scale_(table, first, second, torch.get_num_threads())
+
+
+def written(tensors: Sequence[Tensor]) -> None:
+    """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
+    torch.autograd.graph.increment_version([x for x in tensors if not x.is_inference()])
+
+
+@cache
+def _code_of(dtype: torch.dtype) -> tuple[int, int] | None:
+    return code_of(ns.dtype_name(dtype))
 
 
 def on_host(leaves: Sequence[Tensor]) -> bool:
@@ -96,35 +148,6 @@ def _groups(
     for x, c in zip(leaves, coefficients, strict=True):
         groups.setdefault((id(c), x.dtype), (c, []))[1].append(x)
     return groups.values()
-
-
-def multiply_(leaves: list[Tensor], factor: float) -> None:
-    """Multiply leaves of one precision in place by a number that it holds, and round once.
-
-    The last leaves come first: they were read last, and some are in the cache still. PyTorch multiplies by a 0-d tensor
-    3 times as fast as by a number.
-    """
-    rest = leaves[::-1]
-    dtype = torch.float64 if rest[0].dtype in _DOUBLES else torch.float32
-    wide = torch.scalar_tensor(factor, dtype=dtype, device="cpu")
-    many = len(rest) >= _MANY and rest[0].dtype in _UNSCALED
-    try:
-        if many and all(x.numel() <= _TINY for x in rest[:: len(rest) // 8]):
-            _unscale_(rest, wide)
-        else:
-            torch._foreach_mul_(rest, wide)  # pyright: ignore[reportPrivateImportUsage]  # torch.optim uses it too
-    except RuntimeError:
-        if not any(map(is_lazy, rest)):
-            raise
-        for x in rest:  # calls for many leaves refuse such views, before anything is done
-            x.mul_(wide)
-
-
-def _unscale_(leaves: list[Tensor], factor: Tensor) -> None:
-    """Multiply by what torch.amp.GradScaler unscales with, in little more than half of the time for a tiny leaf."""
-    found = torch.zeros_like(factor)
-    torch._amp_foreach_non_finite_check_and_unscale_(leaves, found.view(1), factor.view(1))  # pyright: ignore[reportPrivateImportUsage]
-    torch.autograd.graph.increment_version(leaves)  # as other operations in place do
 
 
 def _known(c: Coefficient) -> Coefficient | None:

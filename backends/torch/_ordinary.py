@@ -1,25 +1,24 @@
-"""The ordinary case in few calls: float32 gradients of a list of parameters on the CPU, and the Euclidean norm.
+"""The ordinary case in few calls: gradients of a list of parameters in the host's memory, and the Euclidean norm.
 
-For a small model the time goes into Python, not into memory. Here only what such gradients need is asked of them, and
-of the many small ones once, when they are laid end to end; whatever is unusual is left to the general way. Gradients on
-a GPU take a way as short.
+For a small model the time goes into Python, not into memory. Here only what such gradients need is asked of them;
+whatever is unusual is left to the general way. Gradients on a GPU take a way as short.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gradclip import _checks
-from gradclip.backends.torch._host import multiply_
+from gradclip import _checks, _native, _tables
+from gradclip._native import Table
+from gradclip.backends.torch._host import multiply_, table_of, written
 from gradclip.backends.torch._leaves import apart, kernels_for
-from gradclip.backends.torch._squares import LISTED, joins_little, parts_of, sizes_of, sum_of_plain
 
 _PARAMETERS = {Parameter}
-LEAST = 2.0**-126
-"""The least coefficient that float32 holds without losing digits."""
+_TENSORS = {Tensor}
+_LEAST = 2.0**-1000
+"""Coefficients from here on are multiplied by as one number: float64 holds it with all its digits."""
 
 
 def clip_ordinary_(parameters: Any, max_norm: Any) -> Tensor | None:
@@ -31,13 +30,13 @@ def clip_ordinary_(parameters: Any, max_norm: Any) -> Tensor | None:
         return None
     if not grads[0].is_cpu:
         return _clip_there_(grads, _checks.threshold(max_norm, "max_norm"))
-    sizes = sizes_of(grads)
-    norm = norm_of(grads, sizes)
-    if norm is None:
+    found = norm_of(grads)
+    if found is None:
         return None
-    if norm > max_norm and not multiply_plain_(grads, sizes, max_norm / norm):
+    norm, table = found
+    if norm > max_norm and not multiply_plain_(grads, table, max_norm / norm):
         return None
-    return torch.scalar_tensor(norm, dtype=torch.float32, device="cpu")
+    return torch.scalar_tensor(norm, dtype=torch.float32 if table.code else torch.float64, device="cpu")
 
 
 def grads_of(parameters: Any) -> list[Tensor] | None:
@@ -47,29 +46,25 @@ def grads_of(parameters: Any) -> list[Tensor] | None:
     return [g for p in parameters if (g := p.grad) is not None]
 
 
-def norm_of(grads: list[Tensor], sizes: list[int]) -> float | None:
-    """Return the norm of gradients of these sizes, or None if they are not distinct and plain (see `sum_of_plain`)."""
-    if len(set(map(id, grads))) < len(grads):
+def norm_of(grads: list[Tensor]) -> tuple[float, Table] | None:
+    """Return the norm of gradients and where they are, or None if they are not distinct and plain, or have no table."""
+    kernels = _native.kernels()
+    if kernels is None or len(set(map(id, grads))) < len(grads) or set(map(type, grads)) != _TENSORS:
         return None
     try:
-        parts = parts_of(grads, sizes)
-        if not isinstance(parts, list):
-            parts = list(parts) if joins_little(sizes) else []
-        total = sum_of_plain(parts)
-    except RuntimeError:  # of several devices or layouts
+        table = table_of(grads) if all([g.is_cpu for g in grads]) else None
+    except RuntimeError:  # sparse, or traced by a transform of torch.func
         return None
-    return None if total is None else math.sqrt(total)
+    norm = None if table is None else _tables.norm_of(kernels, table, torch.get_num_threads())
+    return None if table is None or norm is None else (norm, table)
 
 
-def multiply_plain_(grads: list[Tensor], sizes: list[int], factor: float) -> bool:
+def multiply_plain_(grads: list[Tensor], table: Table, factor: float) -> bool:
     """Multiply gradients that have a `norm_of`; or return False and leave them, if they overlap or it is too small."""
-    if factor < LEAST or not apart(grads, [4 * n for n in sizes]):
+    if factor < _LEAST or not apart(grads):
         return False
-    if len(grads) < LISTED:  # NumPy has read them all, so that autograd watches none
-        multiply_(grads, factor)
-    else:
-        with torch.no_grad():
-            multiply_(grads, factor)
+    multiply_(table, factor)
+    written(grads)
     return True
 
 

@@ -17,7 +17,6 @@ from gradclip._types import Scalar
 from gradclip.backends.torch._leaves import TorchLeaves, as_tensor, ops_of
 from gradclip.backends.torch._ops import as_tensors
 from gradclip.backends.torch._ordinary import grads_of, multiply_plain_, norm_of
-from gradclip.backends.torch._squares import sizes_of
 
 
 class Told(NamedTuple):
@@ -43,15 +42,16 @@ def clip_plain_(params: Sequence[Tensor], limit: float) -> Told | None:
     grads = grads_of(params)
     if not grads or not grads[0].is_cpu:
         return None
-    sizes = sizes_of(grads)
-    norm = norm_of(grads, sizes)
-    if norm is None:
+    found = norm_of(grads)
+    if found is None:
         return None
+    norm, table = found
     clipped = norm > limit
     factor = limit / norm if clipped else 1.0
-    if clipped and not multiply_plain_(grads, sizes, factor):
+    if clipped and not multiply_plain_(grads, table, factor):
         return None
-    told, used = (torch.scalar_tensor(x, dtype=torch.float32, device="cpu") for x in (norm, factor))
+    dtype = torch.float32 if table.code else torch.float64
+    told, used = (torch.scalar_tensor(x, dtype=dtype, device="cpu") for x in (norm, factor))
     return Told(told, used, torch.scalar_tensor(clipped, dtype=torch.bool, device="cpu"))
 
 
