@@ -38,7 +38,8 @@ def clip_by_global_norm(
     grads : pytree of arrays
         As for `global_norm`.
     max_norm : float, 0-d array or None
-        The largest norm that is let through, at least 0; may be traced. None or inf: no clipping, the norm only.
+        The largest norm that is let through, at least 0; None or inf for no clipping, the norm only. It may be traced;
+        a negative one, which could not be checked then, counts as 0.
     ord : float
         The order of the norm, greater than 0, or ``math.inf``.
     nonfinite : {"propagate", "error", "zero"}
@@ -54,8 +55,9 @@ def clip_by_global_norm(
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that the leaves are split over, as for `global_norm`.
     donate : bool
-        Whether the result may take the memory of ``grads``, whose arrays are deleted then. Without effect under
-        ``jit``, where the outermost call decides.
+        Whether the result may take the memory of ``grads``, whose arrays are deleted then. Those that share memory with
+        each other or with another argument are copied first. Without effect under transformations such as ``jit``,
+        where the outermost call decides.
 
     Returns
     -------

@@ -20,9 +20,10 @@ class ClipState(NamedTuple):
     norm : array
         The global norm of the last updates before clipping, float32 or, for float64 parameters, float64.
     coefficient : array
-        What they were multiplied by: 1 if nothing was clipped. Of many coefficients, the smallest.
+        What they were multiplied by: 1 if nothing was clipped, 0 if they became zero. Of many coefficients, the
+        smallest. It is right where the norm overflows to inf, too.
     clipped : array
-        How many steps were clipped so far, int32; those whose norm was not finite are counted.
+        How many steps changed the updates so far, int32.
     step : array
         How many steps there were, int32: what a schedule is called with.
     """

@@ -76,7 +76,8 @@ def clip_by_global_norm(
     Returns
     -------
     optax.GradientTransformation
-        With a `ClipState` for a state: the last norm and coefficient, and the number of clipped steps.
+        With a `ClipState` for a state: the last norm and coefficient, and the number of clipped steps. ``update``
+        begins with a new one where it is given None or optax's own, which is empty.
 
     Raises
     ------

@@ -1,11 +1,13 @@
-"""The examples in examples/ run, and train."""
+"""The examples in examples/ run, and train; those in docs/ print what they say."""
 
+import doctest
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples"
 
 
 def run(name):
@@ -22,3 +24,9 @@ def test_the_example_trains(name):
     if name == "jax_flax_nnx":
         assert what[0].step == 60
         assert what[0].clipped > 0
+
+
+def test_the_page_in_docs():
+    failed, attempted = doctest.testfile(str(ROOT / "docs" / "jax.md"), module_relative=False)
+    assert attempted > 0
+    assert failed == 0
