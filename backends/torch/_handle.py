@@ -233,7 +233,7 @@ def clippings_of(optimizer: Optimizer) -> list[Clipping]:
 def _shown(value: object) -> str:
     """Return a number, or numbers, in few digits; an array on a device is read back."""
     if isinstance(value, Tensor):
-        value = value.tolist()
+        value = "unknown" if value.is_meta else value.tolist()
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

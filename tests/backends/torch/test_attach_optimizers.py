@@ -472,3 +472,49 @@ def test_a_compiled_step_has_clipping_in_its_graph(limit, per_group):
     step()
     assert clipping.clipped.all()
     assert float(params[0].grad.norm()) < 0.51
+
+
+# ---- what else an optimizer may hold ---------------------------------------------------------------------------------
+
+
+def test_parameters_without_gradients_and_groups_that_come_later():
+    p = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    clipping = attach(optimizer, 1.0)
+    optimizer.step()
+    assert (clipping.norm, clipping.coefficient, clipping.clipped) == (0, 1, False)
+    q = param(torch.tensor([30.0, 40.0]))
+    optimizer.add_param_group({"params": [q]})
+    optimizer.step()
+    assert clipping.norm == 50
+    assert q.tolist() == pytest.approx([-0.6, -0.8])
+
+
+def test_sparse_gradients():
+    embedding = torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = torch.optim.SparseAdam(embedding.parameters())
+    clipping = attach(optimizer, 1.0)
+    embedding(torch.tensor([1, 1, 2])).sum().mul(50).backward()
+    optimizer.step()
+    assert float(clipping.norm) == pytest.approx(math.sqrt(2 * (100**2 + 50**2)))
+    assert float(embedding.weight.grad.coalesce().values().norm()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(1024.0), torch.tensor([1024.0]), None])
+def test_a_loss_scale_that_the_user_sets(scale):
+    p, optimizer = sgd(50.0 * (1 if scale is None else 1024), fused=True)
+    clipping = attach(optimizer, 1.0)
+    optimizer.grad_scale = scale
+    optimizer.step()
+    assert clipping.norm == 100
+    assert float(p.detach().norm()) == pytest.approx(1)
+    assert optimizer.grad_scale is scale
+
+
+def test_gradients_without_values():
+    p = torch.nn.Parameter(torch.zeros(4, device="meta"))
+    p.grad = torch.zeros(4, device="meta")
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    clipping = attach(optimizer, 1.0)
+    optimizer.step()
+    assert "norm=unknown" in repr(clipping)
