@@ -60,12 +60,13 @@ class JaxOps(ArrayOps):
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds, which may be traced; NaN bounds spread."""
-        unknown = jnp.isnan(low) | jnp.isnan(high)
-        return [
-            jnp.where(unknown, jnp.nan, x)
-            for leaf in leaves
-            for x in super(JaxOps, self).clamp([leaf], _within(leaf, low), _within(leaf, high))
-        ]
+        return [self._clamp(x, _within(x, low), _within(x, high)) for x in leaves]
+
+    def _clamp(self, leaf: Array, low: Scalar, high: Scalar) -> Array:
+        (x,) = super().clamp([leaf], low, high)
+        for bound in (low, high):
+            x = jnp.where(jnp.isnan(bound), jnp.asarray(bound, dtype=x.dtype), x)
+        return x
 
     def _partial(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:
         """Return the partial of all leaves together or of each, over all devices."""

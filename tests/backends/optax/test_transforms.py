@@ -146,6 +146,28 @@ def test_float0_none_and_functions_pass_through():
     assert updates["b"] is None
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_under_strict_settings(name, dtype):
+    """Strict promotion of dtypes and ranks, NaN checks, with and without x64, compiled and not."""
+    for x64 in sorted({dtype == "float64", True}):
+        with (
+            jax.enable_x64(x64),
+            jax.numpy_dtype_promotion("strict"),
+            jax.numpy_rank_promotion("raise"),
+            jax.debug_nans(True),
+        ):
+            tx = MAKERS[name](ours)
+            grads, params = jax.tree.map(lambda x: x.astype(dtype), (GRADS, PARAMS))
+            for updates in (grads, jax.tree.map(jnp.zeros_like, grads)):
+                compiled = jax.jit(tx.update)(updates, tx.init(params), params)
+                assert {x.dtype.name for x in jax.tree.leaves(compiled[0])} == {dtype}
+                with jax.disable_jit():
+                    alone = tx.update(updates, tx.init(params), params)
+                for x, y in zip(*map(jax.tree.leaves, (compiled, alone)), strict=True):
+                    np.testing.assert_allclose(np.float64(x), np.float64(y), rtol=2 * float(jnp.finfo(dtype).eps))
+
+
 @pytest.mark.parametrize("tree", [{}, [], {"a": None}])
 @pytest.mark.parametrize("name", MAKERS)
 def test_nothing_is_clipped_to_nothing(name, tree):
