@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gradclip._namespace import device, is_double, to_device
-from gradclip._partial import NormPartial, root, space
+from gradclip._partial import NormPartial, beside, root, space
 from gradclip._types import Array, Nonfinite, Scalar
 
 
@@ -96,6 +96,7 @@ def coefficient(
     """
     xp = space(partial.total)
     one = xp.ones_like(partial.total)
+    eps, scale = beside(partial, eps), beside(partial, scale)
     unscaled = one / scale
     r = root(xp, partial.total, partial.ord)
     if max_norm is None or (isinstance(max_norm, float) and max_norm == math.inf):

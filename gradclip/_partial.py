@@ -23,7 +23,7 @@ from gradclip._namespace import (
     stack_numbers,
     to_device,
 )
-from gradclip._types import Array, Axes, Namespace
+from gradclip._types import Array, Axes, Namespace, Scalar
 from gradclip._words import a
 
 _LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
@@ -118,6 +118,11 @@ class NormPartial:
 def space(value: Array) -> Namespace:
     """Return the namespace to calculate with a norm in: a lighter one where it is a NumPy scalar."""
     return _scalars if type(value) is np.float64 else namespace([value])
+
+
+def beside(partial: NormPartial, value: Scalar) -> Scalar:
+    """Return a number on the device of a partial, where it is an array on another one."""
+    return value if isinstance(value, float) else to_device(value, device(partial.total))
 
 
 def root(xp: Namespace, total: Array, ord: float) -> Array:

@@ -1,6 +1,8 @@
 """Weights are no gradients. PyTorch's can be told from gradients; it is not imported for that."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,14 +74,23 @@ def _states(container: object, name: str) -> Iterator[tuple[str, str]]:
     """Yield the path of each state of a module or an optimizer in a container, and what it is."""
     if state := state_of(container):
         yield name, state
-    elif isinstance(container, Mapping):
-        for key, value in container.items():
-            if isinstance(value, Mapping | list | tuple):
-                yield from _states(value, f"{name}[{key!r}]")
-    elif isinstance(container, list | tuple):
-        for i, value in enumerate(container):
-            if isinstance(value, Mapping | list | tuple):
-                yield from _states(value, f"{name}[{i}]")
+        return
+    for path, value in _inner(container, name):
+        yield from _states(value, path)
+
+
+def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield what a container holds that is a container itself, with its path."""
+    items: Iterable[tuple[str, Any]] = ()
+    if isinstance(container, Mapping):
+        items = ((f"{name}[{key!r}]", value) for key, value in container.items())
+    elif isinstance(container, list | tuple | deque):
+        items = ((f"{name}[{i}]", value) for i, value in enumerate(container))
+    elif dataclasses.is_dataclass(container) and not isinstance(container, type):
+        items = ((f"{name}.{f.name}", getattr(container, f.name)) for f in dataclasses.fields(container))
+    yield from (
+        (path, x) for path, x in items if isinstance(x, Mapping | list | tuple | deque) or dataclasses.is_dataclass(x)
+    )
 
 
 def _is_tensor(kind: Any) -> bool:

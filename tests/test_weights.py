@@ -1,12 +1,23 @@
 """PyTorch's parameters are weights: every function that clips refuses them, and no bit of them changes."""
 
 import copy
+import dataclasses
+from collections import deque
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import gradclip  # noqa: E402  # after torch was found
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """A container that holds a state_dict."""
+
+    model: Any
+
 
 CLIPPING = {
     "clip_by_global_norm": lambda g: gradclip.clip_by_global_norm(g, 0.1),
@@ -73,6 +84,8 @@ STATES = {
     "state_dict": (lambda m, o: m.state_dict(), "grads is a state_dict, which holds weights"),
     "checkpoint": (lambda m, o: [{"model": m.state_dict()}], r"grads\[0\]\['model'\] is a state_dict"),
     "optimizer's": (lambda m, o: {"state": {0: o.state_dict()["state"][0]}, "param_groups": []}, "of an optimizer"),
+    "dataclass": (lambda m, o: Checkpoint(m.state_dict()), r"grads\.model is a state_dict"),
+    "deque": (lambda m, o: deque([m.state_dict()]), r"grads\[0\] is a state_dict"),
     "keep_vars": (lambda m, o: m.state_dict(keep_vars=True), r"grads\['weight'\] is a torch\.nn\.Parameter"),
 }
 

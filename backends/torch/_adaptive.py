@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from gradclip._adaptive import UnitRule, clip_units_
 from gradclip._types import Axes, Scalar
@@ -69,7 +70,9 @@ def adaptive_grad_clip_(
     rule = UnitRule(clipping, eps, _unit_axes)
     named = named_tensors(listed(parameters), "parameters", _CALLER)
     walk(named, "parameters", _CALLER)  # refuses gradients in the place of parameters
-    units = [(name, p, p.grad) for name, p in _included(named, exclude) if p.grad is not None]
+    names = parameters.named_parameters(remove_duplicate=False) if isinstance(parameters, Module) else named
+    excluded = _excluded(list(names), exclude)
+    units = [(name, p, p.grad) for name, p in named if id(p) not in excluded and p.grad is not None]
     for name, p, g in units:
         _check(name, p, g)
     with torch.no_grad():
@@ -85,19 +88,24 @@ def _unit_axes(shape: tuple[int, ...]) -> Axes:
     return tuple(range(1 if len(shape) > 1 else 0, len(shape)))
 
 
-def _included(named: Sequence[tuple[str, Tensor]], exclude: Names) -> list[tuple[str, Tensor]]:
-    """Return the parameters that no name excludes, each of which has to fit one at least."""
-    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-    for pattern in patterns:
+def _excluded(named: Sequence[tuple[str, Tensor]], exclude: Names) -> set[int]:
+    """Return the identities of the parameters of which any name is excluded; each name has to fit one at least."""
+    if not isinstance(exclude, Iterable):
+        raise TypeError(f"exclude is {kind(exclude)}, expected names; leave it out to exclude nothing")
+    found: set[int] = set()
+    for pattern in [exclude] if isinstance(exclude, str) else exclude:
         if not isinstance(pattern, str):
             raise TypeError(f"exclude has {kind(pattern)} in it, expected names; pass names of parameters or modules")
-        if not any(_fits(name, pattern) for name, _ in named):
-            names = ", ".join([name for name, _ in named][:3])
+        fit = {id(p) for name, p in named if _fits(name, pattern)}
+        if not fit:
+            some = "".join(f" {name}," for name, _ in named[:3])
             raise ValueError(
-                f"exclude={pattern!r} fits none of the {len(named)} parameters ({names}, ...), expected the name of a "
-                "parameter or of a module; pass the model or model.named_parameters(), so that they have names"
+                f"exclude={pattern!r} fits none of the {len(named)} parameters{some and ':'}{some.rstrip(',')}"
+                f"{', ...' * (len(named) > 3)}; expected the name of a parameter or of a module; pass the model or "
+                "model.named_parameters(), so that they have names"
             )
-    return [(name, p) for name, p in named if not any(_fits(name, pattern) for pattern in patterns)]
+        found |= fit
+    return found
 
 
 def _fits(name: str, pattern: str) -> bool:

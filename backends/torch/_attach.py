@@ -4,7 +4,7 @@ from torch.optim import Optimizer
 
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._handle import Clipping, clippings_of
-from gradclip.backends.torch._optimizers import hooked
+from gradclip.backends.torch._optimizers import hooked, wrapped_in
 
 
 def attach(
@@ -20,7 +20,7 @@ def attach(
     """Clip an optimizer's gradients in place before each of its steps.
 
     Nothing is written to the optimizer: its state_dict, its schedulers and its attributes are as they would be without.
-    With a closure, the gradients are clipped after each evaluation. A second call on the same optimizer replaces the
+    With a closure, the gradients are clipped after each evaluation, and not before the first. A second call on the same optimizer replaces the
     first, whose handle is removed.
 
     With ``torch.amp.GradScaler``: gradients that it leaves scaled for a fused step are clipped by their unscaled norm.
@@ -77,7 +77,7 @@ def attach(
     """
     inner = hooked(optimizer)
     clipping = Clipping(max_norm, max_value, norm_type, nonfinite, eps, per_group)
-    for earlier in clippings_of(inner):
+    for earlier in [c for o in wrapped_in(optimizer) for c in clippings_of(o)]:
         earlier.remove()
     clipping.begin(inner)
     return clipping

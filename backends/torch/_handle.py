@@ -145,20 +145,21 @@ class Clipping:
                 "the gradients are scaled, expected an optimizer that reads grad_scale; in place of attach(), call "
                 "scaler.unscale_(optimizer) and clip_grad_norm_() before scaler.step(optimizer)"
             )
-        given = kwargs.get("closure", args[1] if len(args) > 1 else None)  # before it comes the optimizer
-        if not callable(given):
+        if _is_repeated(optimizer):
+            return None
+        rest = args[1:]  # the first is the optimizer
+        if not any(map(callable, (*rest, *kwargs.values()))):
             self._clip(optimizer)
             return None
-        closure = self._after(given, optimizer)
-        if "closure" in kwargs:
-            return args, {**kwargs, "closure": closure}
-        return (*args[:1], closure, *args[2:]), kwargs
+        given = [self._after(x, optimizer) if callable(x) else x for x in rest]
+        named = {name: self._after(x, optimizer) if callable(x) else x for name, x in kwargs.items()}
+        return (*args[:1], *given), named
 
-    def _after(self, given: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+    def _after(self, given: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
         """Return a closure that clips after a given one, which the step may evaluate several times."""
 
-        def closure() -> Any:
-            loss = given()
+        def closure(*args: Any, **kwargs: Any) -> Any:
+            loss = given(*args, **kwargs)
             self._clip(optimizer)
             return loss
 
@@ -217,11 +218,17 @@ class Clipping:
 
     def _unless(self, skipped: Tensor, told: Told) -> Told:
         """Return what was told before where a step is skipped on the device, and what is told now where it is not."""
-        if self.norm is None or self.coefficient is None or self.clipped is None:
+        norm, coefficient, clipped = self.norm, self.coefficient, self.clipped
+        if norm is None or coefficient is None or clipped is None or norm.shape != told.norm.shape:
             before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
         else:
-            before = Told(self.norm, self.coefficient, self.clipped)
-        return Told(*(torch.where(skipped, x.to(y), y) for x, y in zip(before, told, strict=True)))
+            before = Told(norm, coefficient, clipped)
+        return Told(*(torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(before, told, strict=True)))
+
+
+def _is_repeated(optimizer: Optimizer) -> bool:
+    """Whether the hooks ran already for the step that is made; a compiled graph has no frames to tell."""
+    return not torch.compiler.is_compiling() and _optimizers.is_within_its_step(optimizer)
 
 
 def clippings_of(optimizer: Optimizer) -> list[Clipping]:

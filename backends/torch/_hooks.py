@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from gradclip import _checks
-from gradclip._by_norm import clip_each_, numels_of
+from gradclip._by_norm import clip_each_
 from gradclip._by_value import clamp_leaves_
 from gradclip._types import Scalar
 from gradclip._words import kind
@@ -25,7 +25,8 @@ def clip_in_backward(
 
     For optimizers that step within the backward pass: there the gradients never exist all at once, so that a global
     norm cannot be known, and `clip_grad_norm_` after the pass would find nothing to clip. Attach this before the
-    optimizer's own hooks: they run in the order in which they were registered.
+    optimizer's own hooks: they run in the order in which they were registered. Parameters that are frozen at that time
+    get no hook: call it again when they are not. A second call adds a second bound; remove the first, if it is to go.
 
     Parameters
     ----------
@@ -135,7 +136,8 @@ class BackwardClipping:
             assert limit is not None  # it is not optional
             clamp_leaves_(leaves, -limit, limit)
         elif self._by == "rms":
-            clip_each_(leaves, limit, 2.0, "clip_by_rms", numels_of(leaves))
+            numel = 0 if p.grad is None else p.grad.numel()  # of the whole, where a part of it is stored here
+            clip_each_(leaves, limit, 2.0, "clip_by_rms", [max(1, numel)])
         else:
             clip_each_(leaves, limit, self._norm_type, "clip_by_norm")
 

@@ -1,5 +1,7 @@
 """What `attach` must know of an optimizer: which one runs its hooks, and what ``torch.amp.GradScaler`` left in it."""
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -29,18 +31,40 @@ def hooked(optimizer: object) -> Optimizer:
             f"optimizer is {kind(optimizer)}, expected a torch.optim.Optimizer{_hint(optimizer)}; "
             "pass the optimizer itself, or call clip_grad_norm_() before its step"
         )
-    seen: list[Optimizer] = []
-    found: Optimizer | None = optimizer
-    while found is not None and all(found is not other for other in seen):
-        if runs_hooks(found):
+    for found in wrapped_in(optimizer):
+        inner = _wrapped(found)
+        if runs_hooks(found) and (inner is None or _hooks_of(inner) is not _hooks_of(found)):
             return found
-        seen.append(found)
-        found = _wrapped(found)
     raise TypeError(
         f"optimizer is {kind(optimizer)} whose step() runs no hooks, as it never called Optimizer.__init__(), so that "
         "attach() could not clip before it; expected an optimizer whose step() does. Attach to the optimizer that it "
         f"wraps{_hint(optimizer)}, or call clip_grad_norm_() before its step"
     )
+
+
+def wrapped_in(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """Yield an optimizer, the one that it wraps, the one that this wraps, and so on."""
+    seen: list[Optimizer] = []
+    found: Optimizer | None = optimizer
+    while found is not None and all(found is not other for other in seen):
+        yield found
+        seen.append(found)
+        found = _wrapped(found)
+
+
+def is_within_its_step(optimizer: Optimizer) -> bool:
+    """Whether the step that runs these hooks was called within a step that ran them already.
+
+    That is so where a class whose ``step`` calls its parent's, or a wrapper that shares the hooks of the optimizer that
+    it wraps, was wrapped by PyTorch as well.
+    """
+    frame = sys._getframe(3)  # of PyTorch's function, which called the hook, which called this by way of another one
+    code, outer, hooks = frame.f_code, frame.f_back, _hooks_of(optimizer)
+    while outer is not None:
+        if outer.f_code is code and _hooks_of(outer.f_locals.get("self")) is hooks:
+            return True
+        outer = outer.f_back
+    return False
 
 
 def runs_hooks(optimizer: Optimizer) -> bool:
@@ -89,7 +113,7 @@ def skipped(optimizer: Optimizer) -> bool | Tensor:
     return float(found) > 0
 
 
-def _hooks_of(optimizer: Optimizer) -> dict[int, Any] | None:
+def _hooks_of(optimizer: object) -> dict[int, Any] | None:
     return getattr(optimizer, "_optimizer_step_pre_hooks", None)
 
 

@@ -123,6 +123,7 @@ REFUSED = {
     "a name that fits nothing": (model, {"exclude": "fc"}, ValueError, r"exclude='fc' fits none of the 10 parameters"),
     "names that are none": (lambda: list(model().parameters()), {"exclude": "head"}, ValueError, "named_parameters"),
     "a parameter": (model, {"exclude": [torch.ones(1)]}, TypeError, "expected names"),
+    "no names": (model, {"exclude": None}, TypeError, "exclude is None, expected names; leave it out"),
     "a ratio below 0": (model, {"clipping": -1.0}, ValueError, "clipping=-1"),
     "a NaN": (model, {"eps": math.nan}, ValueError, "eps=nan"),
 }
@@ -143,3 +144,13 @@ def test_sparse_gradients_are_refused_before_anything_is_written():
     with pytest.raises(TypeError, match=r"layout torch\.sparse_coo, expected a dense gradient.*without sparse=True"):
         adaptive_grad_clip_([*made.parameters(), embedding.weight], 1e-6)
     assert all(torch.equal(p.grad, g) for p, g in zip(made.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_tied_weights_are_left_out_by_any_of_their_names(bias):
+    made = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=bias)})
+    made["head"].weight = made["embedding"].weight
+    made["head"].weight.grad = normal(5, 3) * 50
+    before = made["head"].weight.grad.clone()
+    adaptive_grad_clip_(made, 1e-6, exclude="head")
+    assert torch.equal(made["head"].weight.grad, before)

@@ -518,3 +518,83 @@ def test_gradients_without_values():
     clipping = attach(optimizer, 1.0)
     optimizer.step()
     assert "norm=unknown" in repr(clipping)
+
+
+class Twice(torch.optim.SGD):
+    """Its step calls its parent's, and PyTorch runs the hooks in both."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class Named(torch.optim.SGD):
+    """Its closure has another name and another place."""
+
+    def step(self, scale=1.0, loss_fn=None):
+        return super().step(loss_fn)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_hooks_that_run_twice_in_a_step_clip_once(fused):
+    sgd()
+    p = param(torch.full((4,), 50.0))
+    optimizer = Twice([p], lr=1.0, fused=fused)
+    clipping = attach(optimizer, 1.0, eps=100.0)
+    assert moved(p, optimizer.step) == pytest.approx(0.5)
+    assert (float(clipping.norm), bool(clipping.clipped)) == (100, True)
+    assert moved(p, optimizer.step) == pytest.approx(0.5), "and in the next step again"
+
+    def closure():
+        p.grad = torch.full((4,), 50.0)
+
+    assert moved(p, lambda: optimizer.step(closure)) == pytest.approx(0.5)
+    assert moved(p, lambda: optimizer.step(closure=closure)) == pytest.approx(0.5)
+    assert float(clipping.norm) == 100
+
+
+def test_a_wrapper_whose_class_runs_hooks_later_is_clipped_once():
+    class Later(Bare):  # classes of their own, for PyTorch changes them
+        pass
+
+    class SharesLater(Shares):
+        def step(self, closure=None):
+            return self._inner.step(closure)
+
+    p, inner = sgd()
+    wrapper = Later(inner, "optimizer")
+    wrapper.defaults = {}
+    first = attach(wrapper, 1.0)
+    wrapper.__setstate__({})
+    second = attach(wrapper, 10.0)
+    assert moved(p, wrapper.step) == pytest.approx(10)
+    assert not first.attached_to(inner)
+    second.remove()
+    shared = SharesLater(inner)
+    attach(shared, 1.0, eps=100.0)
+    shared.__setstate__({})
+    for step in (shared.step, inner.step, shared.step):
+        assert moved(p, step) == pytest.approx(0.5)
+    attach(SharesLater(inner), 1.0, eps=100.0)  # which is gone at once
+    assert moved(p, inner.step) == pytest.approx(0.5)
+
+
+def test_closures_of_any_name():
+    p = torch.nn.Parameter(torch.zeros(4))
+    optimizer = Named([p], lr=1.0)
+    clipping = attach(optimizer, 1.0)
+
+    def closure():
+        p.grad = torch.full((4,), 50.0)
+
+    optimizer.step(loss_fn=closure)
+    optimizer.step(2.0, closure)
+    assert float(p.detach().norm()) == pytest.approx(2)
+    assert clipping.norm == 100
+
+
+def test_a_group_that_comes_between_steps_of_a_scaler_on_a_device():
+    handle = Handle(1.0, None, 2.0, "propagate", 0.0, True)
+    handle.norm, handle.coefficient, handle.clipped = torch.ones(2), torch.ones(2), torch.zeros(2, dtype=torch.bool)
+    new = Told(torch.ones(3), torch.ones(3), torch.zeros(3, dtype=torch.bool))
+    assert handle._unless(torch.tensor(False), new).norm.tolist() == [1, 1, 1]
+    assert handle._unless(torch.tensor(True), new).norm.isnan().all()

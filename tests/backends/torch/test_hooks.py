@@ -137,3 +137,12 @@ def test_a_copy_of_the_handle_clips_nothing_and_says_so(copied):
     assert float(backward(model)[0].weight.grad.norm()) <= 0.5 + 1e-6, "the first one still clips"
     clipping.remove()
     assert repr(copied(clipping)) == repr(other), "without a warning, as it clipped nothing"
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_root_mean_square_of_a_sparse_gradient_is_that_of_the_whole(sparse):
+    embedding = torch.nn.Embedding(10, 3, sparse=sparse)
+    clip_in_backward(embedding, 1.0, by="rms")
+    (embedding(torch.tensor([1, 1, 2])) * 50).sum().backward()
+    grad = embedding.weight.grad.to_dense()
+    assert float(grad.square().mean().sqrt()) == pytest.approx(1)
