@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gradclip._namespace import device, is_double, to_device
-from gradclip._partial import NormPartial, beside, root, space
+from gradclip._partial import NormPartial, beside, positive, root, space
 from gradclip._types import Array, Nonfinite, Scalar
 
 
@@ -96,7 +96,7 @@ def coefficient(
     """
     xp = space(partial.total)
     one = xp.ones_like(partial.total)
-    eps, scale = beside(partial, eps), beside(partial, scale)
+    eps, scale = beside(partial, eps), positive(beside(partial, scale))
     unscaled = one / scale
     r = root(xp, partial.total, partial.ord)
     if max_norm is None or (isinstance(max_norm, float) and max_norm == math.inf):
@@ -119,8 +119,8 @@ def coefficient(
 
 def at_least_zero(value: Scalar) -> Scalar:
     """Return a number, 0 for an array whose value could not be checked and is negative; NaN stays."""
-    if isinstance(value, float):
-        return value
+    if isinstance(value, float):  # NumPy's float64 too
+        return type(value)(0) if value < 0 else value
     xp = space(value)
     return xp.where(value < 0, xp.zeros_like(value), value)
 

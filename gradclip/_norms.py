@@ -7,7 +7,7 @@ import numpy as np
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._partial import NormPartial, beside, root
+from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Array, Tree
 
@@ -154,7 +154,7 @@ def reported(partial: NormPartial, loss_scale: Any) -> Array:
     """Return the norm of gradients that are ``loss_scale`` times too large."""
     if isinstance(loss_scale, float) and loss_scale == 1:
         return partial.norm()
-    loss_scale = beside(partial, loss_scale)
+    loss_scale = positive(beside(partial, loss_scale))
     unit = partial.scale / loss_scale if partial.ord != math.inf else partial.scale
     total = partial.total if partial.ord != math.inf else partial.total / loss_scale
     return NormPartial(unit, total, partial.ord, partial.dtype).norm()

@@ -125,6 +125,14 @@ def beside(partial: NormPartial, value: Scalar) -> Scalar:
     return value if isinstance(value, float) else to_device(value, device(partial.total))
 
 
+def positive(scale: Scalar) -> Scalar:
+    """Return a loss scale, NaN for an array whose value could not be checked and is not greater than 0."""
+    if isinstance(scale, float):
+        return scale if scale > 0 else math.nan
+    xp = space(scale)
+    return xp.where(scale > 0, scale, xp.full_like(scale, math.nan))
+
+
 def root(xp: Namespace, total: Array, ord: float) -> Array:
     """Return ``total ** (1 / ord)``, with a finite derivative at zero."""
     if ord in (1, math.inf):

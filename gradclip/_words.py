@@ -2,7 +2,16 @@
 
 import reprlib
 
-_AN = ("a", "e", "i", "o", "mp", "nd", "unin")  # "an mpf", "an ndarray", "an uninitialized one"; "a uint8", "a union"
+_AN = (
+    "a",
+    "e",
+    "i",
+    "o",
+    "mp",
+    "nd",
+    "sgd",
+    "unin",
+)  # "an mpf", "an ndarray", "an uninitialized one"; "a uint8", "a union"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 

@@ -82,3 +82,19 @@ def test_leaves_at_the_end_of_the_range(space, dtype):
         np.testing.assert_allclose(clipped, half, rtol=1e-6)
     assert np.array_equal(gradclip.adaptive_grad_clip(half, x, 1.0), half)
     assert np.array_equal(gradclip.clip_by_rms(half, most * 0.5), half)
+
+
+@pytest.mark.parametrize("limit", [jnp.asarray(-1.0), np.float32(0.0) * jnp.asarray(-1.0)])
+def test_thresholds_of_another_library_never_turn_the_gradients(limit):
+    grads = np.array([3.0, 4.0])
+    for clipped in (
+        gradclip.clip_by_global_norm(grads, limit)[0],
+        gradclip.clip_with_norm(grads, limit, 5.0),
+    ):
+        assert clipped.tolist() == [0, 0]
+
+
+def test_a_loss_scale_that_could_not_be_checked_never_turns_the_gradients():
+    clipped, norm = gradclip.clip_by_global_norm(jnp.asarray([3.0, 4.0]), 1.0, scale=jnp.asarray(-1.0))
+    assert np.isnan(clipped).all()
+    assert np.isnan(norm)

@@ -20,8 +20,8 @@ def attach(
     """Clip an optimizer's gradients in place before each of its steps.
 
     Nothing is written to the optimizer: its state_dict, its schedulers and its attributes are as they would be without.
-    With a closure, the gradients are clipped after each evaluation, and not before the first. A second call on the same optimizer replaces the
-    first, whose handle is removed.
+    With a closure, the gradients are clipped after each evaluation, and not before the first. A second call on the same
+    optimizer replaces the first, whose handle is removed.
 
     With ``torch.amp.GradScaler``: gradients that it leaves scaled for a fused step are clipped by their unscaled norm.
     A step that it skips because gradients overflowed clips nothing, raises nothing, and leaves the handle as it was.
