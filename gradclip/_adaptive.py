@@ -12,9 +12,10 @@ from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._calls import explained
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._ops import Ops
 from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves, flatten
-from gradclip._types import Array, Axes, Ops, Scalar, Tree
+from gradclip._types import Array, Axes, Scalar, Tree
 
 Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
 """The axes that make up a unit, or what gives them for a shape; None for those of the usual layouts."""
@@ -121,6 +122,7 @@ class UnitRule:
         self.eps = _checks.not_negative(eps, "eps")
         self.axis = axis
 
+    @np.errstate(all="ignore")
     def coefficients(self, leaves: Leaves, weights: Sequence[Array]) -> list[Coefficient]:
         """Return the coefficients of each leaf's units."""
         _check_shapes(leaves, weights)
@@ -153,14 +155,12 @@ def clip_units(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Any:
 
     ``weights`` has the parameter for each of ``leaves.arrays``.
     """
-    with np.errstate(all="ignore"):
-        return leaves.restore(leaves.ops.scale(leaves.arrays, rule.coefficients(leaves, weights)))
+    return leaves.scale(rule.coefficients(leaves, weights))
 
 
 def clip_units_(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> None:
     """Clip leaves unit by unit in place: the algorithm, for any adapter's leaves."""
-    with np.errstate(all="ignore"):
-        leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
+    leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
 
 
 def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], place: int) -> Axes:

@@ -148,28 +148,29 @@ def clip_each(leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence
 
     With ``numels``, as `numels_of` gives them, each leaf is clipped by the mean of its powers in place of their sum.
     """
-    if not leaves.arrays:
-        return leaves.restore([])
-    with np.errstate(all="ignore"):
-        _, c = decide_each(leaves, limit, ord, numels)
-        return leaves.restore(leaves.ops.scale(leaves.arrays, parts_of(c)))
+    return leaves.scale(coefficients_of(leaves, limit, ord, numels))
 
 
 def clip_each_(
     leaves: Leaves, limit: Scalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
 ) -> None:
     """Clip each leaf by its own norm in place, as `clip_each` does: the algorithm, for any adapter's leaves."""
-    if leaves.arrays:
-        with np.errstate(all="ignore"):
-            _, c = decide_each(leaves, limit, ord, numels)
-            leaves.scale_(parts_of(c), pure)
+    leaves.scale_(coefficients_of(leaves, limit, ord, numels), pure)
 
 
+def coefficients_of(
+    leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
+) -> Sequence[Coefficient]:
+    """Return what each leaf is to be multiplied by; nothing is written."""
+    return parts_of(decide_each(leaves, limit, ord, numels)[1]) if leaves.arrays else []
+
+
+@np.errstate(all="ignore")
 def decide_each(
     leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
 ) -> tuple[NormPartial, Coefficient]:
     """Return the norms of leaves, at least one, and what each is to be multiplied by; nothing is written."""
-    batch = leaves.ops.partials(leaves.arrays, ord)
+    batch = leaves.partials(ord)
     return batch, coefficient(batch if numels is None else _mean(batch, numels), limit)
 
 

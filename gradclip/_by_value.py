@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._calls import explained
@@ -81,15 +79,13 @@ def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = 
 def clamp_leaves(leaves: Leaves, low: Scalar, high: Scalar) -> Any:
     """Return the container of clamped leaves: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
-    with np.errstate(all="ignore"):
-        return leaves.restore(leaves.ops.clamp(leaves.arrays, *apart(low, high)))
+    return leaves.clamp(*apart(low, high))
 
 
 def clamp_leaves_(leaves: Leaves, low: Scalar, high: Scalar) -> None:
     """Clamp leaves in place: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
-    with np.errstate(all="ignore"):
-        leaves.clamp_(*apart(low, high))
+    leaves.clamp_(*apart(low, high))
 
 
 def apart(low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:

@@ -1,6 +1,7 @@
-"""From a norm and a threshold to the one number that every leaf is multiplied by.
+"""From a norm and a threshold to the one number that every leaf is multiplied by: the formula, for arrays and for floats.
 
-Nothing here branches on values, so the same lines run on the host, on an accelerator and under tracing.
+`coefficient` branches on no value, so the same lines run on an accelerator and under tracing. On a host the norm is known,
+and `coefficient_of_floats` computes the same in a fraction of the time.
 """
 
 import math
@@ -8,9 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gradclip._namespace import device, is_double, to_device
-from gradclip._partial import NormPartial, beside, positive, root, space
+from gradclip._namespace import device, is_double, is_whole, namespace, to_device
+from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._types import Array, Nonfinite, Scalar
+
+_NORMAL = {True: 2.0**-1022, False: 2.0**-126}
+"""The least normal number, by whether numbers are kept in double precision."""
 
 
 @dataclass(frozen=True)
@@ -19,36 +23,43 @@ class Coefficient:
 
     Parameters
     ----------
-    divisor, factor : array
-        Of the accumulation dtype, 0-d or of a shape that broadcasts with the leaf.
-    changed : array
-        Boolean: where it is False, the leaf stays as it is, bit for bit.
-    zeroed : array or None
-        Boolean: where it is True, the leaf becomes zero, NaN too.
+    divisor, factor : array or float
+        Of the accumulation dtype, 0-d or of a shape that broadcasts with the leaf. On a host, floats.
+    changed : array or bool
+        Where it is False, the leaf stays as it is, bit for bit.
+    zeroed : array, bool or None
+        Where it is True, the leaf becomes zero, NaN too.
     """
 
-    divisor: Array
-    factor: Array
+    divisor: Scalar
+    factor: Scalar
     changed: Array
     zeroed: Array | None = None
 
     @cached_property
-    def multipliers(self) -> tuple[Array, Array]:
+    def multipliers(self) -> tuple[Scalar, Scalar]:
         """Two numbers to multiply by one after the other; once for all leaves, for it is a handful of operations.
 
         The second is 1 where the quotient is normal, so that tiny elements survive beside huge ones. Products, as
         compilers fuse them into every use, but not quotients.
         """
-        xp = space(self.factor)
         whole = self.factor / self.divisor
-        normal = whole >= (2.0**-1022 if is_double(self.factor.dtype) else 2.0**-126)
+        if isinstance(whole, float):
+            return (whole, 1.0) if whole >= _NORMAL[True] else (1 / self.divisor, self.factor)
+        xp = namespace([self.factor])
+        normal = whole >= _NORMAL[is_double(self.factor.dtype)]
         return xp.where(normal, whole, 1 / self.divisor), xp.where(normal, xp.ones_like(self.factor), self.factor)
 
     @property
-    def number(self) -> Array:
+    def number(self) -> Scalar:
         """What a leaf is multiplied by, as one number to be told: 0 where it becomes zero."""
-        xp, whole = space(self.factor), self.factor / self.divisor
-        return whole if self.zeroed is None else xp.where(self.zeroed, xp.zeros_like(whole), whole)
+        whole = self.factor / self.divisor
+        if self.zeroed is None:
+            return whole
+        if isinstance(whole, float):
+            return 0.0 if self.zeroed else whole
+        xp = namespace([whole])
+        return xp.where(self.zeroed, xp.zeros_like(whole), whole)
 
     def __getitem__(self, key: Any) -> "Coefficient":
         """Return the coefficient of a part: of one leaf of a batch, or of one slice of a leaf."""
@@ -56,12 +67,32 @@ class Coefficient:
         return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
 
     def to(self, target: object) -> "Coefficient":
-        """Return the coefficient on a device."""
-        if target is None or target == device(self.factor):
+        """Return the coefficient on a device; floats are on every device."""
+        if target is None or isinstance(self.factor, float) or target == device(self.factor):
             return self
         zeroed = None if self.zeroed is None else to_device(self.zeroed, target)
         divisor, factor, changed = (to_device(part, target) for part in (self.divisor, self.factor, self.changed))
         return Coefficient(divisor, factor, changed, zeroed)
+
+    def arrays(self, xp: Any, dtype: Array, where: object) -> "Coefficient":
+        """Return the coefficient as arrays of a namespace, of this dtype and on this device, if it is floats."""
+        if not isinstance(self.factor, float):
+            return self.to(where)
+        divisor, factor = (xp.asarray(x, dtype=dtype, device=where) for x in (self.divisor, self.factor))
+        changed, zeroed = (None if x is None else xp.asarray(x, device=where) for x in (self.changed, self.zeroed))
+        return Coefficient(divisor, factor, changed, zeroed)
+
+    def floats(self) -> "Coefficient | None":
+        """Return the coefficient as floats; None if it is more than one number, or its values are not to be read."""
+        if isinstance(self.factor, float):
+            return self
+        if self.factor.ndim or is_whole(self.factor):
+            return None
+        try:
+            zeroed = None if self.zeroed is None else bool(self.zeroed)
+            return Coefficient(float(self.divisor), float(self.factor), bool(self.changed), zeroed)
+        except RuntimeError:  # traced by a transform of torch.func
+            return None
 
 
 def coefficient(
@@ -94,7 +125,7 @@ def coefficient(
     nonfinite : {"propagate", "error", "zero"}
         With "zero", leaves become zero where ``partial`` is NaN or inf.
     """
-    xp = space(partial.total)
+    xp = namespace([partial.total])
     one = xp.ones_like(partial.total)
     eps, scale = beside(partial, eps), positive(beside(partial, scale))
     unscaled = one / scale
@@ -117,17 +148,43 @@ def coefficient(
     return Coefficient(divisor, factor, changed, zeroed)
 
 
+def coefficient_of_floats(
+    scale: float, total: float, ord: float, max_norm: float, *, eps: float, loss_scale: float, zero: bool
+) -> Coefficient:
+    """Return what `coefficient` returns, for a partial of two floats: ``scale * total ** (1 / ord)``.
+
+    ``max_norm`` is inf where nothing is clipped, and with ``zero`` leaves become zero where ``total`` is NaN or inf.
+    """
+    r = root_of_float(total, ord)
+    clipped = max_norm != math.inf and not scale / loss_scale * r + eps <= max_norm
+    zeroed = not math.isfinite(total) if zero else None
+    changed = clipped or loss_scale != 1 or bool(zeroed)
+    if not clipped:
+        return Coefficient(1.0, 1 / loss_scale, changed, zeroed)
+    return Coefficient(scale, max_norm / (r + eps * loss_scale / scale), changed, zeroed)
+
+
+def root_of_float(total: float, ord: float) -> float:
+    """Return ``total ** (1 / ord)``, inf where that is out of range."""
+    if ord == 2:
+        return math.sqrt(total)
+    try:
+        return total if ord in (1, math.inf) else total ** (1 / ord)
+    except OverflowError:
+        return math.inf
+
+
 def at_least_zero(value: Scalar) -> Scalar:
     """Return a number, 0 for an array whose value could not be checked and is negative; NaN stays."""
     if isinstance(value, float):  # NumPy's float64 too
         return type(value)(0) if value < 0 else value
-    xp = space(value)
+    xp = namespace([value])
     return xp.where(value < 0, xp.zeros_like(value), value)
 
 
 def _like(partial: NormPartial, value: Scalar) -> Array:
     """Return a threshold as an array beside the partial, in its dtype and at least 0."""
-    xp = space(partial.total)
+    xp = namespace([partial.total])
     if isinstance(value, float):
         return xp.full_like(partial.total, value)
     return at_least_zero(to_device(xp.astype(value, partial.total.dtype), device(partial.total)))

@@ -8,8 +8,8 @@ from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._calls import explained
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._decision import Decision, Rule
 from gradclip._nonfinite import refuse_nonfinite
-from gradclip._norms import partial_of, reported
 from gradclip._partial import NormPartial, from_norm
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Array, Nonfinite, Scalar, Tree
@@ -85,7 +85,8 @@ def clip_by_global_norm(
     (array([0.6, 0.8], dtype=float32), array(5.e+20, dtype=float32))
     """
     rule = Rule(max_norm, ord, nonfinite, scale, eps)
-    return clip_leaves(flatten(grads), rule)
+    clipped, decision = clip_leaves(flatten(grads), rule)
+    return clipped, decision.norm
 
 
 def clip_by_global_norm_(
@@ -133,7 +134,7 @@ def clip_by_global_norm_(
     array([0.6, 0.8])
     """
     rule = Rule(max_norm, ord, nonfinite, scale, eps)
-    return clip_leaves_(flatten(grads), rule)
+    return clip_leaves_(flatten(grads), rule).norm
 
 
 def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Tree:
@@ -203,70 +204,48 @@ def clip_with_norm_(grads: Any, max_norm: Scalar | None, norm: Scalar | NormPart
     clip_leaves_with_(flatten(grads), limit, known)
 
 
-class Rule:
-    """The checked arguments of clipping by global norm."""
-
-    def __init__(self, max_norm: object, ord: object, nonfinite: object, scale: object, eps: object) -> None:
-        self.max_norm = _checks.threshold(max_norm, "max_norm")
-        self.ord = _checks.order(ord)
-        self.nonfinite: Nonfinite = _checks.policy(nonfinite)
-        self.scale = _checks.positive(scale, "scale", "scale=1.0 for gradients that are not scaled")
-        self.eps = _checks.not_negative(eps, "eps")
-
-    def coefficient(self, leaves: Leaves, partial: NormPartial) -> Coefficient:
-        """Return the coefficient for a norm, or refuse it."""
-        if self.nonfinite == "error":
-            refuse_nonfinite(leaves, partial)
-        return coefficient(partial, self.max_norm, eps=self.eps, scale=self.scale, nonfinite=self.nonfinite)
+def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Decision]:
+    """Return the container of clipped leaves, and what was decided: the algorithm, for any adapter's leaves."""
+    decision = decide(leaves, rule)
+    return leaves.scale([decision.coefficient] * len(leaves.arrays)), decision
 
 
-def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Array]:
-    """Return the container of clipped leaves, and the norm: the algorithm, for any adapter's leaves."""
-    norm, c = decide(leaves, rule)
-    if c is None:
-        return leaves.restore([]), norm
-    with np.errstate(all="ignore"):
-        return leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays))), norm
+def clip_leaves_(leaves: Leaves, rule: Rule) -> Decision:
+    """Clip leaves in place and return what was decided: the algorithm, for any adapter's leaves."""
+    decision = decide(leaves, rule)
+    leaves.scale_([decision.coefficient] * len(leaves.arrays), "clip_by_global_norm")
+    return decision
 
 
-def clip_leaves_(leaves: Leaves, rule: Rule) -> Array:
-    """Clip leaves in place and return the norm: the algorithm, for any adapter's leaves."""
-    norm, c = decide(leaves, rule)
-    if c is not None:
-        with np.errstate(all="ignore"):
-            leaves.scale_([c] * len(leaves.arrays), "clip_by_global_norm")
-    return norm
+def decide(leaves: Leaves, rule: Rule) -> Decision:
+    """Return what is done with leaves, or refuse them; nothing is written."""
+    decision = leaves.decide(rule)
+    if rule.nonfinite == "error":
+        refuse_nonfinite(leaves, decision.finite, rule.ord)
+    return decision
 
 
-def decide(leaves: Leaves, rule: Rule) -> tuple[Array, Coefficient | None]:
-    """Return the norm of leaves and what they are to be multiplied by, None if there are none; nothing is written."""
-    partial = partial_of(leaves, rule.ord)
-    with np.errstate(all="ignore"):
-        norm = reported(partial, rule.scale)
-        return norm, rule.coefficient(leaves, partial) if leaves.arrays else None
-
-
-def clip_leaves_with(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPartial) -> Any:
+def clip_leaves_with(leaves: Leaves, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Any:
     """Return the container of leaves clipped by a known norm: the algorithm, for any adapter's leaves."""
-    if not leaves.arrays:
-        return leaves.restore([])
-    with np.errstate(all="ignore"):
-        c = coefficient(_known_partial(leaves, norm), limit)
-        return leaves.restore(leaves.ops.scale(leaves.arrays, [c] * len(leaves.arrays)))
+    return leaves.scale(_known_coefficients(leaves, max_norm, norm))
 
 
-def clip_leaves_with_(leaves: Leaves, limit: Scalar | None, norm: Scalar | NormPartial) -> None:
+def clip_leaves_with_(leaves: Leaves, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
     """Clip leaves by a known norm in place: the algorithm, for any adapter's leaves."""
-    if leaves.arrays:
-        with np.errstate(all="ignore"):
-            c = coefficient(_known_partial(leaves, norm), limit)
-            leaves.scale_([c] * len(leaves.arrays), "clip_with_norm")
+    leaves.scale_(_known_coefficients(leaves, max_norm, norm), "clip_with_norm")
 
 
-def _known_partial(leaves: Leaves, norm: Scalar | NormPartial) -> NormPartial:
+@np.errstate(all="ignore")
+def _known_coefficients(leaves: Leaves, max_norm: Scalar | None, norm: Scalar | NormPartial) -> list[Coefficient]:
+    """Return what each leaf is multiplied by for a known norm: one coefficient for all."""
+    if not leaves.arrays:
+        return []
+    return [coefficient(_known_partial(leaves.arrays[0], norm), max_norm)] * len(leaves.arrays)
+
+
+def _known_partial(first: Array, norm: Scalar | NormPartial) -> NormPartial:
     if isinstance(norm, NormPartial):
         return norm
-    first = leaves.arrays[0]
     xp = ns.namespace([first])
     where, wide = ns.device(first), ns.wide_dtype(xp, first)
     if isinstance(norm, float):

@@ -2,12 +2,14 @@
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from gradclip import _namespace as ns
 from gradclip._types import Array
+
+NDArray: TypeAlias = np.ndarray[Any, Any]
 
 _EFFORT = 100_000
 """How hard NumPy tries to prove that two strided arrays share no element before we refuse them."""
@@ -25,11 +27,11 @@ def owns_all(leaves: Sequence[Array]) -> bool:
     return all(type(x) is np.ndarray and x.base is None for x in leaves)
 
 
-def _place(x: np.ndarray[Any, Any]) -> Hashable:
+def _place(x: NDArray) -> Hashable:
     return x.__array_interface__["data"][0], x.shape, x.strides, x.dtype
 
 
-def in_byte_order(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def in_byte_order(x: NDArray) -> NDArray:
     """Return a view of all elements in the order in which they lie in memory: 1-D where there are no gaps.
 
     Element order does not matter to norms and scaling, so a Fortran or channels-last array need not be copied.
@@ -64,7 +66,7 @@ def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
         return None
     spans = [(*np.lib.array_utils.byte_bounds(v), i, v) for i, v in enumerate(map(view_of, leaves)) if v is not None]
     spans = sorted((span for span in spans if span[3].size), key=lambda span: span[:3])
-    open_spans: list[tuple[int, int, int, np.ndarray[Any, Any]]] = []
+    open_spans: list[tuple[int, int, int, NDArray]] = []
     for start, stop, i, view in spans:
         open_spans = [span for span in open_spans if span[1] > start]
         for _, _, j, other in open_spans:
@@ -74,14 +76,14 @@ def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
     return None
 
 
-def _share(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+def _share(one: NDArray, other: NDArray) -> bool:
     try:
         return np.shares_memory(one, other, max_work=_EFFORT)  # type: ignore[arg-type]  # any int, NumPy says
     except np.exceptions.TooHardError:
         return True  # not proved apart: refuse rather than risk scaling an element twice
 
 
-def view_of(x: Array) -> np.ndarray[Any, Any] | None:
+def view_of(x: Array) -> NDArray | None:
     """Return a NumPy array with the address, shape and strides of ``x``, or None if it does not tell them.
 
     It is only compared, never read: the address may be a GPU's.
@@ -95,7 +97,7 @@ def view_of(x: Array) -> np.ndarray[Any, Any] | None:
         return None
     for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):  # the second, for standards before 2023.12
         with suppress(AttributeError, TypeError, ValueError, RuntimeError, BufferError):
-            view: np.ndarray[Any, Any] = look(x)
+            view: NDArray = look(x)
             return view
     return None
 
@@ -105,7 +107,7 @@ class _Place:
         self.__array_interface__ = interface
 
 
-def _phantom(address: int, shape: tuple[int, ...], width: int, steps: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _phantom(address: int, shape: tuple[int, ...], width: int, steps: tuple[int, ...]) -> NDArray:
     strides = tuple(step * width for step in steps)
     place = {"data": (address, False), "shape": shape, "strides": strides, "typestr": f"|V{width}", "version": 3}
     return np.asarray(_Place(place))

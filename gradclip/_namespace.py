@@ -71,6 +71,11 @@ def is_narrow(dtype: object) -> bool:
     return dtype_name(dtype).startswith(("float8_", "float6_", "float4_"))
 
 
+def is_native(dtype: object) -> bool:
+    """Whether a dtype has the machine's byte order, as all have but some of NumPy's."""
+    return getattr(dtype, "isnative", True) is True
+
+
 def largest(dtype: object) -> float:
     """Return the largest finite value of a real dtype."""
     return _LARGEST.get(dtype_name(dtype), float("inf"))

@@ -1,8 +1,8 @@
 """Gradients that are NaN or inf: the check, and the one error that every adapter raises."""
 
 from gradclip import _namespace as ns
-from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
+from gradclip._types import Array
 
 
 class NonFiniteError(FloatingPointError, RuntimeError):
@@ -16,18 +16,17 @@ class NonFiniteError(FloatingPointError, RuntimeError):
 NonFiniteError.__module__ = "gradclip"  # the name that tracebacks show, and that pickles keep
 
 
-def refuse_nonfinite(leaves: Leaves, partial: NormPartial) -> None:
-    """Raise NonFiniteError if the norm of leaves is NaN or inf; this reads its value back."""
-    xp = ns.namespace([partial.total])
+def refuse_nonfinite(leaves: Leaves, finite: Array, ord: float) -> None:
+    """Raise NonFiniteError if leaves are not all finite; this reads that flag back."""
     try:
-        finite = bool(xp.isfinite(partial.total))
+        is_finite = bool(finite)
     except TypeError as e:  # a traced array has no value yet
         raise ValueError(
             'nonfinite="error" was asked for under tracing, where no value is known, expected "propagate" or "zero"; '
             'pass nonfinite="zero", or clip outside of the traced function'
         ) from e
-    if not finite:
-        raise NonFiniteError(f"{_SAID_BY_PYTORCH.format(partial.ord)} {_nonfinite_leaves(leaves)}")
+    if not is_finite:
+        raise NonFiniteError(f"{_SAID_BY_PYTORCH.format(ord)} {_nonfinite_leaves(leaves)}")
 
 
 _SAID_BY_PYTORCH = "The total norm of order {} for gradients from `parameters` is non-finite, so it cannot be clipped."
@@ -36,8 +35,8 @@ _SAID_BY_PYTORCH = "The total norm of order {} for gradients from `parameters` i
 
 def _nonfinite_leaves(leaves: Leaves) -> str:
     """Return which leaves have NaN or inf, and what to do."""
-    xp = ns.namespace(leaves.arrays)
-    totals = leaves.ops.partials(leaves.arrays, 2.0).total
+    totals = leaves.partials(2.0).total
+    xp = ns.namespace([totals])
     bad = [path for i, path in enumerate(leaves.array_paths()) if not bool(xp.isfinite(totals[i, ...]))]
     first = bad[0] if bad else "A gradient on another rank"
     return (

@@ -1,13 +1,13 @@
 """Norms: of all leaves together, of each leaf, and as a partial that merges with others."""
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._partial import NormPartial, beside, positive, root
+from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves, flatten
 from gradclip._types import Array, Tree
 
@@ -53,7 +53,7 @@ def global_norm(grads: Any, *, ord: float = 2.0) -> Array:
     array(2.e+20, dtype=float32)
     """
     order = _checks.order(ord)
-    return partial_of(flatten(grads, weights=True), order).norm()
+    return flatten(grads, weights=True).partial(order).norm()
 
 
 def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
@@ -123,38 +123,23 @@ def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
     array(5.)
     """
     order = _checks.order(ord)
-    return partial_of(flatten(grads), order)
+    return flatten(grads).partial(order)
 
 
 def norms_of(leaves: Leaves, ord: float) -> Any:
     """Return the container of the leaves' norms: the algorithm, for any adapter's leaves."""
     if not leaves.arrays:
         return leaves.restore([])
-    with np.errstate(all="ignore"):
-        batch = leaves.ops.partials(leaves.arrays, ord)
-        xp = ns.namespace([batch.total])
-        wide = batch.scale * root(xp, batch.total, ord)
-        return leaves.restore(
-            [
-                ns.to_device(ns.as_array(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
-                for i, x in enumerate(leaves.arrays)
-            ]
-        )
+    norms = _norms_of_batch(leaves.partials(ord), leaves.arrays)
+    return leaves.restore(norms)
 
 
-def partial_of(leaves: Leaves, ord: float) -> NormPartial:
-    """Return the partial norm of all leaves; of no leaves, a NumPy zero."""
-    if not leaves.arrays:
-        return NormPartial(np.asarray(1.0), np.asarray(0.0), ord, np.float32)
-    with np.errstate(all="ignore"):
-        return leaves.ops.partial(leaves.arrays, ord)
-
-
-def reported(partial: NormPartial, loss_scale: Any) -> Array:
-    """Return the norm of gradients that are ``loss_scale`` times too large."""
-    if isinstance(loss_scale, float) and loss_scale == 1:
-        return partial.norm()
-    loss_scale = positive(beside(partial, loss_scale))
-    unit = partial.scale / loss_scale if partial.ord != math.inf else partial.scale
-    total = partial.total if partial.ord != math.inf else partial.total / loss_scale
-    return NormPartial(unit, total, partial.ord, partial.dtype).norm()
+@np.errstate(all="ignore")
+def _norms_of_batch(batch: NormPartial, leaves: Sequence[Array]) -> list[Array]:
+    """Return the norm of each leaf, on its device and in its norm's dtype."""
+    xp = ns.namespace([batch.total])
+    wide = batch.scale * root(xp, batch.total, batch.ord)
+    return [
+        ns.to_device(ns.as_array(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
+        for i, x in enumerate(leaves)
+    ]

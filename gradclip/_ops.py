@@ -1,233 +1,53 @@
-"""``Ops`` over the Array API standard: right on every namespace, without a copy of a leaf where slices can be written.
+"""The narrow waist between algorithms and frameworks: every algorithm is written once, over ``Ops``."""
 
-Leaves are widened to the accumulation dtype (float64, or float32 where the device has no float64) a chunk at a time.
-Lazy and traced leaves are taken whole, for their compilers fuse what is written here into one pass; so are those whose
-derivatives are recorded, for the record would keep what a chunk frees.
-"""
-
-import math
 from collections.abc import Sequence
+from typing import Protocol
 
-from gradclip import _namespace as ns
-from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, Box, boxes, halve, size, whole
 from gradclip._coefficient import Coefficient
-from gradclip._partial import NormPartial, concat, merge_elements, reduce_powers, root, safe_scale, stack
-from gradclip._types import Array, Axes, Namespace, Scalar
+from gradclip._decision import Decision, Rule
+from gradclip._partial import NormPartial
+from gradclip._types import Array, Axes, Scalar
 
 
-class ArrayOps:
-    """The operations of ``Ops`` for one namespace.
+class Ops(Protocol):
+    """What a framework must be able to do.
 
-    Parameters
-    ----------
-    xp : namespace
-        The leaves' own, as array_api_compat gives it.
+    Leaves are distinct floating-point arrays of one namespace (an adapter's: of one framework), of any shape, on any
+    device. No method may read a value back from an accelerator, and the pure ones must not write to a leaf.
     """
 
-    def __init__(self, xp: Namespace) -> None:
-        self.xp = xp
+    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+        """Return the norm of all leaves laid end to end, and what they are to be multiplied by; nothing is written."""
+        ...
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
-        """Return the partial norm of all leaves laid end to end."""
-        return merge_elements(self.partials(leaves, ord))
+        """Return the partial norm of all leaves laid end to end: 0-d, on the first leaf's device."""
+        ...
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
-        """Return one partial norm for each leaf."""
-        return stack([self._whole(x, ord) for x in leaves])
+        """Return one partial norm for each leaf: shape ``(len(leaves),)``, on the first leaf's device."""
+        ...
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
-        """Return the partial norms of one leaf's slices, merged from chunks."""
-        return self._piece(leaf, ord, axes) if ns.is_whole(leaf) else self._box(leaf, whole(leaf.shape), ord, axes)
+        """Return the partial norms of one leaf's slices: reduced over ``axes``, which stay with length 1."""
+        ...
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
-        """Return each leaf times its coefficient."""
-        return [self._scale(x, c.to(ns.device(x))) for x, c in zip(leaves, coefficients, strict=True)]
+        """Return each leaf times its coefficient, in its own dtype. Leaves that need no change may come back."""
+        ...
 
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
-        """Multiply each leaf by its coefficient in place; on a host, only where that changes anything."""
-        for x, c in zip(leaves, coefficients, strict=True):
-            if 0 not in x.shape and _may_change(self.xp, x, c.changed):  # Dask cannot assign nothing
-                self._write(x, c.to(ns.device(x)))
+        """Multiply each leaf by its coefficient in place."""
+        ...
 
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
-        """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
-        xp = self.xp
-        if 0 in leaf.shape:  # Dask cannot add up nothing in several chunks
-            return xp.zeros(tuple(leaf.shape[1:]), dtype=leaf.dtype, device=ns.device(leaf))
-        if ns.is_whole(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
-            terms = scaled(xp, leaf, coefficient)
-            return xp.astype(ns.as_array(xp.sum(terms, axis=0, dtype=terms.dtype)), leaf.dtype)
-        rows = max(1, _limit(leaf) // (ns.size(leaf) // leaf.shape[0]))
-        total = None
-        for start in range(0, leaf.shape[0], rows):
-            part = slice(start, start + rows)
-            terms = xp.sum(scaled(xp, leaf[part, ...], coefficient[part, ...]), axis=0)
-            total = terms if total is None else total + terms
-        return xp.astype(ns.as_array(total), leaf.dtype)
+        """Return the sum over the leading axis of ``leaf`` times ``coefficient``, rounded once, at the end."""
+        ...
 
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
-        """Return each leaf with its elements moved into the bounds."""
-        return [ns.as_array(_clamped(self.xp, x, *bounds_for(self.xp, x, low, high))) for x in leaves]
+        """Return each leaf with its elements moved into ``[low, high]``; NaN stays NaN."""
+        ...
 
     def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
-        """Move each leaf's elements into the bounds, chunk by chunk."""
-        for x in leaves:
-            bounds = bounds_for(self.xp, x, low, high)
-            for key in _keys(x) if 0 not in x.shape else []:
-                x[key] = _clamped(self.xp, x[key], *bounds)
-
-    def _whole(self, x: Array, ord: float) -> NormPartial:
-        if ns.is_whole(x):
-            return self._piece(x, ord)
-        partial = self._box(x, whole(x.shape), ord, tuple(range(x.ndim)))
-        scale, total = (self.xp.reshape(part, ()) for part in (partial.scale, partial.total))
-        return NormPartial(scale, total, ord, partial.dtype)
-
-    def _box(self, x: Array, box: Box, ord: float, axes: Axes) -> NormPartial:
-        """Return the partial of a box: of its two halves, merged where the cut is summed over, else side by side."""
-        if size(box) <= _limit(x):
-            return self._piece(x[box] if box else x, ord, axes)
-        axis, *halves = halve(box)
-        first, second = (self._box(x, half, ord, axes) for half in halves)
-        return first.merge(second) if axis in axes else concat(first, second, axis)
-
-    def _piece(self, x: Array, ord: float, axes: Axes | None = None) -> NormPartial:
-        """Return the partial of an array that is small enough to be widened."""
-        xp = self.xp
-        dtype = ns.norm_dtype(xp, x)
-        wide = self._wide(x)
-        if 0 in x.shape:
-            zero = _reduced_zeros(xp, x, wide, axes)
-            return NormPartial(zero + 1, zero, ord, dtype)
-        parts = [xp.real(x), xp.imag(x)] if ns.is_complex(x.dtype) else [x]
-        parts = [xp.astype(part, wide) for part in parts]
-        if _fits(x, wide, ord):  # no power of a leaf's elements leaves the range of the wide dtype
-            total = reduce_powers(xp, magnitudes(xp, parts), ord, axes)
-            return NormPartial(xp.ones_like(total), total, ord, dtype)
-        scale = self._unit(parts, axes)
-        total = reduce_powers(xp, magnitudes(xp, [part / scale for part in parts]), ord, axes)
-        return NormPartial(scale, total, ord, dtype)
-
-    def _wide(self, x: Array) -> Array:
-        """Return the dtype that a leaf is accumulated in."""
-        return ns.wide_dtype(self.xp, x)
-
-    def _unit(self, parts: Sequence[Array], axes: Axes | None) -> Array:
-        """Return the scale that an array is divided by, given whole or as its real and imaginary parts."""
-        xp = self.xp
-        peaks = [ns.peak(xp, xp.abs(part), axes) for part in parts]
-        return safe_scale(xp, peaks[0] if len(peaks) == 1 else xp.where(peaks[0] >= peaks[1], peaks[0], peaks[1]))
-
-    def _scale(self, x: Array, c: Coefficient) -> Array:
-        xp = self.xp
-        if not _may_change(xp, x, c.changed):
-            return x
-        if not ns.is_whole(x) and ns.is_writable(x) and ns.size(x) > _limit(x):
-            out = xp.asarray(x, copy=True)
-            self._write(out, c)
-            return out
-        return ns.as_array(_finished(xp, x, c))
-
-    def _write(self, x: Array, c: Coefficient) -> None:
-        for key in _keys(x):
-            x[key] = _finished(self.xp, x[key], c[_fit(c.factor.shape, key)] if c.factor.ndim else c)
-
-
-def scaled(xp: Namespace, x: Array, c: Coefficient) -> Array:
-    """Return ``x`` times a coefficient in the accumulation dtype; bits stay where nothing changes."""
-    y = _multiplied(xp, x, c)
-    return xp.where(c.changed, y, xp.astype(x, y.dtype))
-
-
-def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
-    wide = c.factor.dtype
-    if ns.is_complex(x.dtype):
-        wide = xp.complex128 if ns.is_double(wide) else xp.complex64
-    first, second = c.multipliers
-    y = xp.astype(x, wide) * first * second
-    return y if c.zeroed is None else xp.where(c.zeroed, xp.zeros_like(y), y)
-
-
-def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
-    """Return ``x`` times a coefficient, cast last; where nothing changes, not even cast there and back."""
-    if ns.is_narrow(x.dtype):  # which some frameworks cannot choose from; cast there and back, they are what they were
-        return xp.astype(scaled(xp, x, c), x.dtype)
-    return _typed(xp, xp.where(c.changed, xp.astype(_multiplied(xp, x, c), x.dtype), x), x.dtype)
-
-
-def _typed(xp: Namespace, x: Array, dtype: Array) -> Array:
-    """Return ``x`` in a dtype: ``where`` may have changed its byte order."""
-    return x if x.dtype == dtype else xp.astype(x, dtype)
-
-
-def magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
-    """Return the absolute values of an array, given whole or as its real and imaginary parts."""
-    if len(parts) == 1:
-        return xp.abs(parts[0])
-    return root(xp, parts[0] * parts[0] + parts[1] * parts[1], 2)
-
-
-def _fits(x: Array, wide: Array, ord: float) -> bool:
-    return ns.is_double(wide) and not ns.is_double(x.dtype) and (1 <= ord <= 4 or ord == math.inf)
-
-
-def _may_change(xp: Namespace, x: Array, changed: Array) -> bool:
-    """Whether anything may have to be written: known on a host, assumed elsewhere."""
-    return not ns.is_host(x) or bool(xp.any(changed))
-
-
-def _limit(x: Array) -> int:
-    return HOST_ELEMENTS if ns.is_host(x) else DEVICE_ELEMENTS
-
-
-def _keys(x: Array) -> Sequence[object]:
-    """Return what selects each chunk of a leaf for reading and writing; the whole leaf if it is lazy."""
-    return [...] if ns.is_lazy(x) else list(boxes(x.shape, _limit(x)))
-
-
-def _fit(shape: tuple[int, ...], key: object) -> object:
-    """Return the part of a key that an array of ``shape`` has, where it broadcasts along axes of length 1."""
-    return (
-        tuple(slice(None) if n == 1 else k for n, k in zip(shape, key, strict=True)) if isinstance(key, tuple) else key
-    )
-
-
-def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
-    """Return the bounds in the leaf's dtype, moved into its range (see `limited`)."""
-    return tuple(
-        xp.asarray(limited(bound, x.dtype), dtype=x.dtype, device=ns.device(x))
-        if isinstance(bound, float)
-        else ns.to_device(xp.astype(_limited(xp, bound, x.dtype), x.dtype), ns.device(x))
-        for bound in (low, high)
-    )
-
-
-def limited(bound: float, dtype: object) -> float:
-    """Return a bound that a dtype can have: its largest finite number for one beyond, infinity if it has that."""
-    most = ns.largest(dtype)
-    return max(-most, min(most, bound)) if math.isfinite(bound) or not ns.has_infinity(dtype) else bound
-
-
-def _limited(xp: Namespace, bound: Array, dtype: object) -> Array:
-    """Return what `limited` returns, for a bound whose value is not known here."""
-    most = ns.largest(dtype)
-    if most >= ns.largest(bound.dtype):
-        return bound
-    near = _between(xp, bound, xp.full_like(bound, -most), xp.full_like(bound, most))
-    return xp.where(xp.isfinite(bound), near, bound) if ns.has_infinity(dtype) else near
-
-
-def _clamped(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
-    if ns.is_narrow(x.dtype):  # which some frameworks cannot compare; float32 has all their numbers
-        wide = (xp.astype(values, xp.float32) for values in (x, low, high))
-        return xp.astype(_between(xp, *wide), x.dtype)
-    return _typed(xp, _between(xp, x, low, high), x.dtype)
-
-
-def _between(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
-    return xp.where(x < low, low, xp.where(x > high, high, x))  # NaN is neither below nor above
-
-
-def _reduced_zeros(xp: Namespace, x: Array, dtype: Array, axes: Axes | None) -> Array:
-    shape = () if axes is None else tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    return xp.zeros(shape, dtype=dtype, device=ns.device(x))
+        """Move each leaf's elements into ``[low, high]`` in place."""
+        ...

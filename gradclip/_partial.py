@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradclip import _scalars
 from gradclip._namespace import (
     adds_pairwise,
     as_array,
@@ -111,13 +110,8 @@ class NormPartial:
         >>> gradclip.norm_partial(np.array([3.0, 4.0])).norm()
         array(5.)
         """
-        xp = space(self.total)
+        xp = namespace([self.total])
         return as_array(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
-
-
-def space(value: Array) -> Namespace:
-    """Return the namespace to calculate with a norm in: a lighter one where it is a NumPy scalar."""
-    return _scalars if type(value) is np.float64 else namespace([value])
 
 
 def beside(partial: NormPartial, value: Scalar) -> Scalar:
@@ -129,7 +123,7 @@ def positive(scale: Scalar) -> Scalar:
     """Return a loss scale, NaN for an array whose value could not be checked and is not greater than 0."""
     if isinstance(scale, float):
         return scale if scale > 0 else math.nan
-    xp = space(scale)
+    xp = namespace([scale])
     return xp.where(scale > 0, scale, xp.full_like(scale, math.nan))
 
 

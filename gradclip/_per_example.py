@@ -49,17 +49,18 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     ([array([0.6, 1.3])], array(1, dtype=int32))
     """
     limit = _checks.threshold(max_norm, "max_norm")
-    leaves = flatten(grads)
-    return clip_examples(leaves, limit) if leaves.arrays else (grads, np.asarray(0, np.int32))
+    return clip_examples(flatten(grads), limit)
 
 
 def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
-    """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves, at least one."""
+    """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves."""
+    if not leaves.arrays:
+        return leaves.restore([]), np.asarray(0, dtype=np.int32)
     check_batch(leaves)
-    with np.errstate(all="ignore"):
-        return _sums(leaves, limit)
+    return _sums(leaves, limit)
 
 
+@np.errstate(all="ignore")
 def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
     xp = ns.namespace(leaves.arrays)
     partial: NormPartial | None = None

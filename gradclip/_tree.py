@@ -14,12 +14,18 @@ import optree
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule
 from gradclip._memory import identities
-from gradclip._numpy import NumpyOps
-from gradclip._ops import ArrayOps
-from gradclip._types import Array, Ops, Scalar
+from gradclip._numpy_ops import numpy_ops
+from gradclip._ops import Ops
+from gradclip._partial import NormPartial
+from gradclip._types import Array, Scalar
 from gradclip._weights import refuse_weights
+
+_quiet = np.errstate(all="ignore")
+"""No floating-point warnings: overflow, underflow and NaN are ordinary here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +52,50 @@ class Leaves:
     rebuild: Callable[[list[Any]], Any]
     paths: Callable[[], list[str]]
 
+    @_quiet
+    def decide(self, rule: Rule) -> Decision:
+        """Return the norm of all of ``arrays``, and what they are to be multiplied by; nothing is written."""
+        return self.ops.decide(self.arrays, rule)
+
+    @_quiet
+    def partial(self, ord: float) -> NormPartial:
+        """Return the partial norm of all of ``arrays``."""
+        return self.ops.partial(self.arrays, ord)
+
+    @_quiet
+    def partials(self, ord: float) -> NormPartial:
+        """Return one partial norm for each of ``arrays``."""
+        return self.ops.partials(self.arrays, ord)
+
+    @_quiet
+    def scale(self, coefficients: Sequence[Coefficient]) -> Any:
+        """Return the container with each of ``arrays`` times its coefficient."""
+        return self.restore(self.ops.scale(self.arrays, coefficients))
+
+    @_quiet
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
         """Multiply each of ``arrays`` by its coefficient in place, or raise and name the ``pure`` function."""
-        _checks.writable(self.arrays, self.array_paths, pure)
-        self.ops.scale_(self.arrays, coefficients)
+        self.ops.scale_(self.targets(pure), coefficients)
+        self.finish()
 
+    @_quiet
+    def clamp(self, low: Scalar, high: Scalar) -> Any:
+        """Return the container with the elements of ``arrays`` moved into the bounds."""
+        return self.restore(self.ops.clamp(self.arrays, low, high))
+
+    @_quiet
     def clamp_(self, low: Scalar, high: Scalar) -> None:
         """Move the elements of ``arrays`` into the bounds in place, or raise."""
-        _checks.writable(self.arrays, self.array_paths, "clip_by_value")
-        self.ops.clamp_(self.arrays, low, high)
+        self.ops.clamp_(self.targets("clip_by_value"), low, high)
+        self.finish()
+
+    def targets(self, pure: str) -> list[Array]:
+        """Return what to write to for each of ``arrays``, or raise and name the ``pure`` function."""
+        _checks.writable(self.arrays, self.array_paths, pure)
+        return self.arrays
+
+    def finish(self) -> None:
+        """Do what is to be done after ``arrays`` were written to."""
 
     def restore(self, values: Sequence[Any]) -> Any:
         """Return the container with a value for each of ``arrays``."""
@@ -114,13 +155,9 @@ def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
 
 def ops_for(arrays: Sequence[Array]) -> Ops:
     """Return the operations for leaves of one namespace."""
-    if all(type(x) is np.ndarray for x in arrays):
-        return _NUMPY
-    xp = ns.namespace(arrays)
-    return _NUMPY if ns.is_numpy(xp) else ArrayOps(xp)
-
-
-_NUMPY = NumpyOps(ns.namespace([np.zeros(())]))
+    if all(type(x) is np.ndarray for x in arrays) or ns.is_numpy(xp := ns.namespace(arrays)):
+        return numpy_ops()
+    return ArrayOps(xp)
 
 
 def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:

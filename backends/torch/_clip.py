@@ -5,10 +5,8 @@ from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._finished import FinishingRule
-from gradclip._global import clip_leaves_, clip_leaves_with_
-from gradclip._nonfinite import refuse_nonfinite
-from gradclip._norms import partial_of
+from gradclip._decision import Rule
+from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._arguments import listed, norm_order
 from gradclip.backends.torch._compiled import (
@@ -17,15 +15,9 @@ from gradclip.backends.torch._compiled import (
     clip_with_norm_compiled_,
     total_norm_compiled,
 )
-from gradclip.backends.torch._leaves import Parameters, as_tensor, gradients, leaves_found
-from gradclip.backends.torch._ordinary import clip_ordinary_
-from gradclip.backends.torch._sharded import is_distributed
+from gradclip.backends.torch._leaves import Parameters, gradients, leaves_found
 from gradclip.backends.torch._walk import tensors as walk_tensors
-
-_ORDINARY = (2.0, 1.0, 0.0)
-"""What norm_type, scale and eps are by default."""
-
-_NUMBERS = {float, int}
+from gradclip.backends.torch.ops._sharded import is_distributed
 
 
 def clip_grad_norm_(
@@ -113,13 +105,10 @@ def clip_grad_norm_(
     policy = "error" if error_if_nonfinite else nonfinite
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
-    if policy == "propagate" and _is_ordinary(norm_type, scale, eps):
-        norm = clip_ordinary_(parameters, max_norm)
-        if norm is not None:
-            return norm
     with torch.no_grad():
-        rule = FinishingRule(max_norm, norm_order(norm_type), policy, scale, eps)
-        return as_tensor(clip_leaves_(gradients(parameters, caller="clip_grad_norm_").finishing(rule), rule))
+        rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
+        norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_"), rule).norm
+        return norm
 
 
 def clip_grad_value_(
@@ -206,10 +195,8 @@ def get_total_norm(
         return total_norm_compiled(tensors, order, error=error_if_nonfinite)
     with torch.no_grad():
         leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"))
-        partial = partial_of(leaves, order)
-        if error_if_nonfinite and leaves.arrays:
-            refuse_nonfinite(leaves, partial)
-        return as_tensor(partial.norm())
+        norm: Tensor = decide(leaves, Rule(None, order, "error" if error_if_nonfinite else "propagate")).norm
+        return norm
 
 
 def clip_grads_with_norm_(
@@ -253,8 +240,3 @@ def clip_grads_with_norm_(
         limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm, "total_norm")
         clip_leaves_with_(gradients(listed(parameters), caller="clip_grads_with_norm_"), limit, known)
     return None
-
-
-def _is_ordinary(*options: object) -> bool:
-    """Whether options are the usual numbers; a tensor is not looked at, since that would wait for its device."""
-    return _NUMBERS.issuperset(map(type, options)) and options == _ORDINARY

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._finished import FinishingRule
-from gradclip._global import clip_leaves_, clip_leaves_with_
-from gradclip._nonfinite import refuse_nonfinite
-from gradclip._norms import partial_of
+from gradclip._decision import Rule
+from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._number import as_number
 from gradclip._types import Nonfinite, Scalar
-from gradclip.backends.torch._leaves import Parameters, TorchLeaves, as_tensor, leaves_of
+from gradclip.backends.torch._leaves import Parameters, TorchLeaves, leaves_of
 from gradclip.backends.torch._walk import tensors, walk
 
 
@@ -89,8 +87,8 @@ def norm_like(grads: list[Tensor]) -> Tensor:
 def _clip_norm_(
     grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: Tensor
 ) -> Tensor:
-    rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
-    return as_tensor(clip_leaves_(traced_leaves(grads).finishing(rule), rule))
+    norm: Tensor = clip_leaves_(traced_leaves(grads), Rule(max_norm, ord, nonfinite, scale, eps)).norm
+    return norm
 
 
 @_clip_norm_.register_fake
@@ -107,11 +105,8 @@ def _(
 
 @torch.library.custom_op("gradclip::total_norm", mutates_args=())
 def _total_norm(grads: list[Tensor], ord: float, error: bool) -> Tensor:
-    leaves = traced_leaves(grads)
-    partial = partial_of(leaves, ord)
-    if error:
-        refuse_nonfinite(leaves, partial)
-    return as_tensor(partial.norm())
+    norm: Tensor = decide(traced_leaves(grads), Rule(None, ord, "error" if error else "propagate")).norm
+    return norm
 
 
 @_total_norm.register_fake

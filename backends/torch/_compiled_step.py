@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradclip import _checks
-from gradclip._finished import FinishingRule
+from gradclip._decision import Rule
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._compiled import as_scalar, norm_like, traced_leaves
 from gradclip.backends.torch._step import Told, clip_scopes_, together
@@ -44,7 +44,7 @@ def _clip_step_(
     nonfinite: str,
     per_group: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rule = FinishingRule(max_norm, ord, nonfinite, 1.0, eps)
+    rule = Rule(max_norm, ord, nonfinite, 1.0, eps)
     rest = iter(grads)
     scopes = [traced_leaves([next(rest) for _ in range(n)]) for n in (sizes if per_group else [len(grads)])]
     told = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradclip import _checks
-from gradclip._finished import FinishingRule
+from gradclip._decision import Rule
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch import _optimizers
 from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._compiled_step import clip_groups_compiled_
 from gradclip.backends.torch._leaves import gradients
-from gradclip.backends.torch._step import Told, clip_plain_, clip_scopes_, together
+from gradclip.backends.torch._step import Told, clip_scopes_, together
 
 
 class Clipping:
@@ -197,24 +197,13 @@ class Clipping:
         limit, bound = _checks.threshold(self._max_norm, "max_norm"), _checks.threshold(self._max_value, "max_value")
         if not self._per_group:
             params = [p for group in groups for p in group["params"]]
-            if self._is_plain(limit, loss_scale):
-                told = clip_plain_(params, math.inf if limit is None else limit)
-                if told is not None:
-                    return told
             scopes = [gradients(params, "optimizer's parameters")]
         else:
             scopes = [gradients(list(g["params"]), f"optimizer's param_groups[{i}]") for i, g in enumerate(groups)]
         limit, bound = (None if x is None else x * loss_scale for x in (limit, bound))
-        rule = FinishingRule(limit, self._norm_type, self._nonfinite, 1.0, self._eps * loss_scale)
+        rule = Rule(limit, self._norm_type, self._nonfinite, 1.0, self._eps * loss_scale)
         told_of_each = clip_scopes_(scopes, rule, bound, loss_scale)
         return together(told_of_each) if self._per_group else told_of_each[0]
-
-    def _is_plain(self, limit: Scalar | None, loss_scale: Scalar) -> bool:
-        """Whether nothing unusual is asked for."""
-        usual = self._norm_type == 2 and self._nonfinite == "propagate" and self._eps == 0 and self._max_value is None
-        return (
-            usual and isinstance(loss_scale, float) and loss_scale == 1 and (limit is None or isinstance(limit, float))
-        )
 
     def _unless(self, skipped: Tensor, told: Told) -> Told:
         """Return what was told before where a step is skipped on the device, and what is told now where it is not."""

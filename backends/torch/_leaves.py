@@ -1,34 +1,27 @@
 """What holds parameters or gradients in PyTorch, to the gradients in it, each once and ready to be clipped."""
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import GeneratorType
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from gradclip import _checks
-from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient
-from gradclip._finished import FinishingRule
 from gradclip._tree import Leaves
-from gradclip._types import Scalar
-from gradclip.backends.torch._host import HostOps, distinct, on_host
-from gradclip.backends.torch._ops import TorchOps, has_memory
-from gradclip.backends.torch._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
-from gradclip.backends.torch._spread import SpreadOps
 from gradclip.backends.torch._walk import Found, walk
+from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
+from gradclip.backends.torch.ops._devices import SeveralDevices
+from gradclip.backends.torch.ops._host import host_ops, on_host
+from gradclip.backends.torch.ops._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
 
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
 
-_XP = ns.namespace([torch.zeros((), device="cpu")])
-HOST, _DEVICE = HostOps(_XP), TorchOps(_XP)
 _TRITONS = {"cuda", "xpu"}  # AMD's GPUs are called cuda as well
 
 
@@ -42,37 +35,28 @@ class TorchLeaves(Leaves):
         What has to be done after the leaves were written, to bring that into gradients with a layout of their own.
     """
 
+    ops: TensorOps
     after: Sequence[Callable[[], object]] = ()
-
-    def finishing(self, rule: FinishingRule) -> "TorchLeaves":
-        """Return the leaves with operations whose norm may come with a rule's coefficient, as it does on GPUs."""
-        return replace(self, ops=self.ops.finishing(rule.settings)) if isinstance(self.ops, TorchOps) else self
 
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
         """Multiply each gradient by its coefficient in place; on a host, nothing is done where nothing changes.
 
         The check for overlaps costs as much as the norm of many small gradients: it is made when something is written.
         """
-        if any(map(_may_change, distinct(coefficients))):
-            targets = self._targets(pure)
-            self.ops.scale_(targets, coefficients)
-            self._finish()
+        if any(map(_may_change, {id(c): c for c in coefficients}.values())):
+            Leaves.scale_(self, coefficients, pure)
 
-    def clamp_(self, low: Scalar, high: Scalar) -> None:
-        """Move the elements of the gradients into the bounds in place."""
-        self.ops.clamp_(self._targets("clip_by_value"), low, high)
-        self._finish()
-
-    def _targets(self, pure: str) -> list[Tensor]:
+    def targets(self, pure: str) -> list[Tensor]:
         """Return what to write to: each element in memory once, though a broadcast gradient has it many times."""
-        if apart(self.arrays):
+        if self.ops.apart(self.arrays):
             return self.arrays
         targets = [_unexpanded(x) for x in self.arrays]
         if all(map(has_memory, targets)):
             _checks.writable(targets, self.array_paths, pure)
         return targets
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Bring what was written into gradients with a layout of their own."""
         for action in self.after:
             action()
 
@@ -104,7 +88,7 @@ def leaves_found(found: Found) -> TorchLeaves:
     parts = {id(g): part_of(g) for g in dict.fromkeys(grads)}
     leaves = leaves_of([parts[id(g)] for g in grads], lambda: paths)
     every = list(dict.fromkeys([*map(cut, holders), *scopes.values()]))
-    return replace(leaves, ops=ShardedOps(_XP, leaves.ops, list(scopes.values()), every))
+    return replace(leaves, ops=ShardedOps(leaves.ops, list(scopes.values()), every))
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:
@@ -126,40 +110,31 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
     return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after)
 
 
-def ops_of(arrays: Sequence[Tensor]) -> TorchOps:
+def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
     """Return the operations for tensors: of the host's memory, in Triton, or those that any device has."""
     if on_host(arrays):
-        return HOST
+        return host_ops()
     places: dict[torch.device, list[int]] = {}
     for i, x in enumerate(arrays):
         places.setdefault(x.device, []).append(i)
     if len(places) > 1:
-        return SpreadOps(_XP, [(ops_of([arrays[i] for i in which]), which) for which in places.values()])
-    kernels = kernels_for(arrays[0].device) if arrays else None
-    made: TorchOps = kernels.TritonOps(_XP) if kernels else _DEVICE
-    return made
+        return SeveralDevices({at: (ops_of([arrays[i] for i in which]), which) for at, which in places.items()})
+    kernels = kernels_for(arrays[0].device)
+    return kernels.TritonOps() if kernels else DEVICE  # type: ignore[no-any-return]
 
 
 @cache
 def kernels_for(device: torch.device) -> Any:
-    """Return the module ``_triton_ops``, or None where Triton is not installed, or cannot compile for a device."""
+    """Return the module of operations in Triton, or None where it is not installed, or cannot compile for a device."""
     if device.type not in _TRITONS:
         return None
     try:
-        from gradclip.backends.torch import _triton_ops
+        from gradclip.backends.torch.ops import _triton
 
-        _triton_ops.TritonOps(_XP).partial([torch.ones(1, device=device)], 2.0)
+        _triton.TritonOps().partial([torch.ones(1, device=device)], 2.0)
     except Exception:  # whatever Triton says: no such package, no compiler, a device that is too old
         return None
-    return _triton_ops
-
-
-def as_tensor(norm: Any) -> Tensor:
-    """Return a norm as a 0-d tensor, where it was calculated with NumPy's scalars."""
-    if isinstance(norm, Tensor):
-        return norm
-    dtype = torch.float64 if ns.is_double(norm.dtype) else torch.float32
-    return torch.scalar_tensor(norm.item(), dtype=dtype, device="cpu")
+    return _triton
 
 
 def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:
@@ -181,25 +156,7 @@ def _dense(g: Tensor, after: list[Callable[[], object]]) -> Tensor:
 
 
 def _may_change(c: Coefficient) -> bool:
-    return not isinstance(c.changed, np.generic) or bool(c.changed)
-
-
-def apart(arrays: Sequence[Tensor], widths: Sequence[int] | None = None) -> bool:
-    """Whether it is plain to see that no two elements share memory: blocks that do not touch each other.
-
-    ``widths`` are the sizes of the arrays in bytes, if they are known already.
-    """
-    if torch.compiler.is_compiling():
-        return True  # there are no addresses yet
-    if not all(map(Tensor.is_contiguous, arrays)):
-        return False
-    try:
-        starts = list(map(Tensor.data_ptr, arrays))
-    except RuntimeError:  # traced by a transform of torch.func
-        return False
-    ends = sorted(map(operator.add, starts, [x.nbytes for x in arrays] if widths is None else widths))
-    starts.sort()
-    return all(map(operator.le, ends, starts[1:]))  # never are two blocks open at once
+    return not isinstance(c.changed, bool) or c.changed
 
 
 def _unexpanded(x: Tensor) -> Tensor:

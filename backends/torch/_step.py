@@ -3,21 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gradclip._by_value import clamp_leaves_
-from gradclip._coefficient import Coefficient
-from gradclip._finished import FinishingRule
+from gradclip._decision import Decision, Rule, decide_by_arrays, unscaled_norm
+from gradclip._global import decide
 from gradclip._nonfinite import refuse_nonfinite
-from gradclip._norms import partial_of, reported
-from gradclip._partial import NormPartial, space
+from gradclip._partial import NormPartial
 from gradclip._types import Scalar
-from gradclip.backends.torch._leaves import TorchLeaves, as_tensor, ops_of
-from gradclip.backends.torch._ops import as_tensors
-from gradclip.backends.torch._ordinary import grads_of, multiply_plain_, norm_of
-from gradclip.backends.torch._squares import sizes_of
+from gradclip.backends.torch._leaves import TorchLeaves, ops_of
 
 
 class Told(NamedTuple):
@@ -38,25 +33,8 @@ class Told(NamedTuple):
     clipped: Tensor
 
 
-def clip_plain_(params: Sequence[Tensor], limit: float) -> Told | None:
-    """Clip plain gradients by a number in few calls; or return None and leave them, if anything is unusual."""
-    grads = grads_of(params)
-    if not grads or not grads[0].is_cpu:
-        return None
-    sizes = sizes_of(grads)
-    norm = norm_of(grads, sizes)
-    if norm is None:
-        return None
-    clipped = norm > limit
-    factor = limit / norm if clipped else 1.0
-    if clipped and not multiply_plain_(grads, sizes, factor):
-        return None
-    told, used = (torch.scalar_tensor(x, dtype=torch.float32, device="cpu") for x in (norm, factor))
-    return Told(told, used, torch.scalar_tensor(clipped, dtype=torch.bool, device="cpu"))
-
-
 def clip_scopes_(
-    scopes: Sequence[TorchLeaves], rule: FinishingRule, max_value: Scalar | None, loss_scale: Scalar
+    scopes: Sequence[TorchLeaves], rule: Rule, max_value: Scalar | None, loss_scale: Scalar
 ) -> list[Told]:
     """Clip the gradients of each scope by its own norm in place; all are checked before the first is written.
 
@@ -64,7 +42,7 @@ def clip_scopes_(
     ----------
     scopes : sequence of TorchLeaves
         The gradients, ``loss_scale`` times too large. They stay so.
-    rule : FinishingRule
+    rule : Rule
         For gradients of this scale.
     max_value : float, 0-d tensor or None
         The bound of each element, for gradients of this scale.
@@ -72,16 +50,15 @@ def clip_scopes_(
         What the norms that are told are divided by.
     """
     whole = scopes[0] if len(scopes) == 1 else _joined(scopes)
-    raw: list[NormPartial | None] = [None] * len(scopes)
+    raw: list[Decision | None] = [None] * len(scopes)
     if max_value is not None:
         if rule.nonfinite != "propagate":  # bounds turn inf into numbers: what acts on inf must look before
-            raw = [_checked(leaves, rule) for leaves in scopes]
+            raw = [decide(leaves, Rule(None, 2.0, rule.nonfinite)) for leaves in scopes]
         clamp_leaves_(whole, -max_value, max_value)
-    with np.errstate(all="ignore"):
-        decided = [_decide(leaves, rule, loss_scale, part) for leaves, part in zip(scopes, raw, strict=True)]
-        each = [c for leaves, (_, c) in zip(scopes, decided, strict=True) for _ in leaves.arrays if c is not None]
-        whole.scale_(each, "clip_by_global_norm")
-        return [_told(norm, c) for norm, c in decided]
+    decided = [_decide(leaves, rule, loss_scale, seen) for leaves, seen in zip(scopes, raw, strict=True)]
+    each = [decision.coefficient for leaves, decision in zip(scopes, decided, strict=True) for _ in leaves.arrays]
+    whole.scale_(each, "clip_by_global_norm")
+    return list(map(_told, decided))
 
 
 def together(told: Sequence[Told]) -> Told:
@@ -104,30 +81,24 @@ def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
     return TorchLeaves(arrays, ops_of(arrays), range(len(arrays)), list, paths, after)
 
 
-def _checked(leaves: TorchLeaves, rule: FinishingRule) -> NormPartial:
-    """Return the partial of gradients as they came, whose total tells whether all are finite; or refuse them."""
-    partial = partial_of(leaves, 2.0)
-    if rule.nonfinite == "error" and leaves.arrays:
-        refuse_nonfinite(leaves, partial)
-    return partial
-
-
-def _decide(
-    leaves: TorchLeaves, rule: FinishingRule, loss_scale: Scalar, raw: NormPartial | None
-) -> tuple[Tensor, Coefficient | None]:
-    """Return the norm to tell, and the coefficient; None if there are no gradients."""
-    if not leaves.arrays:
-        return as_tensor(partial_of(leaves, rule.ord).norm()), None
-    partial = partial_of(leaves.finishing(rule), rule.ord)
+def _decide(leaves: TorchLeaves, rule: Rule, loss_scale: Scalar, raw: Decision | None) -> Decision:
+    """Return what is done with gradients; ``raw`` is what was found out about them before they were bounded."""
+    unscaled = isinstance(loss_scale, float) and loss_scale == 1
+    if raw is None and (unscaled or not leaves.arrays):
+        return decide(leaves, rule)
+    partial = leaves.partial(rule.ord)
     if raw is not None:
-        xp = space(partial.total)
-        total = xp.where(xp.isfinite(raw.total), partial.total, raw.total)
+        total = partial.total + raw.total * 0  # NaN if a gradient was NaN or inf
         partial = NormPartial(partial.scale, total, partial.ord, partial.dtype)
-    return as_tensor(reported(partial, loss_scale)), rule.coefficient(leaves, partial)
+    found = decide_by_arrays(partial, rule)
+    if rule.nonfinite == "error":
+        refuse_nonfinite(leaves, found.finite, rule.ord)
+    return Decision(unscaled_norm(partial, loss_scale), found.coefficient, found.total)
 
 
-def _told(norm: Tensor, c: Coefficient | None) -> Told:
-    if c is None:
-        return Told(norm, torch.ones_like(norm), torch.zeros_like(norm, dtype=torch.bool))
-    applied = as_tensors(c)
-    return Told(norm, applied.number.to(norm), applied.changed.to(norm.device))
+def _told(decision: Decision) -> Told:
+    norm, c = decision.norm, decision.coefficient
+    number, changed = c.number, c.changed
+    if isinstance(number, float):
+        number, changed = torch.scalar_tensor(number), torch.scalar_tensor(changed, dtype=torch.bool)
+    return Told(norm, number.to(norm), changed.to(norm.device))

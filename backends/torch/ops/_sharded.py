@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, distributed
 
 from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, merge_elements
-from gradclip._types import Namespace, Ops, Scalar
-from gradclip.backends.torch._ops import TorchOps, in_tensors
+from gradclip._types import Axes, Scalar
+from gradclip.backends.torch.ops._device import TensorOps
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,12 @@ def cut(x: Any) -> Scope:
     return Scope(x.device_mesh, tuple(i for i, placement in enumerate(x.placements) if not placement.is_replicate()))
 
 
-class ShardedOps(TorchOps):
+class ShardedOps:
     """The operations of ``Ops`` for the parts that a rank has of tensors on meshes.
 
     Parameters
     ----------
-    xp : namespace
-        PyTorch's.
-    here : Ops
+    here : TensorOps
         The operations for the parts themselves.
     scopes : sequence of Scope
         That of each leaf.
@@ -97,24 +96,30 @@ class ShardedOps(TorchOps):
         has no gradient on one of them, or that one would be waited for without end.
     """
 
-    def __init__(self, xp: Namespace, here: Ops, scopes: Sequence[Scope], every: Sequence[Scope]) -> None:
-        super().__init__(xp)
+    def __init__(self, here: TensorOps, scopes: Sequence[Scope], every: Sequence[Scope]) -> None:
         self._here, self._scopes, self._every = here, scopes, every
+
+    def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
+        """Return the norm of all whole tensors laid end to end, and what they are to be multiplied by."""
+        return decide_by_arrays(self.partial(leaves, rule.ord), rule)
+
+    def apart(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether it is known that no two elements of leaves share memory."""
+        return self._here.apart(leaves)
 
     def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return the partial norm of all whole tensors."""
         merged: NormPartial | None = None
         for scope in self._every:
             mine = [x for x, other in zip(leaves, self._scopes, strict=True) if other == scope]
-            local = in_tensors(self._here.partial(mine, ord)) if mine else _nothing(leaves, ord)
-            whole = scope.merged(local)
+            whole = scope.merged(self._here.partial(mine, ord) if mine else _nothing(leaves, ord))
             merged = whole if merged is None else merged.merge(whole)
         assert merged is not None  # there are leaves, and so there are scopes
         return merged
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each whole tensor."""
-        local = in_tensors(self._here.partials(leaves, ord))
+        local = self._here.partials(leaves, ord)
         scale, total = local.scale.clone(), local.total.clone()
         for scope in dict.fromkeys(self._scopes):
             of = [i for i, other in enumerate(self._scopes) if other == scope]
@@ -122,13 +127,32 @@ class ShardedOps(TorchOps):
             scale[of], total[of] = whole.scale, whole.total
         return NormPartial(scale, total, ord, local.dtype)
 
+    def partial_along(self, leaf: Tensor, ord: float, axes: Axes) -> NormPartial:
+        """Raise: a slice of a whole tensor may lie on several ranks."""
+        raise NotImplementedError(_NO_SLICES)
+
+    def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
+        """Return each part times its tensor's coefficient."""
+        return self._here.scale(leaves, coefficients)
+
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each part by its tensor's coefficient in place."""
         self._here.scale_(leaves, coefficients)
 
+    def scaled_sum(self, leaf: Tensor, coefficient: Coefficient) -> Tensor:
+        """Raise: an example of a whole tensor may lie on several ranks."""
+        raise NotImplementedError(_NO_SLICES)
+
+    def clamp(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> list[Tensor]:
+        """Return each part with its elements moved into the bounds."""
+        return self._here.clamp(leaves, low, high)
+
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
         """Move the elements of each part into the bounds in place."""
         self._here.clamp_(leaves, low, high)
+
+
+_NO_SLICES = "the parts of a DTensor have no slices of their own; pass plain tensors"
 
 
 def _nothing(leaves: Sequence[Tensor], ord: float) -> NormPartial:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from gradclip._coefficient import Coefficient
-from gradclip._finished import Finished, Settings
-from gradclip._ops import limited
+from gradclip._array_ops import limited
+from gradclip._decision import Decision, Rule
+from gradclip._partial import NormPartial
 from gradclip._types import Scalar
-from gradclip.backends.torch import _triton_kernels
-from gradclip.backends.torch._triton_table import Table
+from gradclip.backends.torch.ops import _triton_kernels
+from gradclip.backends.torch.ops._triton_table import Table
 
 _ORDERS = {math.inf: 0, 1.0: 1, 2.0: 2}
 """Orders of norms, and what they are called in the kernels; 3 is for others, given as a number."""
@@ -68,25 +69,16 @@ def partials(table: Table, ord: float) -> Tensor:
     return out
 
 
-def finished(table: Table, ord: float, settings: Settings) -> Finished:
-    """Return the partial norm of all tensors together, with its norm and the coefficient for settings."""
+def decide(table: Table, rule: Rule) -> tuple[Decision, NormPartial]:
+    """Return what is done with all tensors together, and their partial norm."""
     result, flags = torch.empty_like(table.result), torch.empty_like(table.flags)
     with _on(table.device):
-        _partials(table, ord)
-        norm = _finish(table, ord, settings.numbers(), settings.zero, result, flags)
+        _partials(table, rule.ord)
+        norm = _finish(table, rule, result, flags)
     scale, total, divisor, factor = result.unbind()
     changed, zeroed = flags.unbind()
-    c = Coefficient(divisor, factor, changed, zeroed if settings.zero else None)
-    return Finished(scale, total, ord, table.norm_dtype, norm, c, settings, result)
-
-
-def clip_(table: Table, max_norm: float) -> Tensor:
-    """Clip tensors in place by their Euclidean norm together, and return it, with nothing else for the host to do."""
-    with _on(table.device):
-        _partials(table, 2.0)
-        norm = _finish(table, 2.0, (max_norm, 0.0, 1.0), False, table.result, table.flags)
-        _scale(table, table.result[2:], table.result[3:], table.flags, None, each=False)
-    return norm
+    c = Coefficient(divisor, factor, changed, zeroed if rule.zero else None)
+    return Decision(norm, c, total), NormPartial(scale, total, rule.ord, table.norm_dtype)
 
 
 def scale_(table: Table, divisor: Tensor, factor: Tensor, changed: Tensor, zeroed: Tensor | None = None) -> None:
@@ -118,17 +110,16 @@ def _partials(table: Table, ord: float) -> None:
         )  # fmt: skip
 
 
-def _finish(
-    table: Table, ord: float, numbers: tuple[Scalar, Scalar, Scalar], zero: bool, result: Tensor, flags: Tensor
-) -> Tensor:
+def _finish(table: Table, rule: Rule, result: Tensor, flags: Tensor) -> Tensor:
     """Merge the partials of all pieces into ``result`` and ``flags``, and return the norm."""
     norm = torch.empty((), dtype=table.norm_dtype, device=table.device)
+    numbers = rule.numbers()
     given = any(isinstance(number, Tensor) for number in numbers)
     on_device = _stacked(numbers, table.device) if given else table.parts
-    bits = [_bits(ord), *(0 if given else _bits(number) for number in numbers)]
+    bits = [_bits(rule.ord), *(0 if given else _bits(number) for number in numbers)]
     _kernels.finish_kernel[(1,)](
         table.parts, table.count, on_device, *bits, result, norm, flags,
-        ORDER=_ORDERS.get(ord, 3), GIVEN=given, ZERO=zero, BLOCK=_MERGED, num_warps=8,
+        ORDER=_ORDERS.get(rule.ord, 3), GIVEN=given, ZERO=rule.zero, BLOCK=_MERGED, num_warps=8,
     )  # fmt: skip
     return norm
 

@@ -5,17 +5,19 @@ transforms of ``torch.func``. What can be done better in the host's memory is in
 """
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradclip import _namespace as ns
+from gradclip._array_ops import ArrayOps, bounds_for, limited
 from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, boxes
 from gradclip._coefficient import Coefficient
-from gradclip._finished import Settings
-from gradclip._ops import ArrayOps, bounds_for, limited
+from gradclip._ops import Ops
 from gradclip._partial import NormPartial, stack
 from gradclip._types import Scalar
 
@@ -31,12 +33,20 @@ STORED = dict.fromkeys(_FLOAT8, torch.float32) | {torch.complex32: torch.complex
 """The dtypes that PyTorch stores but hardly calculates in, each with the one that is used for that here."""
 
 
+class TensorOps(Ops, Protocol):
+    """What the operations for tensors have beside those of ``Ops``."""
+
+    def apart(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether it is known that no two elements of leaves share memory."""
+        ...
+
+
 class TorchOps(ArrayOps):
     """The operations of ``Ops`` for tensors of any device; what is not here is ``ArrayOps``'."""
 
-    def finishing(self, settings: Settings) -> "TorchOps":  # noqa: ARG002  # for operations that can
-        """Return operations whose ``partial`` may come with the coefficient for these settings."""
-        return self
+    def apart(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether it is plain to see that no two elements of leaves share memory."""
+        return apart(leaves)
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf: in one foreach call those whose powers float64 holds."""
@@ -47,10 +57,6 @@ class TorchOps(ArrayOps):
         found = {i: _one(batch, k) for k, i in enumerate(fits)} if batch else {}
         return stack([found[i] if i in found else self._whole(x, ord) for i, x in enumerate(leaves)])
 
-    def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
-        """Return each leaf times its coefficient."""
-        return super().scale(leaves, [as_tensors(c) for c in coefficients])
-
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, in float64 where the device has it, and round once."""
         factors: dict[tuple[int, torch.device], tuple[Coefficient, Tensor]] = {}  # mostly one for all leaves
@@ -58,7 +64,7 @@ class TorchOps(ArrayOps):
         for x, c in zip(leaves, coefficients, strict=True):
             key = id(c), x.device
             if key not in factors:
-                there = as_tensors(c).to(x.device)
+                there = self._there(c, x)
                 factors[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
             there, factor = factors[key]
             if factor.dim() or ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
@@ -109,31 +115,31 @@ class TorchOps(ArrayOps):
         return narrow and 1 <= ord <= 4 and self._wide(x) == torch.float64 and not _in_memory(x)
 
 
+def apart(arrays: Sequence[Tensor]) -> bool:
+    """Whether it is plain to see that no two elements share memory: blocks that do not touch each other."""
+    if torch.compiler.is_compiling():
+        return True  # there are no addresses yet
+    if not all(map(Tensor.is_contiguous, arrays)):
+        return False
+    try:
+        starts = list(map(Tensor.data_ptr, arrays))
+    except RuntimeError:  # traced by a transform of torch.func
+        return False
+    ends = sorted(map(operator.add, starts, [x.nbytes for x in arrays]))
+    starts.sort()
+    return all(map(operator.le, ends, starts[1:]))  # never are two blocks open at once
+
+
+DEVICE = TorchOps(ns.namespace([torch.zeros((), device="cpu")]))
+"""The operations themselves: they hold nothing."""
+
+
 @cache
 def _wide_on(device: torch.device) -> torch.dtype:
     """Return the dtype that sums are kept in on a device."""
     x = torch.empty(0, device=device)
     wide: torch.dtype = ns.wide_dtype(ns.namespace([x]), x)
     return wide
-
-
-def as_tensors(c: Coefficient) -> Coefficient:
-    """Return a coefficient of tensors, also of one that was calculated with NumPy's scalars."""
-    if isinstance(c.factor, Tensor):
-        return c
-    zeroed = None if c.zeroed is None else torch.as_tensor(bool(c.zeroed), device="cpu")
-    divisor, factor = (torch.tensor(float(part), dtype=torch.float64, device="cpu") for part in (c.divisor, c.factor))
-    return Coefficient(divisor, factor, torch.as_tensor(bool(c.changed), device="cpu"), zeroed)
-
-
-def in_tensors(partial: NormPartial) -> NormPartial:
-    """Return a partial of tensors, also of one that was calculated with NumPy's scalars."""
-    if isinstance(partial.total, Tensor):
-        return partial
-    scale, total = (
-        torch.scalar_tensor(float(x), dtype=torch.float64, device="cpu") for x in (partial.scale, partial.total)
-    )
-    return NormPartial(scale, total, partial.ord, torch.float64 if ns.is_double(partial.dtype) else torch.float32)
 
 
 def widened(x: Tensor) -> Tensor:

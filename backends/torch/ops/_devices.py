@@ -1,0 +1,86 @@
+"""Gradients on several devices, as a model has them whose layers do not fit on one: each device works on its own.
+
+What travels is a partial norm, two numbers, to the first gradient's device, and the coefficient back.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule, decide_by_arrays
+from gradclip._partial import NormPartial
+from gradclip._types import Axes, Scalar
+from gradclip.backends.torch.ops._device import TensorOps, apart
+
+
+class SeveralDevices:
+    """The operations of ``Ops`` for tensors of several devices.
+
+    Parameters
+    ----------
+    parts : dict of device to (TensorOps, list of int)
+        For each device, the first leaf's first, its operations and which leaves are there.
+    """
+
+    def __init__(self, parts: dict[torch.device, tuple[TensorOps, list[int]]]) -> None:
+        self._parts = parts
+
+    def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
+        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        return decide_by_arrays(self.partial(leaves, rule.ord), rule)
+
+    def apart(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether it is known that no two elements of leaves share memory."""
+        return apart(leaves)
+
+    def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return the partial norm of all leaves laid end to end."""
+        return reduce(NormPartial.merge, [ops.partial(mine, ord) for ops, _, mine in self._each(leaves)])
+
+    def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return one partial norm for each leaf, on the first leaf's device."""
+        found = [(which, ops.partials(mine, ord)) for ops, which, mine in self._each(leaves)]
+        home, dtypes = leaves[0].device, {partial.dtype for _, partial in found}
+        order = torch.tensor([i for which, _ in found for i in which]).argsort().to(home)
+        scale, total = (
+            torch.cat([getattr(partial, name).to(home) for _, partial in found])[order] for name in ("scale", "total")
+        )
+        return NormPartial(scale, total, ord, torch.float64 if torch.float64 in dtypes else torch.float32)
+
+    def partial_along(self, leaf: Tensor, ord: float, axes: Axes) -> NormPartial:
+        """Return the partial norms of one leaf's slices, on its device."""
+        return self._ops_for(leaf).partial_along(leaf, ord, axes)
+
+    def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
+        """Return each leaf times its coefficient."""
+        return [self._ops_for(x).scale([x], [c.to(x.device)])[0] for x, c in zip(leaves, coefficients, strict=True)]
+
+    def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each leaf by its coefficient in place."""
+        for ops, which, mine in self._each(leaves):
+            moved = {id(c): c.to(mine[0].device) for c in coefficients}  # mostly one for all
+            ops.scale_(mine, [moved[id(coefficients[i])] for i in which])
+
+    def scaled_sum(self, leaf: Tensor, coefficient: Coefficient) -> Tensor:
+        """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
+        summed: Tensor = self._ops_for(leaf).scaled_sum(leaf, coefficient.to(leaf.device))
+        return summed
+
+    def clamp(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> list[Tensor]:
+        """Return each leaf with its elements moved into the bounds."""
+        return [self._ops_for(x).clamp([x], low, high)[0] for x in leaves]
+
+    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+        """Move each leaf's elements into the bounds in place."""
+        for ops, _, mine in self._each(leaves):
+            ops.clamp_(mine, low, high)
+
+    def _each(self, leaves: Sequence[Tensor]) -> Iterator[tuple[TensorOps, list[int], list[Tensor]]]:
+        return ((ops, which, [leaves[i] for i in which]) for ops, which in self._parts.values())
+
+    def _ops_for(self, leaf: Tensor) -> TensorOps:
+        """Return the operations of a leaf's device."""
+        return self._parts[leaf.device][0]

@@ -1,0 +1,104 @@
+"""``Ops`` for tensors in the host's memory: `HostOps`, with what there is to know of PyTorch's tensors."""
+
+from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip import _namespace as ns
+from gradclip._host_ops import HostOps, Runs, code_of
+from gradclip._native import Table
+from gradclip.backends.torch.ops._device import DEVICE, in_memory_order
+
+_TYPES = {Tensor, torch.nn.Parameter}
+_is_cpu, _dtype = attrgetter("is_cpu"), attrgetter("dtype")
+
+
+class TorchMemory:
+    """What there is to know of CPU tensors; see `gradclip._host_ops.Memory`."""
+
+    def runs(self, leaves: Sequence[Tensor]) -> Runs | None:
+        """Return where tensors lie, None if they are traced by a transform of torch.func.
+
+        A tensor that conjugates what is in memory has the same norm, and is multiplied alike; one that negates it does
+        not have the same bounds.
+        """
+        dtypes = set(map(_dtype, leaves))
+        code = _code(dtypes.pop()) if len(dtypes) == 1 else None
+        try:
+            if code is not None and all(map(Tensor.is_contiguous, leaves)) and not any(map(Tensor.is_neg, leaves)):
+                numels = map(Tensor.numel, leaves)
+                codes, is_complex = bytes([code[0]]) * len(leaves), code[1] == 2
+                table = Table(map(Tensor.data_ptr, leaves), [2 * n for n in numels] if is_complex else numels, codes)
+                return Runs(table, range(len(leaves)), (), is_complex)
+            return _mixed_runs(leaves)
+        except RuntimeError:  # there are no addresses
+            return None
+
+    def threads(self) -> int:
+        """Return how many threads may work."""
+        return torch.get_num_threads()
+
+    def numbers(self, values: Any, double: bool) -> Tensor:
+        """Return a number, or numbers, as a tensor of float64 or float32."""
+        dtype = self.dtype(double)
+        if isinstance(values, float) and (double or abs(values) < _WITHIN_FLOAT32):
+            return torch.scalar_tensor(values, dtype=dtype, device="cpu")
+        return torch.tensor(values, dtype=torch.float64, device="cpu").to(dtype)
+
+    def dtype(self, double: bool) -> torch.dtype:
+        """Return the dtype of such a tensor."""
+        return torch.float64 if double else torch.float32
+
+    def like(self, leaf: Tensor) -> Tensor:
+        """Return a new tensor of the shape, dtype and order of axes of another."""
+        return torch.empty_like(leaf)
+
+    def in_order(self, leaf: Tensor) -> bool:
+        """Whether the elements of a tensor lie in C's order."""
+        return leaf.is_contiguous()
+
+    def written(self, leaves: Sequence[Tensor]) -> None:
+        """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
+        torch.autograd.graph.increment_version([x for x in leaves if not x.is_inference()])
+
+
+_WITHIN_FLOAT32 = 3e38
+"""Numbers below this are in float32's range for sure; of others PyTorch makes a tensor only by way of float64."""
+
+_MEMORY = TorchMemory()
+
+
+def host_ops() -> HostOps:
+    """Return the operations for CPU tensors."""
+    return HostOps(DEVICE, _MEMORY)
+
+
+def on_host(leaves: Sequence[Tensor]) -> bool:
+    """Whether all leaves are plain tensors, of no subclass, in the host's memory, and not traced by a compiler."""
+    return set(map(type, leaves)) <= _TYPES and all(map(_is_cpu, leaves)) and not torch.compiler.is_compiling()
+
+
+def _mixed_runs(leaves: Sequence[Tensor]) -> Runs:
+    """Return where tensors lie, of any dtypes and strides."""
+    which, others, addresses, numels, codes = [], [], [], [], bytearray()
+    is_complex = False
+    for i, x in enumerate(leaves):
+        code, flat = _code(x.dtype), in_memory_order(x)
+        if code is None or flat is None or x.is_neg():
+            others.append(i)
+            continue
+        which.append(i)
+        addresses.append(flat.data_ptr())
+        numels.append(flat.numel() * code[1])
+        codes.append(code[0])
+        is_complex |= code[1] == 2
+    return Runs(Table(addresses, numels, bytes(codes)), which, others, is_complex)
+
+
+@cache
+def _code(dtype: torch.dtype) -> tuple[int, int] | None:
+    return code_of(ns.dtype_name(dtype))

@@ -1,0 +1,110 @@
+"""What is decided before anything is written: the norm, whether it is clipped, and the coefficient."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gradclip import _checks
+from gradclip._coefficient import Coefficient, at_least_zero, coefficient, coefficient_of_floats, root_of_float
+from gradclip._namespace import namespace
+from gradclip._partial import NormPartial, beside, positive
+from gradclip._types import Array, Nonfinite, Scalar
+
+
+class Rule:
+    """The checked arguments of clipping by global norm, as `gradclip.clip_by_global_norm` describes them."""
+
+    __slots__ = ("eps", "max_norm", "nonfinite", "ord", "scale")
+
+    def __init__(
+        self,
+        max_norm: object,
+        ord: object = 2.0,
+        nonfinite: object = "propagate",
+        scale: object = 1.0,
+        eps: object = 0.0,
+    ) -> None:
+        self.max_norm = _checks.threshold(max_norm, "max_norm")
+        self.ord = _checks.order(ord)
+        self.nonfinite: Nonfinite = _checks.policy(nonfinite)
+        self.scale = _checks.positive(scale, "scale", "scale=1.0 for gradients that are not scaled")
+        self.eps = _checks.not_negative(eps, "eps")
+
+    @property
+    def zero(self) -> bool:
+        """Whether gradients with NaN or inf become zero."""
+        return self.nonfinite == "zero"
+
+    def numbers(self) -> tuple[Scalar, Scalar, Scalar]:
+        """Return the threshold, which is inf for none, eps and the loss scale."""
+        return math.inf if self.max_norm is None else self.max_norm, self.eps, self.scale
+
+    def floats(self) -> tuple[float, float, float] | None:
+        """Return the same numbers as floats, or None if one is traced; one that is out of range is brought into it."""
+        max_norm, eps, scale = self.numbers()
+        if not (isinstance(max_norm, float) and isinstance(eps, float) and isinstance(scale, float)):
+            try:
+                max_norm, eps, scale = (at_least_zero(_read(number)) for number in (max_norm, eps, scale))
+            except (TypeError, RuntimeError):
+                return None
+        return max_norm, eps, positive(scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was found out about gradients, and what is done with them.
+
+    Parameters
+    ----------
+    norm : array
+        The norm before clipping, without the loss scale: 0-d, on the first leaf's device.
+    coefficient : Coefficient
+        What every leaf is multiplied by.
+    total : array or float
+        NaN or inf if and only if a gradient is.
+    """
+
+    norm: Array
+    coefficient: Coefficient
+    total: Scalar
+
+    @property
+    def clipped(self) -> Array:
+        """Whether the gradients change: they are clipped, made zero, or divided by a loss scale."""
+        return self.coefficient.changed
+
+    @property
+    def finite(self) -> Array:
+        """Whether no gradient is NaN or inf."""
+        return math.isfinite(self.total) if isinstance(self.total, float) else namespace([self.total]).isfinite(self.total)
+
+
+def decide_by_arrays(partial: NormPartial, rule: Rule) -> Decision:
+    """Return the decision about gradients with this partial norm; no value is looked at."""
+    c = coefficient(partial, rule.max_norm, eps=rule.eps, scale=rule.scale, nonfinite=rule.nonfinite)
+    return Decision(unscaled_norm(partial, rule.scale), c, partial.total)
+
+
+def decide_by_floats(
+    scale: float, total: float, ord: float, numbers: tuple[float, float, float], *, zero: bool
+) -> tuple[float, Coefficient]:
+    """Return the norm and the coefficient for a partial of two floats; the numbers are those of `Rule.floats`."""
+    max_norm, eps, loss_scale = numbers
+    c = coefficient_of_floats(scale, total, ord, max_norm, eps=eps, loss_scale=loss_scale, zero=zero)
+    return scale / loss_scale * root_of_float(total, ord), c
+
+
+def unscaled_norm(partial: NormPartial, loss_scale: Scalar) -> Array:
+    """Return the norm of gradients that are ``loss_scale`` times too large."""
+    if isinstance(loss_scale, float) and loss_scale == 1:
+        return partial.norm()
+    loss_scale = positive(beside(partial, loss_scale))
+    unit = partial.scale / loss_scale if partial.ord != math.inf else partial.scale
+    total = partial.total if partial.ord != math.inf else partial.total / loss_scale
+    return NormPartial(unit, total, partial.ord, partial.dtype).norm()
+
+
+def _read(number: Scalar) -> float:
+    """Return the value of a number, which may be an array elsewhere: the host waits for it."""
+    value: Any = number
+    return float(value if isinstance(value, float) else value.detach() if hasattr(value, "detach") else value)

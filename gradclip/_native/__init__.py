@@ -1,0 +1,162 @@
+"""The kernels for the host's memory, written in C: sums over many arrays, multiplication, bounds.
+
+They are optional. Where they were not built, or are switched off by ``GRADCLIP_NATIVE=0``, `kernels` returns None, and
+plain Python does the same in more time. No Python and no framework is inside, so that one library serves all of them.
+"""
+
+import ctypes
+import math
+import os
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+CODES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
+"""What the library calls the dtypes."""
+
+ORDERS = {2.0: 2, 1.0: 1, math.inf: 0}
+"""What it calls the orders of norms that it has sums for."""
+
+WIDTHS = (8, 4, 2, 2)
+"""How many bytes an element of each has."""
+
+_SCALE, _CLAMP, _CLEAR = 1, 2, 3
+_VERSION = 1
+"""Which functions the library must have."""
+
+_MOST_THREADS = 4
+"""More do not read memory faster."""
+
+
+class Table:
+    """Where some arrays lie, each one run of elements in memory. It does not keep them alive.
+
+    Parameters
+    ----------
+    addresses, numels : iterable of int
+        Where each begins, and how many elements it has. A complex array counts as real numbers, two an element.
+    codes : bytes
+        The dtype of each, as in `CODES`.
+    """
+
+    __slots__ = ("_kept", "arguments", "codes", "count", "places")
+
+    def __init__(self, addresses: Iterable[int], numels: Iterable[int], codes: bytes) -> None:
+        places, lengths, self.codes = array("Q", addresses), array("Q", numels), codes
+        self._kept = places, lengths
+        self.count, self.places = len(codes), places.buffer_info()[0]
+        self.arguments = self.places, lengths.buffer_info()[0], codes, self.count
+
+    @property
+    def numels(self) -> Sequence[int]:
+        """How many elements each array has."""
+        return self._kept[1]
+
+    def rows(self, which: Sequence[int]) -> "Table":
+        """Return the table of some of the arrays."""
+        places, lengths = self._kept
+        return Table([places[i] for i in which], [lengths[i] for i in which], bytes([self.codes[i] for i in which]))
+
+    def cut(self, parts: int) -> "Table":
+        """Return the table of the equal parts of its only array."""
+        (place,), (length,) = self._kept
+        numel = length // parts if parts else 0
+        step = numel * WIDTHS[self.codes[0]]
+        return Table(range(place, place + step * parts, step) if step else [place] * parts, [numel] * parts, self.codes * parts)
+
+
+class Kernels:
+    """The functions of the library. Each lets other Python threads run.
+
+    Parameters
+    ----------
+    path : Path
+        The library.
+    level : int
+        1 for the fastest instructions that the processor has, 0 for those that every processor has.
+    """
+
+    def __init__(self, path: Path, level: int = 1) -> None:
+        library = ctypes.CDLL(str(path))
+        if (found := library.gradclip_version()) != _VERSION:
+            raise OSError(f"{path} has version {found}, expected {_VERSION}; install gradclip anew")
+        self._level = level
+        number, real, place, size = ctypes.c_int, ctypes.c_double, ctypes.c_void_p, ctypes.c_size_t
+        table = [place, place, ctypes.c_char_p, size]
+        self._sum, self._replace, self._apart = library.gradclip_sum, library.gradclip_replace, library.gradclip_apart
+        self._sum.restype, self._sum.argtypes = real, [*table, number, number, real, number, place]
+        self._replace.restype, self._replace.argtypes = None, [*table, place, *[number] * 2, place, place, *[number] * 2]
+        self._apart.restype, self._apart.argtypes = number, table
+
+    def sum(self, table: Table, ord: float, threads: int, unit: float = 1.0) -> float:
+        """Return the sum of ``|x * unit| ** ord`` over all elements, the largest ``|x * unit|`` for ``ord=inf``."""
+        total: float = self._sum(*table.arguments, self._level, ORDERS[ord], unit, threads, None)
+        return total
+
+    def sums(self, table: Table, ord: float, threads: int) -> list[float]:
+        """Return the sum of ``|x| ** ord`` of each array, its largest ``|x|`` for ``ord=inf``."""
+        each = array("d", bytes(8 * table.count))
+        self._sum(*table.arguments, self._level, ORDERS[ord], 1.0, threads, each.buffer_info()[0])
+        return each.tolist()
+
+    def scale(self, table: Table, first: Sequence[float], second: Sequence[float], threads: int, out: Table) -> None:
+        """Multiply all elements by two numbers, one after the other, in float64; write them to ``out``, rounded once.
+
+        There is one number for all arrays in each of ``first`` and ``second``, or one for each.
+        """
+        self._write(_SCALE, table, first, second, threads, out)
+
+    def clamp(self, table: Table, low: Sequence[float], high: Sequence[float], threads: int, out: Table) -> None:
+        """Write all elements to ``out``, moved into bounds; NaN stays NaN."""
+        self._write(_CLAMP, table, low, high, threads, out)
+
+    def clear_(self, table: Table, threads: int) -> None:
+        """Make all elements zero."""
+        self._write(_CLEAR, table, (0.0,), (0.0,), threads, table)
+
+    def apart(self, table: Table) -> bool:
+        """Whether no two of the arrays share memory."""
+        return bool(self._apart(*table.arguments))
+
+    def _write(
+        self, work: int, table: Table, one: Sequence[float], other: Sequence[float], threads: int, out: Table
+    ) -> None:
+        numbers = array("d", [*one, *other])
+        place, each = numbers.buffer_info()[0], len(one) > 1
+        places = place, place + 8 * len(one)
+        self._replace(*table.arguments, out.places, self._level, work, *places, each, threads)
+
+
+@cache
+def kernels() -> Kernels | None:
+    """Return the kernels, or None where there are none."""
+    return None if isinstance(found := _found(), str) else found
+
+
+def status() -> str:
+    """Return whether there are kernels; if not, why."""
+    found = _found()
+    return found if isinstance(found, str) else "built"
+
+
+@cache
+def _found() -> Kernels | str:
+    if os.environ.get("GRADCLIP_NATIVE", "1") == "0":
+        return "switched off by GRADCLIP_NATIVE=0"
+    path = Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
+    if not path.exists():
+        return "not built: install gradclip where there is a C compiler, or from a wheel for this platform"
+    try:
+        return Kernels(path)
+    except (OSError, AttributeError) as e:  # built for another machine, or for another version
+        return f"not loaded: {e}"
+
+
+@cache
+def threads() -> int:
+    """Return how many threads may work: as many as this process has processors, or ``OMP_NUM_THREADS`` says."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, min(found, int(wanted) if wanted.isdecimal() else found, _MOST_THREADS))

@@ -1,0 +1,337 @@
+/* Sums over, and multiplication of, many arrays in the host's memory, in the dtypes of gradients.
+ *
+ * No Python and no framework here: arrays come as addresses, counts of elements and dtypes. Nothing is kept between
+ * calls, so that any number of threads may call at once, and a process may fork after any call.
+ *
+ * Each array is cut into blocks of BLOCK elements. The sums of the blocks are added in their order, whichever thread
+ * summed them: the same bits with any number of threads.
+ */
+
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define API __attribute__((visibility("default")))
+#define DTYPES 4                         /* float64, float32, float16, bfloat16 */
+#define BLOCK ((size_t)1 << 15)          /* elements that one thread takes at a time */
+#define RUN ((size_t)1 << 10)            /* elements whose squares are added without a correction: 32 to a running sum */
+#define MAX_THREADS 64
+#define NBYTES_A_THREAD ((size_t)1 << 20) /* fewer are read sooner than another thread starts */
+
+typedef double double4 __attribute__((vector_size(32)));
+typedef float float4 __attribute__((vector_size(16)));
+typedef int64_t long4 __attribute__((vector_size(32)));
+typedef uint32_t uint4 __attribute__((vector_size(16)));
+typedef uint16_t ushort4 __attribute__((vector_size(8)));
+
+typedef double (*reduction)(const unsigned char *x, size_t n, double unit);
+typedef void (*replacement)(const unsigned char *x, unsigned char *out, size_t n, double one, double other);
+
+/* What can be done with elements of one dtype, at one level of SIMD. */
+struct loops {
+    size_t width;
+    reduction squares, magnitudes, largest;
+    replacement scale, clamp;
+};
+
+static float float_of_f16(uint16_t bits)
+{
+    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, rest = bits & 0x7fff;
+    uint32_t out;
+    float wide;
+    if (rest >= 0x7c00) {
+        out = sign | 0x7f800000 | (rest & 0x3ff) << 13;
+    } else if (rest >= 0x400) {
+        out = sign | ((rest << 13) + 0x38000000);
+    } else {
+        wide = (float)rest * 0x1p-24f; /* zero and subnormal numbers */
+        memcpy(&out, &wide, sizeof out);
+        out |= sign;
+    }
+    memcpy(&wide, &out, sizeof wide);
+    return wide;
+}
+
+__attribute__((unused)) static uint16_t f16_of_float(float wide)
+{
+    uint32_t bits;
+    memcpy(&bits, &wide, sizeof bits);
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return sign | 0x7e00;
+    if (bits >= 0x477ff000) return sign | 0x7c00; /* 65520 and above */
+    if (bits < 0x38800000) {                      /* a subnormal number, or zero: this sum rounds to multiples of 2^-24 */
+        float magnitude;
+        memcpy(&magnitude, &bits, sizeof magnitude);
+        const float shifted = magnitude + 0.5f;
+        memcpy(&bits, &shifted, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000));
+    }
+    return (uint16_t)(sign | ((bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13)); /* to nearest, ties to even */
+}
+
+#define GROUPS 4
+#define FN(name) base_##name
+#include "loops.h"
+#undef GROUPS
+#undef FN
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,f16c,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c,fma")
+#endif
+#define GROUPS 8
+#define FN(name) avx2_##name
+#define HAS_AVX2
+#include "loops.h"
+#undef GROUPS
+#undef FN
+#undef HAS_AVX2
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+/* Return the fastest loops that this processor has, or the plain ones for level 0: one for each dtype. */
+static const struct loops *loops_for(int level)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (level && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma"))
+        return avx2_table;
+#endif
+    (void)level;
+    return base_table;
+}
+
+/* ---- many arrays: a job is cut into blocks, the blocks are shared out ---------------------------------------------- */
+
+/* What a caller gives: addresses, counts of elements and dtypes (indices of a table of loops) of some arrays. */
+struct arrays {
+    const uint64_t *addresses, *numels;
+    const unsigned char *dtypes;
+    size_t count;
+};
+
+/* Two numbers for all arrays, or for each (step 1): what elements are multiplied by, or their bounds. */
+struct numbers {
+    const double *one, *other;
+    size_t step;
+};
+
+enum work { SUM, SCALE, CLAMP, CLEAR };
+
+struct job {
+    enum work work;
+    struct arrays arrays;
+    const struct loops *loops; /* one for each dtype */
+    int order;                 /* of the powers that are summed: 1 or 2; 0 for the largest element */
+    double unit;               /* what elements are multiplied by before they are summed */
+    double *sums;              /* of each block */
+    const uint64_t *targets;   /* where replaced elements go: the addresses themselves, or others that do not overlap */
+    struct numbers numbers;
+};
+
+static size_t blocks_of(size_t numel) { return numel / BLOCK + (numel % BLOCK != 0); }
+
+/* A sum whose rounding errors are kept beside it and added at the end (Neumaier 1974). */
+struct sum {
+    double total, error;
+};
+
+static void add(struct sum *s, double x)
+{
+    const double t = s->total + x;
+    s->error += fabs(s->total) >= fabs(x) ? (s->total - t) + x : (x - t) + s->total;
+    s->total = t;
+}
+
+static double value(struct sum s) { return isfinite(s.total) ? s.total + s.error : s.total; }
+
+/* Combine two parts: their sum, or for order 0 the larger one; NaN stays. */
+static void take(struct sum *s, double part, int order)
+{
+    if (order)
+        add(s, part);
+    else if (!(part <= s->total) && !isnan(s->total))
+        s->total = part;
+}
+
+static double sum_of_block(const struct job *job, const struct loops *loops, const unsigned char *x, size_t n)
+{
+    const reduction sum = job->order == 2 ? loops->squares : job->order == 1 ? loops->magnitudes : loops->largest;
+    struct sum total = {0, 0};
+    for (size_t i = 0; i < n; i += RUN)
+        take(&total, sum(x + i * loops->width, n - i < RUN ? n - i : RUN, job->unit), job->order);
+    return value(total);
+}
+
+/* Work on block b of the job, which is block k of array i. */
+static void work_on_block(const struct job *job, size_t i, size_t k, size_t b)
+{
+    const struct loops *loops = &job->loops[job->arrays.dtypes[i]];
+    const size_t first = k * BLOCK, numel = job->arrays.numels[i], n = numel - first < BLOCK ? numel - first : BLOCK;
+    const unsigned char *x = (const unsigned char *)(uintptr_t)job->arrays.addresses[i] + first * loops->width;
+    if (job->work == SUM) {
+        job->sums[b] = sum_of_block(job, loops, x, n);
+        return;
+    }
+    unsigned char *out = (unsigned char *)(uintptr_t)job->targets[i] + first * loops->width;
+    const size_t which = i * job->numbers.step;
+    if (job->work == CLEAR)
+        memset(out, 0, n * loops->width);
+    else
+        (job->work == SCALE ? loops->scale : loops->clamp)(x, out, n, job->numbers.one[which], job->numbers.other[which]);
+}
+
+/* Work on the blocks low..high. Sums are taken from the first block to the last, and written from the last to the first:
+ * what was read last is in the cache still. */
+static void work_on_blocks(const struct job *job, size_t low, size_t high)
+{
+    size_t i = 0, begin = 0, end; /* array i has the blocks begin..end */
+    if (job->work == SUM) {
+        for (; i < job->arrays.count && begin < high; i++, begin = end) {
+            end = begin + blocks_of(job->arrays.numels[i]);
+            for (size_t b = begin > low ? begin : low; b < end && b < high; b++) work_on_block(job, i, b - begin, b);
+        }
+        return;
+    }
+    for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job->arrays.numels[i]);
+    for (; i-- > 0 && end > low; end = begin) {
+        begin = end - blocks_of(job->arrays.numels[i]);
+        for (size_t b = end < high ? end : high; b > begin && b > low; b--) work_on_block(job, i, b - 1 - begin, b - 1);
+    }
+}
+
+struct share {
+    const struct job *job;
+    size_t low, high;
+};
+
+static void *work_on_share(void *given)
+{
+    const struct share *share = given;
+    work_on_blocks(share->job, share->low, share->high);
+    return NULL;
+}
+
+/* Share the blocks out among threads, this one among them; where no thread can be started, this one does its part. */
+static void run(const struct job *job, size_t blocks, size_t threads)
+{
+    pthread_t ids[MAX_THREADS];
+    struct share shares[MAX_THREADS];
+    int started[MAX_THREADS];
+    for (size_t t = 0; t < threads; t++) {
+        shares[t] = (struct share){job, blocks / threads * t + blocks % threads * t / threads,
+                                   blocks / threads * (t + 1) + blocks % threads * (t + 1) / threads};
+        started[t] = t && pthread_create(&ids[t], NULL, work_on_share, &shares[t]) == 0;
+    }
+    for (size_t t = 0; t < threads; t++)
+        if (!started[t]) work_on_share(&shares[t]);
+    for (size_t t = 0; t < threads; t++)
+        if (started[t]) pthread_join(ids[t], NULL);
+}
+
+/* Return how many blocks a job has, and of how many threads each has enough to do. */
+static size_t size_of(const struct job *job, int most_threads, size_t *threads)
+{
+    size_t blocks = 0, nbytes = 0;
+    for (size_t i = 0; i < job->arrays.count; i++) {
+        blocks += blocks_of(job->arrays.numels[i]);
+        nbytes += job->arrays.numels[i] * job->loops[job->arrays.dtypes[i]].width;
+    }
+    *threads = nbytes / NBYTES_A_THREAD;
+    if (*threads > blocks) *threads = blocks;
+    if (*threads > MAX_THREADS) *threads = MAX_THREADS;
+    if (most_threads < 1 || *threads < 1) *threads = 1;
+    if (*threads > (size_t)most_threads) *threads = (size_t)(most_threads < 1 ? 1 : most_threads);
+    return blocks;
+}
+
+/* ---- what Python calls --------------------------------------------------------------------------------------------- */
+
+/* Which of these functions there are, for a library that is older or newer than its Python. */
+API int gradclip_version(void) { return 1; }
+
+/* Return the sum of |x * unit|^order over all elements of all arrays, for an order of 1 or 2, or the largest |x * unit|
+ * for an order of 0; and that of each array in each, if it is not NULL. */
+API double gradclip_sum(const uint64_t *addresses, const uint64_t *numels, const unsigned char *dtypes, size_t count,
+                        int level, int order, double unit, int most_threads, double *each)
+{
+    struct job job = {.work = SUM, .arrays = {addresses, numels, dtypes, count}, .loops = loops_for(level),
+                      .order = order, .unit = unit};
+    size_t threads, b = 0;
+    const size_t blocks = size_of(&job, most_threads, &threads);
+    if (threads > 1) job.sums = malloc(blocks * sizeof *job.sums);
+    if (job.sums) run(&job, blocks, threads);
+    struct sum total = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        const struct loops *loops = &job.loops[dtypes[i]];
+        const unsigned char *x = (const unsigned char *)(uintptr_t)addresses[i];
+        struct sum of_array = {0, 0};
+        for (size_t first = 0; first < numels[i]; first += BLOCK, b++) {
+            const size_t n = numels[i] - first < BLOCK ? numels[i] - first : BLOCK;
+            take(&of_array, job.sums ? job.sums[b] : sum_of_block(&job, loops, x + first * loops->width, n), order);
+        }
+        if (each) each[i] = value(of_array);
+        take(&total, value(of_array), order);
+    }
+    free(job.sums);
+    return value(total);
+}
+
+/* Write to targets what becomes of all elements: their product with two numbers, one after the other, in float64 and
+ * rounded once (work 1); the nearest number within two bounds, where NaN stays (2); zero (3). There are two numbers for all
+ * arrays, or two for each. */
+API void gradclip_replace(const uint64_t *addresses, const uint64_t *numels, const unsigned char *dtypes, size_t count,
+                          const uint64_t *targets, int level, int work, const double *one, const double *other, int each,
+                          int most_threads)
+{
+    const struct job job = {.work = (enum work)work, .arrays = {addresses, numels, dtypes, count},
+                            .loops = loops_for(level), .targets = targets, .numbers = {one, other, each ? 1 : 0}};
+    size_t threads;
+    const size_t blocks = size_of(&job, most_threads, &threads);
+    run(&job, blocks, threads);
+}
+
+struct span {
+    uint64_t start, end;
+};
+
+static int by_start(const void *one, const void *other)
+{
+    const uint64_t a = ((const struct span *)one)->start, b = ((const struct span *)other)->start;
+    return (a > b) - (a < b);
+}
+
+/* Return 1 if no two of the arrays share a byte; 0 if some do, or if that cannot be found out for want of memory. */
+API int gradclip_apart(const uint64_t *addresses, const uint64_t *numels, const unsigned char *dtypes, size_t count)
+{
+    struct span *spans = malloc((count + 1) * sizeof *spans);
+    size_t n = 0;
+    int sorted = 1, apart = 1;
+    if (!spans) return 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!numels[i]) continue;
+        spans[n].start = addresses[i];
+        spans[n].end = addresses[i] + numels[i] * base_table[dtypes[i]].width;
+        sorted = sorted && (!n || spans[n - 1].start <= spans[n].start);
+        n++;
+    }
+    if (!sorted) qsort(spans, n, sizeof *spans, by_start);
+    for (size_t i = 1; i < n; i++) apart = apart && spans[i - 1].end <= spans[i].start;
+    free(spans);
+    return apart;
+}
