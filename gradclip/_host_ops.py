@@ -24,6 +24,9 @@ _LEAST, _PART = 2.0**-1022, 2.0**-58
 _FURTHEST = 1021
 """The largest exponent of a power of two whose reciprocal is a normal number too."""
 
+_NOTHING = math.inf, 0.0, 1.0
+"""The numbers of a rule that changes nothing, for no leaves."""
+
 _FLOAT64 = bytes([_native.CODES["float64"]])
 
 
@@ -98,7 +101,7 @@ class HostOps:
 
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
-        numbers = rule.floats()
+        numbers = rule.floats() if leaves else _NOTHING
         if numbers is None or self._where(leaves) is None:
             return decide_by_arrays(self.partial(leaves, rule.ord), rule)
         scale, total, double = self._sum(leaves, rule.ord)

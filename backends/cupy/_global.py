@@ -3,7 +3,7 @@
 from typing import Any
 
 from gradclip import _checks
-from gradclip._finished import FinishingRule
+from gradclip._decision import Rule
 from gradclip._global import clip_leaves, clip_leaves_, clip_leaves_with, clip_leaves_with_
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Nonfinite, Scalar, Tree
@@ -48,8 +48,8 @@ def clip_by_global_norm(
     >>> clip_by_global_norm({"w": cupy.array([3.0]), "b": cupy.array([4.0])}, 1.0)  # doctest: +SKIP
     ({'w': array([0.6]), 'b': array([0.8])}, array(5.))
     """
-    rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
-    return clip_leaves(flatten(grads, settings=rule.settings), rule)
+    clipped, decision = clip_leaves(flatten(grads), Rule(max_norm, ord, nonfinite, scale, eps))
+    return clipped, decision.norm
 
 
 def clip_by_global_norm_(
@@ -109,8 +109,7 @@ def clip_by_global_norm_(
     >>> g  # doctest: +SKIP
     array([0.6, 0.8])
     """
-    rule = FinishingRule(max_norm, ord, nonfinite, scale, eps)
-    return clip_leaves_(flatten(grads, settings=rule.settings), rule)
+    return clip_leaves_(flatten(grads), Rule(max_norm, ord, nonfinite, scale, eps)).norm
 
 
 def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Tree:

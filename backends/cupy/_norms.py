@@ -3,7 +3,7 @@
 from typing import Any
 
 from gradclip import _checks
-from gradclip._norms import norms_of, partial_of
+from gradclip._norms import norms_of
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Tree
 from gradclip.backends.cupy._tree import flatten
@@ -38,7 +38,7 @@ def global_norm(grads: Any, *, ord: float = 2.0) -> Array:
     array(5.)
     """
     order = _checks.order(ord)
-    return partial_of(flatten(grads, weights=True), order).norm()
+    return flatten(grads, weights=True).partial(order).norm()
 
 
 def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
@@ -99,4 +99,4 @@ def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
     array(5.)
     """
     order = _checks.order(ord)
-    return partial_of(flatten(grads), order)
+    return flatten(grads).partial(order)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from gradclip._coefficient import Coefficient
-from gradclip._finished import Finished, Settings
-from gradclip._ops import ArrayOps
+from gradclip._array_ops import ArrayOps
+from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Namespace, Scalar
 from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, read_result
+from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, Result, read_result
 from gradclip.backends.cupy._runtime import Runtime, Uploaded
 from gradclip.backends.cupy._table import CODES
 
@@ -35,31 +35,25 @@ class CupyOps(ArrayOps):
         The GPUs.
     arrays : list of arrays
         Those that the operations will be asked for, by this very list, and ``places``, where they lie.
-    settings : Settings
-        For the coefficient that ``partial`` computes beside the norm.
     """
 
-    def __init__(
-        self, xp: Namespace, runtime: Runtime, arrays: Sequence[Array], places: Places, settings: Settings
-    ) -> None:
+    def __init__(self, xp: Namespace, runtime: Runtime, arrays: Sequence[Array], places: Places) -> None:
         super().__init__(xp)
         self.runtime = runtime
         self._arrays = arrays
         self._known = places
-        self._settings = settings
+
+    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+        """Return the norm of all leaves laid end to end, and what they are to be multiplied by, from one kernel."""
+        if not _suits(self._places(leaves), rule.ord):
+            return super().decide(leaves, rule)
+        return self._result(leaves, rule).decision
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
-        """Return the partial norm of all leaves laid end to end, with the coefficient that belongs to it."""
-        places = self._places(leaves)
-        if not _suits(places, ord):
+        """Return the partial norm of all leaves laid end to end."""
+        if not _suits(self._places(leaves), ord):
             return super().partial(leaves, ord)
-        (first, mine), *others = places.by_device
-        elsewhere = [self._merged(device, _chosen(leaves, theirs), ord) for device, theirs in others]
-        with self.runtime.on(first):
-            parts, count, _ = self._parts(_chosen(leaves, mine), ord, len(elsewhere))
-            for i, part in enumerate(elsewhere):
-                self.runtime.copy(part, self._partials_in(parts, count + i, 1))
-            return self._finish(first, parts, count + len(elsewhere), ord, _norm_dtype(places), self._settings)
+        return self._result(leaves, Rule(None, ord)).partial
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
@@ -116,6 +110,17 @@ class CupyOps(ArrayOps):
     def _scales(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> bool:
         return _suits(self._places(leaves), 2.0) and all(c.factor.ndim == 0 for c in coefficients)
 
+    def _result(self, leaves: Sequence[Array], rule: Rule) -> Result:
+        """Return what is found out about all leaves, on the first one's device."""
+        places = self._places(leaves)
+        (first, mine), *others = places.by_device
+        elsewhere = [self._merged(device, _chosen(leaves, theirs), rule.ord) for device, theirs in others]
+        with self.runtime.on(first):
+            parts, count, _ = self._parts(_chosen(leaves, mine), rule.ord, len(elsewhere))
+            for i, part in enumerate(elsewhere):
+                self.runtime.copy(part, self._partials_in(parts, count + i, 1))
+            return self._finish(first, parts, count + len(elsewhere), _norm_dtype(places), rule)
+
     def _parts(self, leaves: Sequence[Array], ord: float, more: int = 0) -> tuple[Array, int, Uploaded]:
         """Return the partials of all pieces of leaves on the current device, with room for ``more``."""
         places = self._places(leaves)
@@ -142,8 +147,7 @@ class CupyOps(ArrayOps):
         """Return the partial of all leaves on a device that is not the first."""
         with self.runtime.on(device):
             parts, count, _ = self._parts(leaves, ord)
-            finished = self._finish(device, parts, count, ord, np.float64, Settings())
-            return self._partials_in(finished.memory, 0, 1)
+            return self._partials_in(self._finish(device, parts, count, np.float64, Rule(None, ord)).memory, 0, 1)
 
     def _gather(self, pairs: Sequence[Array], groups: Sequence[tuple[int, list[int]]], count: int) -> Array:
         """Return the partials of all leaves on the current device, in the order of the leaves."""
@@ -153,16 +157,16 @@ class CupyOps(ArrayOps):
                 self.runtime.copy(self._partials_in(part, k, 1), self._partials_in(found, place, 1))
         return found
 
-    def _finish(self, device: int, parts: Array, count: int, ord: float, dtype: Any, settings: Settings) -> Finished:
+    def _finish(self, device: int, parts: Array, count: int, dtype: Any, rule: Rule) -> Result:
         """Return the partial of so many partials, its norm and the coefficient, all from one small launch."""
         memory = self.runtime.scratch(RESULT_BYTES)
-        given, numbers = self._numbers(settings.numbers(), device)
+        given, numbers = self._numbers(rule.numbers(), device)
         where = 0 if numbers is None else self._address(numbers)
-        zero = np.int32(settings.zero)
+        zero = np.int32(rule.zero)
         self.runtime.launch(
-            "finish", _ANY, 1, self._address(parts), count, float(ord), *given, where, zero, self._address(memory)
+            "finish", _ANY, 1, self._address(parts), count, rule.ord, *given, where, zero, self._address(memory)
         )
-        return read_result(memory, bind(self.runtime.view, memory), ord, dtype, settings)
+        return read_result(memory, bind(self.runtime.view, memory), dtype, rule)
 
     def _numbers(self, numbers: Sequence[Scalar], device: int) -> tuple[Sequence[float], Array | None]:
         """Return numbers for a kernel: as they are, or as an array on the current device if one is on a device."""

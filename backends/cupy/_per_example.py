@@ -1,7 +1,5 @@
 """Clipping each example of a batch by its own norm, and adding up: the gradient step of private learning."""
 
-import numpy as np
-
 from gradclip import _checks
 from gradclip._per_example import clip_examples
 from gradclip._types import Array, Scalar, Tree
@@ -25,7 +23,7 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     summed : container of arrays
         Of the structure, dtypes and devices of ``grads``, without the leading axis. Added up in float64.
     clipped : array
-        0-d, integer, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
+        0-d, int32, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
 
     Raises
     ------
@@ -40,8 +38,6 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     --------
     >>> import cupy  # doctest: +SKIP
     >>> clip_per_example([cupy.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])], 1.0)  # doctest: +SKIP
-    ([array([0.6, 1.3])], array(1))
+    ([array([0.6, 1.3])], array(1, dtype=int32))
     """
-    limit = _checks.threshold(max_norm, "max_norm")
-    leaves = flatten(grads)
-    return clip_examples(leaves, limit) if leaves.arrays else (grads, np.asarray(0))
+    return clip_examples(flatten(grads), _checks.threshold(max_norm, "max_norm"))

@@ -1,12 +1,13 @@
 """What one small kernel leaves behind: the partial of all leaves, their norm, and the coefficient."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradclip._coefficient import Coefficient
-from gradclip._finished import Finished, Settings
+from gradclip._decision import Decision, Rule
+from gradclip._partial import NormPartial
 from gradclip._types import Array
 
 PARTIAL_BYTES = 16
@@ -18,12 +19,18 @@ RESULT_BYTES = 48
 _NORM, _DIVISOR, _FACTOR, _NARROW_NORM, _CHANGED, _ZEROED = 16, 24, 32, 40, 44, 45
 
 
-def read_result(
-    memory: Array, view: Callable[[int, Any], Array], ord: float, dtype: Any, settings: Settings
-) -> Finished:
+class Result(NamedTuple):
+    """What is found out about leaves, and the memory where all of it lies."""
+
+    decision: Decision
+    partial: NormPartial
+    memory: Array
+
+
+def read_result(memory: Array, view: Callable[[int, Any], Array], dtype: Any, rule: Rule) -> Result:
     """Return a ``struct Result`` in memory, of which ``view`` gives the 0-d array at an offset."""
     norm = view(_NORM, np.float64) if dtype == np.float64 else view(_NARROW_NORM, np.float32)
-    zeroed = view(_ZEROED, np.bool_) if settings.zero else None
+    zeroed = view(_ZEROED, np.bool_) if rule.zero else None
     divisor, factor, changed = view(_DIVISOR, np.float64), view(_FACTOR, np.float64), view(_CHANGED, np.bool_)
-    c = Coefficient(divisor, factor, changed, zeroed)
-    return Finished(view(0, np.float64), view(8, np.float64), ord, dtype, norm, c, settings, memory)
+    partial = NormPartial(view(0, np.float64), view(8, np.float64), rule.ord, dtype)
+    return Result(Decision(norm, Coefficient(divisor, factor, changed, zeroed), partial.total), partial, memory)

@@ -6,10 +6,8 @@ from typing import Any
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._coefficient import Coefficient
-from gradclip._finished import Settings
-from gradclip._tree import Leaves, _joined, _paths, _walk
-from gradclip._types import Array, Scalar
+from gradclip._tree import Leaves, _joined, _paths, _walk, ops_for
+from gradclip._types import Array
 from gradclip._weights import refuse_weights
 from gradclip._words import a
 from gradclip.backends.cupy._ops import CupyOps
@@ -32,18 +30,8 @@ class CupyLeaves(Leaves):
     places: Places
     fixed: str | None = None
 
-    def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
-        """Multiply each array by its coefficient in place."""
-        self._check(pure)
-        self.ops.scale_(self.arrays, coefficients)
-
-    def clamp_(self, low: Scalar, high: Scalar) -> None:
-        """Move the elements into the bounds in place."""
-        self._check("clip_by_value")
-        self.ops.clamp_(self.arrays, low, high)
-
-    def _check(self, pure: str) -> None:
-        """Raise if an array cannot be written; that no two overlap is looked at once while they stay the same."""
+    def targets(self, pure: str) -> list[Array]:
+        """Return the arrays, or raise if one cannot be written; that no two overlap is looked at once while they stay."""
         if self.fixed is not None:
             raise TypeError(
                 f"a leaf is {a(self.fixed)}, which cannot be written, expected writable arrays; "
@@ -51,13 +39,13 @@ class CupyLeaves(Leaves):
             )
         if not self.places.apart:
             _checks.writable([place.view() for place in self.places.items], self.array_paths, pure)
+        return self.arrays
 
 
 def flatten(
     container: object,
     name: str = "grads",
     *,
-    settings: Settings | None = None,
     attribute: str = "grad",
     distinct: bool = True,
     weights: bool = False,
@@ -71,8 +59,6 @@ def flatten(
         parameters; objects with ``namedparams()``, such as its links. None stays None.
     name : str
         What the container is called in error messages.
-    settings : Settings
-        For the coefficient.
     attribute : {"grad", "data"}
         What is taken of a parameter.
     distinct : bool
@@ -87,7 +73,7 @@ def flatten(
     TypeError
         If a leaf is not an array of floating-point numbers on a GPU.
     """
-    return leaves_of(Source(runtime(), attribute), container, name, settings, distinct=distinct, weights=weights)
+    return leaves_of(Source(runtime(), attribute), container, name, distinct=distinct, weights=weights)
 
 
 class Source:
@@ -143,7 +129,6 @@ def leaves_of(
     source: Source,
     container: object,
     name: str,
-    settings: Settings | None,
     *,
     distinct: bool = True,
     weights: bool = False,
@@ -177,8 +162,7 @@ def leaves_of(
     if len(set(slots)) < len(found):
         arrays = [found[slots.index(slot)] for slot in range(max(slots) + 1)]
         places = source.runtime.places(arrays)
-    xp = ns.namespace(arrays) if arrays else None
-    ops = CupyOps(xp, source.runtime, arrays, places, settings or Settings())
+    ops = CupyOps(ns.namespace(arrays), source.runtime, arrays, places) if arrays else ops_for([])
     return CupyLeaves(arrays, ops, slots, rebuild, paths, places, fixed)
 
 

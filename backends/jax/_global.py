@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from gradclip import _checks
 from gradclip._calls import explained
-from gradclip._global import Rule, clip_leaves, clip_leaves_with
+from gradclip._decision import Rule
+from gradclip._global import clip_leaves, clip_leaves_with
 from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial, from_norm
 from gradclip._types import Array, Nonfinite, Scalar, Tree
@@ -94,7 +95,8 @@ def clip_by_global_norm(
     axes = names(axis_name)
     parts = split(grads)
     if rule.nonfinite == "error":
-        refuse_nonfinite(flatten(parts.arrays), norm_partial(parts.arrays, ord=rule.ord, axis_name=axes))
+        total = norm_partial(parts.arrays, ord=rule.ord, axis_name=axes).total
+        refuse_nonfinite(flatten(parts.arrays), jnp.isfinite(total), rule.ord)
     clipped, norm = _clip(
         parts.arrays,
         limit(rule.max_norm),
@@ -173,8 +175,8 @@ def _clip(
 ) -> tuple[Any, Array]:
     leaves = flatten(grads, axes=axes)
     numbers = scalar(leaves, max_norm, None), scalar(leaves, scale, 1.0), scalar(leaves, eps, 0.0)
-    clipped, norm = clip_leaves(leaves, Rule(numbers[0], ord, nonfinite, *numbers[1:]))
-    return clipped, jnp.asarray(norm)
+    clipped, decision = clip_leaves(leaves, Rule(numbers[0], ord, nonfinite, *numbers[1:]))
+    return clipped, jnp.asarray(decision.norm)
 
 
 @compiled()

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradclip import _checks
-from gradclip._norms import norms_of, partial_of
+from gradclip._norms import norms_of
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Tree
 from gradclip.backends.jax._eager import compiled
@@ -141,7 +141,7 @@ def norm_partial(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) ->
 
 @compiled("ord", "axes")
 def _global_norm(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Array:
-    return jnp.asarray(partial_of(flatten(grads, axes=axes), ord).norm())
+    return jnp.asarray(flatten(grads, axes=axes).partial(ord).norm())
 
 
 @compiled("ord", "axes")
@@ -153,6 +153,6 @@ def _leaf_norms(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Any:
 
 @compiled("ord", "axes")
 def _norm_partial(grads: Any, *, ord: float, axes: tuple[str, ...]) -> NormPartial:
-    partial = partial_of(flatten(grads, axes=axes), ord)
+    partial = flatten(grads, axes=axes).partial(ord)
     dtype = jnp.dtype(partial.dtype).name  # one object for each dtype, as what is compiled in must compare equal
     return NormPartial(jnp.asarray(partial.scale), jnp.asarray(partial.total), ord, getattr(jnp, dtype))

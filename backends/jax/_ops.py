@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradclip import _namespace as ns
-from gradclip._ops import ArrayOps, magnitudes
+from gradclip._array_ops import ArrayOps, magnitudes
 from gradclip._partial import NormPartial, reduce_powers, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
 from gradclip.backends.jax._mesh import merge_over, owned

@@ -15,7 +15,7 @@ from jax import tree_util
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._partial import NormPartial
-from gradclip._tree import Leaves
+from gradclip._tree import Leaves, ops_for
 from gradclip._types import Array, Scalar
 from gradclip._words import a
 from gradclip.backends.jax._mesh import varying
@@ -102,7 +102,7 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
             _checks.leaf(x, paths, i)
             seen.add(x.dtype)
     double = any(ns.is_double(x.dtype) for x in (*arrays, *tree_util.tree_leaves(beside)))
-    ops = JaxOps(jnp.float64 if double else jnp.float32, axes)
+    ops = JaxOps(jnp.float64 if double else jnp.float32, axes) if arrays else ops_for([])
     return Leaves(arrays, ops, range(len(arrays)), partial(tree_util.tree_unflatten, treedef), paths)
 
 
@@ -143,8 +143,8 @@ def scalar(leaves: Leaves, value: Scalar | None, default: float | None) -> Scala
     """Return a traced number in the dtype of the leaves' coefficients; a default for None."""
     if value is None:
         return default
-    assert isinstance(leaves.ops, JaxOps)
-    return jnp.asarray(value, dtype=leaves.ops.dtype)
+    dtype = leaves.ops.dtype if isinstance(leaves.ops, JaxOps) else jnp.float32
+    return jnp.asarray(value, dtype=dtype)
 
 
 def _is_none(x: object) -> bool:

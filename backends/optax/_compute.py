@@ -12,8 +12,8 @@ from jax import lax
 from gradclip._adaptive import UnitRule
 from gradclip._by_norm import decide_each, numels_of, parts_of
 from gradclip._coefficient import Coefficient
-from gradclip._global import Rule, decide
-from gradclip._norms import partial_of
+from gradclip._decision import Rule
+from gradclip._global import clip_leaves
 from gradclip._partial import NormPartial, merge_elements
 from gradclip._tree import Leaves
 from gradclip._types import Array, Axes, Nonfinite, Scalar
@@ -29,9 +29,8 @@ def by_global_norm(
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
     leaves = flatten(updates, axes=axes)
-    norm, c = decide(leaves, Rule(scalar(leaves, max_norm, None), 2.0, nonfinite, 1.0, 0.0))
-    found = [] if c is None else [c]
-    return _scaled(leaves, found * len(leaves.arrays)), _told(state, norm, found)
+    clipped, decision = clip_leaves(leaves, Rule(scalar(leaves, max_norm, None), 2.0, nonfinite))
+    return clipped, _told(state, decision.norm, [decision.coefficient] if leaves.arrays else [])
 
 
 @compiled()
@@ -44,7 +43,7 @@ def by_block_rms(updates: Any, state: ClipState, threshold: Scalar | None) -> tu
     decided = [decide_each(some, limit, 2.0, numels_of(some)) for _, some in groups]
     norm = reduce(NormPartial.merge, [merge_elements(batch) for batch, _ in decided]).norm()
     found = in_order(groups, [parts_of(c) for _, c in decided])
-    return _scaled(leaves, found), _told(state, norm, [c for _, c in decided])
+    return leaves.scale(found), _told(state, norm, [c for _, c in decided])
 
 
 @compiled("axis")
@@ -55,11 +54,7 @@ def adaptive(
     leaves, weights = matched(updates, params)
     rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
     found = rule.coefficients(leaves, weights)
-    return _scaled(leaves, found), _told(state, partial_of(leaves, 2.0).norm(), found)
-
-
-def _scaled(leaves: Leaves, coefficients: Sequence[Coefficient]) -> Any:
-    return leaves.restore(leaves.ops.scale(leaves.arrays, coefficients))
+    return leaves.scale(found), _told(state, leaves.partial(2.0).norm(), found)
 
 
 def _told(state: ClipState, norm: Scalar, coefficients: Sequence[Coefficient]) -> ClipState:

@@ -61,20 +61,19 @@ def size(shapes: Sequence[tuple[int, ...]]) -> int:
 
 def torch_rows(torch: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
     """Yield the rows of PyTorch."""
-    from gradclip import _namespace as ns
-    from gradclip._finished import FinishingRule
+    from gradclip._decision import Rule
     from gradclip._global import clip_leaves_
     from gradclip.backends import torch as ours
     from gradclip.backends.torch._leaves import gradients
-    from gradclip.backends.torch._ops import TorchOps
+    from gradclip.backends.torch.ops._device import DEVICE
 
     device = TorchDevice(torch)
     copy = bandwidth(device, lambda: torch.zeros(1 << 30, dtype=torch.uint8, device="cuda"), lambda a, b: b.copy_(a))
 
     def foreach(params: Any, limit: float) -> Any:
         leaves = gradients(params)
-        without = replace(leaves, ops=TorchOps(ns.namespace(leaves.arrays)))
-        return clip_leaves_(without, FinishingRule(limit, 2.0, "propagate", 1.0, 0.0))
+        without = replace(leaves, ops=DEVICE)
+        return clip_leaves_(without, Rule(limit))
 
     contenders = {
         "gradclip.backends.torch": ours.clip_grad_norm_,

@@ -56,7 +56,12 @@ class SeveralDevices:
 
     def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
         """Return each leaf times its coefficient."""
-        return [self._ops_for(x).scale([x], [c.to(x.device)])[0] for x, c in zip(leaves, coefficients, strict=True)]
+        out = list(leaves)
+        for ops, which, mine in self._each(leaves):
+            here = [coefficients[i].to(mine[0].device) for i in which]
+            for i, x in zip(which, ops.scale(mine, here), strict=True):
+                out[i] = x
+        return out
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place."""
@@ -71,7 +76,11 @@ class SeveralDevices:
 
     def clamp(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> list[Tensor]:
         """Return each leaf with its elements moved into the bounds."""
-        return [self._ops_for(x).clamp([x], low, high)[0] for x in leaves]
+        out = list(leaves)
+        for ops, which, mine in self._each(leaves):
+            for i, x in zip(which, ops.clamp(mine, low, high), strict=True):
+                out[i] = x
+        return out
 
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into the bounds in place."""

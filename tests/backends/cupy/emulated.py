@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from gradclip import _namespace as ns
-from gradclip._finished import Settings
 from gradclip._tree import Leaves
 from gradclip.backends.cupy._places import Places
 from gradclip.backends.cupy._runtime import Uploaded, places_of
@@ -125,10 +124,10 @@ class NumpySource(Source):
         return super().parts(np.asarray(leaf) if isinstance(leaf, np.generic) else leaf)
 
 
-def leaves(runtime: EmulatedRuntime, container: Any, settings: Settings | None = None) -> CupyLeaves:
+def leaves(runtime: EmulatedRuntime, container: Any) -> CupyLeaves:
     """Return a container's leaves as the adapter does, on NumPy's arrays."""
     source = NumpySource(runtime, "grad")  # type: ignore[arg-type]  # it is one in all that matters here
-    return leaves_of(source, container, "grads", settings)
+    return leaves_of(source, container, "grads")
 
 
 def xp() -> Any:

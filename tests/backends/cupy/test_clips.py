@@ -9,7 +9,7 @@ import pytest
 from gradclip._by_norm import clip_each, clip_each_
 from gradclip._by_value import clamp_leaves, clamp_leaves_
 from gradclip._coefficient import Coefficient, coefficient
-from gradclip._finished import FinishingRule, Settings
+from gradclip._decision import Rule
 from gradclip._global import clip_leaves, clip_leaves_, clip_leaves_with_
 from gradclip._partial import NormPartial
 from tests.backends.cupy.emulated import DTYPES, EmulatedRuntime, leaves, needs_compiler
@@ -24,16 +24,17 @@ def values(shape, dtype: str, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(DTYPES[dtype])
 
 
-def rule(max_norm=1.0, ord=2.0, nonfinite="propagate", scale=1.0, eps=0.0) -> FinishingRule:
-    return FinishingRule(max_norm, ord, nonfinite, scale, eps)
+def rule(max_norm=1.0, ord=2.0, nonfinite="propagate", scale=1.0, eps=0.0) -> Rule:
+    return Rule(max_norm, ord, nonfinite, scale, eps)
 
 
 def clip(gpu, tree, r):
-    return clip_leaves(leaves(gpu, tree, r.settings), r)
+    clipped, decision = clip_leaves(leaves(gpu, tree), r)
+    return clipped, decision.norm
 
 
 def clip_(gpu, tree, r):
-    return clip_leaves_(leaves(gpu, tree, r.settings), r)
+    return clip_leaves_(leaves(gpu, tree), r).norm
 
 
 def assert_clipped(before, after, max_norm: float, dtype: str, ord: float = 2.0) -> None:
@@ -68,7 +69,7 @@ def test_not_clipped_is_bit_for_bit(gpu, dtype):
     assert out[0].tobytes() == bits
     assert out[0] is not x
     x.flags.writeable = False  # the kernel would write all the same: it has the address
-    clip_leaves_(leaves(gpu, [x], rule(1e6).settings), rule(1e6))
+    clip_leaves_(leaves(gpu, [x]), rule(1e6))
     assert x.tobytes() == bits
 
 
@@ -139,16 +140,15 @@ def test_the_device_computes_the_cores_coefficient(gpu):
     for (s, t), limit, eps, loss, p, zero in product(
         partials, limits, [0.0, 1e-6], [1.0, 1024.0], [2.0, 3.0], [False, True]
     ):
-        tree = leaves(gpu, [np.ones(1)], Settings(limit, eps, loss, zero))
-        parts = np.array([s, t], np.float64)
-        got = tree.ops._finish(0, parts, 1, p, np.float64, tree.ops._settings)
+        parts, policy = np.array([s, t], np.float64), "zero" if zero else "propagate"
+        got = leaves(gpu, [np.ones(1)]).ops._finish(0, parts, 1, np.float64, rule(limit, p, policy, loss, eps)).decision
         if t == 0:
             s = 1.0  # the scale of a zero says nothing
         with np.errstate(all="ignore"):
             known = NormPartial(np.asarray(s), np.asarray(t), p, np.float64)
-            core = coefficient(known, limit, eps=eps, scale=loss, nonfinite="zero" if zero else "propagate")
+            core = coefficient(known, limit, eps=eps, scale=loss, nonfinite=policy)
             norm = known.norm()
-        np.testing.assert_allclose(got.norm(), norm, rtol=1e-15)
+        np.testing.assert_allclose(got.norm, norm, rtol=1e-15)
         for name in ("divisor", "factor"):
             np.testing.assert_allclose(getattr(got.coefficient, name), getattr(core, name), rtol=4e-16)
         assert got.coefficient.changed == core.changed
@@ -157,8 +157,9 @@ def test_the_device_computes_the_cores_coefficient(gpu):
 
 
 def test_numbers_that_are_on_the_device(gpu):
-    tree = leaves(gpu, [np.array([3.0, 4.0])], Settings(np.asarray(np.float32(2.0)), 0.0, np.asarray(2.0)))
-    result = tree.ops.partial(tree.arrays, 2.0)
+    tree, given = leaves(gpu, [np.array([3.0, 4.0])]), rule()
+    given.max_norm, given.scale = np.asarray(np.float32(2.0)), np.asarray(2.0)
+    result = tree.decide(given)
     assert result.coefficient.changed
     assert float(result.coefficient.factor) / float(result.coefficient.divisor) == pytest.approx(2.0 / 5.0)
 
@@ -166,8 +167,9 @@ def test_numbers_that_are_on_the_device(gpu):
 def test_numbers_on_the_device_that_are_negative_are_taken_as_zero(gpu):
     x = np.array([3.0, 4.0])
     for max_norm, eps, want in ((-2.0, 0.0, 0.0), (1.0, -10.0, 0.2), (-2.0, -10.0, 0.0), (math.nan, 0.0, math.nan)):
-        tree = leaves(gpu, [x], Settings(np.asarray(max_norm), np.asarray(eps), 1.0))
-        c = tree.ops.partial(tree.arrays, 2.0).coefficient
+        given = rule()
+        given.max_norm, given.eps = np.asarray(max_norm), np.asarray(eps)
+        c = leaves(gpu, [x]).decide(given).coefficient
         assert float(c.factor) / float(c.divisor) == pytest.approx(want, nan_ok=True)
         assert c.changed
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gradclip._finished import FinishingRule
+from gradclip._decision import Rule
 from gradclip._global import clip_leaves, clip_leaves_
 from gradclip.backends.cupy import _tree
 from tests.backends.cupy.emulated import NumpySource, leaves, needs_compiler
 
-RULE = FinishingRule(1.0, 2.0, "propagate", 1.0, 0.0)
+RULE = Rule(1.0)
 
 
 class Parameter:
@@ -37,8 +37,8 @@ def test_parameters_and_links(gpu):
     container = {"layer": link, "other": [Parameter([1.0], [4.0]), Parameter([1.0], None), None]}
     tree = leaves(gpu, container)
     assert tree.array_paths() == ["grads['layer']/W", "grads['other'][0].grad"]
-    out, norm = clip_leaves(tree, RULE)  # whose settings the leaves were not given: the core computes the coefficient
-    assert norm == 5
+    out, decision = clip_leaves(tree, RULE)
+    assert decision.norm == 5
     np.testing.assert_allclose(out["layer"]["/W"], [0.6])
     assert out["layer"]["/b"] is None
     np.testing.assert_allclose(out["other"][0], [0.8])
@@ -86,7 +86,7 @@ def test_immutable_arrays_are_refused_before_a_write(gpu, monkeypatch):
 @needs_compiler
 def test_the_same_array_counts_once_and_is_scaled_once(gpu):
     x = np.array([3.0, 4.0])
-    assert clip_leaves_(leaves(gpu, [x, x[:], [x]]), RULE) == 5
+    assert clip_leaves_(leaves(gpu, [x, x[:], [x]]), RULE).norm == 5
     np.testing.assert_allclose(x, [0.6, 0.8])
 
 

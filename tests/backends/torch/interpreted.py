@@ -14,16 +14,13 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import torch
 
-from gradclip import _namespace as ns
 from gradclip._coefficient import coefficient
-from gradclip._finished import Settings
-from gradclip._global import Rule, clip_leaves_
+from gradclip._decision import Rule
+from gradclip._global import clip_leaves_
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip.backends.torch import (
     _leaves,
-    _triton,
-    _triton_table,
     attach,
     clip_grad_norm_,
     clip_grad_value_,
@@ -31,8 +28,10 @@ from gradclip.backends.torch import (
     get_total_norm,
     grad_norms,
 )
-from gradclip.backends.torch._triton_ops import TritonOps, clip_plain_
-from gradclip.backends.torch._triton_table import table_of
+from gradclip.backends.torch.ops import _launch, _triton_table
+from gradclip.backends.torch.ops._device import DEVICE
+from gradclip.backends.torch.ops._triton import TritonOps
+from gradclip.backends.torch.ops._triton_table import table_of
 from tests.exact import clipped as exact_clipped
 from tests.exact import norm as exact_norm
 from tests.exact import relative_error, stands_for
@@ -47,7 +46,7 @@ ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-7, torch.float32: 2.0
 
 @pytest.fixture(params=[False, True], ids=["float64 sums", "float32 pairs"], autouse=True)
 def pairs(request, monkeypatch):
-    monkeypatch.setattr(_triton, "_pairs", lambda _, dtype: request.param and dtype != torch.float64)
+    monkeypatch.setattr(_launch, "_pairs", lambda _, dtype: request.param and dtype != torch.float64)
 
 
 def randn(n: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
@@ -59,11 +58,12 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def partial(tensors: list[torch.Tensor], ord: float) -> torch.Tensor:
-    return _triton.finished(table_of(tensors), ord, Settings()).memory[:2]
+    whole = _launch.decide(table_of(tensors), Rule(None, ord))[1]
+    return torch.stack([whole.scale, whole.total])
 
 
 def partials(tensors: list[torch.Tensor], ord: float) -> torch.Tensor:
-    return _triton.partials(table_of(tensors), ord)
+    return _launch.partials(table_of(tensors), ord)
 
 
 def error(pair: torch.Tensor, exact, ord: float) -> float:
@@ -132,15 +132,15 @@ def test_scale(dtype):
     before = [x.clone() for x in tensors]
     f64 = torch.float64
     one, half = torch.ones((), dtype=f64), torch.full((), 0.5, dtype=f64)
-    _triton.scale_(table_of(tensors), one, half, torch.tensor(False))
+    _launch.scale_(table_of(tensors), one, half, torch.tensor(False))
     assert all(torch.equal(x, b) for x, b in zip(tensors, before, strict=True))
-    _triton.scale_(table_of(tensors), one, half, torch.tensor(True), torch.tensor(False))
+    _launch.scale_(table_of(tensors), one, half, torch.tensor(True), torch.tensor(False))
     assert all(torch.equal(x, b * 0.5) for x, b in zip(tensors, before, strict=True))
     each = torch.tensor([1.0, 2.0, 1.0, 4.0], dtype=f64)
-    _triton.scale_(table_of(tensors), torch.ones(4, dtype=f64), each, each != 1)
+    _launch.scale_(table_of(tensors), torch.ones(4, dtype=f64), each, each != 1)
     assert all(torch.equal(x, b * 0.5 * f) for x, b, f in zip(tensors, before, each.to(dtype), strict=True))
     tensors[1][0] = math.nan
-    _triton.scale_(table_of(tensors), one, half, torch.tensor(True), torch.tensor(True))
+    _launch.scale_(table_of(tensors), one, half, torch.tensor(True), torch.tensor(True))
     assert not any(x.any() for x in tensors)
 
 
@@ -155,14 +155,14 @@ def test_the_coefficient_that_comes_with_the_norm(ord, zero, on_device):
         usual = [(1.0, 0.0, 1.0), (1e-7, 1e-6, 65536.0), (math.inf, 0.0, 1.0), (0.0, 0.0, 1.0), (1e9, 0.0, 2.0)]
         for numbers in [*usual, *([(-1.0, 0.0, 1.0), (1.0, -1e9, 1.0)] if on_device else [])]:
             given = [torch.tensor(x, dtype=torch.float64) if on_device else x for x in numbers]
-            settings = Settings(*given, zero=zero)
-            got = _triton.finished(table_of(xs), ord, settings)
             policy = "zero" if zero else "propagate"
-            plain = NormPartial(got.scale, got.total, ord, torch.float32)
+            rule = Rule(None, ord, policy)
+            rule.max_norm, rule.eps, rule.scale = given  # negative ones, too, which are refused where they are known
+            got, plain = _launch.decide(table_of(xs), rule)
             max_norm, eps, scale = (max(x, 0.0) for x in numbers)
             want = coefficient(plain, max_norm, eps=eps, scale=scale, nonfinite=policy)
-            torch.testing.assert_close(got.norm(), plain.norm(), equal_nan=True)
-            assert got.norm().dtype == torch.float32
+            torch.testing.assert_close(got.norm, plain.norm(), equal_nan=True)
+            assert got.norm.dtype == torch.float32
             assert bool(got.coefficient.changed) == bool(want.changed), numbers
             for part in ("divisor", "factor"):
                 mine, other = getattr(got.coefficient, part), getattr(want, part)
@@ -177,7 +177,7 @@ def test_by_value(dtype):
         tensors = [randn(n, dtype, seed=n) for n in (0, 3, 5000)] + [randn(100, dtype)[3:]]
         tensors[1][:] = torch.tensor([math.nan, math.inf, -math.inf])
         before = [x.clone() for x in tensors]
-        _triton.clamp_(table_of(tensors), low, high)
+        _launch.clamp_(table_of(tensors), low, high)
         most = torch.finfo(dtype).max
         bounds = [bound if math.isinf(bound) else max(-most, min(most, bound)) for bound in (low, high)]
         for x, b in zip(tensors, before, strict=True):
@@ -192,8 +192,8 @@ def test_by_value(dtype):
 def test_the_algorithm_over_these_operations(dtype, size, max_norm):
     xs = [(torch.tensor([1.0, -0.5, 0.25, 0.0, 0.75], dtype=torch.float64) * size).to(dtype) for _ in range(3)]
     exact = exact_clipped([float(v) for x in xs for v in x], max_norm)
-    ops = TritonOps(ns.namespace(xs))
-    norm = clip_leaves_(Leaves(xs, ops, range(3), list, list), Rule(max_norm, 2.0, "propagate", 1.0, 0.0))
+    ops = TritonOps()
+    norm = clip_leaves_(Leaves(xs, ops, range(3), list, list), Rule(max_norm)).norm
     assert norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     least = torch.finfo(dtype).smallest_normal
     for got, e in zip((float(v) for x in xs for v in x), exact, strict=True):
@@ -202,11 +202,12 @@ def test_the_algorithm_over_these_operations(dtype, size, max_norm):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e9, math.inf])
-def test_the_short_way(dtype, max_norm):
-    """It is what the operations do one by one, and autograd learns that the gradients were written to."""
+def test_clipping_tensors(dtype, max_norm, monkeypatch):
+    """Autograd learns that the gradients were written to."""
+    monkeypatch.setattr(_leaves, "ops_of", lambda arrays: TritonOps())
     grads = [randn(n, dtype, seed=n) for n in (7, 5000, 1)]
     kept, versions = [g.clone() for g in grads], [g._version for g in grads]
-    norm = clip_plain_(grads, max_norm)
+    norm = clip_grad_norm_(dict(enumerate(grads)), max_norm)
     exact = exact_norm([float(v) for x in kept for v in x])
     assert relative_error(float(norm), exact) <= tolerance(dtype)
     assert norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -217,16 +218,16 @@ def test_the_short_way(dtype, max_norm):
     assert all(g._version > v for g, v in zip(grads, versions, strict=True))
 
 
-def test_the_short_way_is_for_plain_tensors():
+def test_tensors_that_may_overlap_are_looked_at_more_closely():
     whole = torch.ones(8)
-    for unusual in ([whole, whole[2:]], [torch.ones(4, 2).T], [torch.ones(2, dtype=torch.complex64)], [whole, whole]):
-        assert clip_plain_(unusual, 0.5) is None
-        assert all(bool((x == 1).all()) for x in unusual)
+    assert TritonOps().apart([whole, torch.ones(3)])
+    for unusual in ([whole, whole[2:]], [torch.ones(4, 2).T], [whole, whole]):
+        assert not TritonOps().apart(unusual)
 
 
 def test_the_adapter_over_these_operations(monkeypatch):
     """What a GPU is asked for, asked of the interpreter: the public functions, and clipping in the optimizer."""
-    monkeypatch.setattr(_leaves, "ops_of", lambda arrays: TritonOps(ns.namespace(arrays)))
+    monkeypatch.setattr(_leaves, "ops_of", lambda arrays: TritonOps())
 
     def clipped(clip, *, slow):
         parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 500, 70)]
@@ -234,7 +235,7 @@ def test_the_adapter_over_these_operations(monkeypatch):
             p.grad = randn(p.numel(), torch.float32, seed=i)
         with monkeypatch.context() as plain:
             if slow:
-                plain.setattr(_leaves, "ops_of", lambda arrays: _leaves._DEVICE)
+                plain.setattr(_leaves, "ops_of", lambda arrays: DEVICE)
             norm = clip(parameters)
         return [p.grad for p in parameters], norm
 
@@ -268,11 +269,11 @@ def test_tables_are_kept_while_tensors_stay():
 
 
 def test_what_the_kernels_cannot_do_is_left_to_others():
-    assert not _triton.suits([torch.ones(4, 4)[:, ::2]])
-    assert not _triton.suits([torch.ones(2, dtype=torch.complex64)])
-    assert not _triton.has_order(table_of([torch.ones(2)]), 5.0)
-    assert not _triton.has_order(table_of([torch.ones(2, dtype=torch.float64)]), 3.0)
-    assert _triton.suits([torch.ones(4, 3).T, torch.ones(2, 3, 4).permute(2, 0, 1)])
+    assert not _launch.suits([torch.ones(4, 4)[:, ::2]])
+    assert not _launch.suits([torch.ones(2, dtype=torch.complex64)])
+    assert not _launch.has_order(table_of([torch.ones(2)]), 5.0)
+    assert not _launch.has_order(table_of([torch.ones(2, dtype=torch.float64)]), 3.0)
+    assert _launch.suits([torch.ones(4, 3).T, torch.ones(2, 3, 4).permute(2, 0, 1)])
     x = torch.arange(8.0).reshape(2, 4)[:, ::2]
-    ops = TritonOps(ns.namespace([x]))
+    ops = TritonOps()
     assert relative_error(float(ops.partial([x], 2.0).norm()), exact_norm([0.0, 2.0, 4.0, 6.0])) < 1e-7

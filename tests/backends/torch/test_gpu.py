@@ -7,7 +7,6 @@ import torch
 
 from gradclip.backends.torch import (
     _leaves,
-    _ordinary,
     attach,
     clip_grad_norm_,
     clip_grad_value_,
@@ -24,11 +23,10 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 @pytest.fixture(params=["Triton", "foreach"], autouse=True)
 def ops(request, monkeypatch):
     if request.param == "foreach":
-        for module in (_leaves, _ordinary):
-            monkeypatch.setattr(module, "kernels_for", lambda device: None)
+        monkeypatch.setattr(_leaves, "kernels_for", lambda device: None)
     else:
         pytest.importorskip("triton", reason="Triton is not installed")
-        from gradclip.backends.torch._triton_ops import TritonOps
+        from gradclip.backends.torch.ops._triton import TritonOps
 
         assert isinstance(_leaves.ops_of([torch.ones(1, device="cuda")]), TritonOps)
     return request.param

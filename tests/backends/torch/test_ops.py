@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from gradclip._coefficient import coefficient
-from gradclip.backends.torch import _ops, clip_grad_norm_, clip_grad_value_, get_total_norm
-from gradclip.backends.torch._leaves import _DEVICE as DEVICE
-from gradclip.backends.torch._leaves import HOST
-from gradclip.backends.torch._spread import SpreadOps
+from gradclip._decision import Rule
+from gradclip.backends.torch import clip_grad_norm_, clip_grad_value_, get_total_norm
+from gradclip.backends.torch.ops import _device
+from gradclip.backends.torch.ops._device import DEVICE
+from gradclip.backends.torch.ops._devices import SeveralDevices
+from gradclip.backends.torch.ops._host import host_ops
 from tests import exact
 from tests.backends.torch.helpers import normal, values
 
@@ -27,9 +29,9 @@ HALF = [torch.float16, torch.complex32, *FLOAT8]
 @pytest.fixture(params=["as on a host", "as on an accelerator", "as on two devices"])
 def device_ops(request, monkeypatch):
     if request.param == "as on two devices":  # one a host, the other not
-        return SpreadOps(DEVICE.xp, [(HOST, [0, 3]), (DEVICE, [1, 2])])
+        return SeveralDevices({"host": (host_ops(), [0, 3]), "other": (DEVICE, [1, 2])})
     if request.param == "as on an accelerator":
-        monkeypatch.setattr(_ops, "_in_memory", lambda x: False)
+        monkeypatch.setattr(_device, "_in_memory", lambda x: False)
     return DEVICE
 
 
@@ -51,7 +53,7 @@ def test_norms(device_ops, dtype, ord, scale):
     some = leaves_of(dtype, scale if dtype not in HALF else 1.0)
     right = exact.norm(values(*some), ord)
     tolerance = 1e-13 if dtype in (torch.float64, torch.complex128) else 1e-6
-    for ops in (device_ops, HOST):
+    for ops in (device_ops, host_ops()):
         partial = ops.partial(some, ord)
         assert exact.relative_error(exact.stands_for(partial.scale, partial.total, ord), right) < tolerance
         batch = ops.partials(some, ord)
@@ -68,7 +70,7 @@ def test_scaling(device_ops, dtype, max_norm, nonfinite, bad):
     mine, other = leaves_of(dtype), leaves_of(dtype)
     if bad:
         mine[1][0, 0] = other[1][0, 0] = math.nan  # which each of them has
-    for ops, some in ((device_ops, mine), (HOST, other)):
+    for ops, some in ((device_ops, mine), (host_ops(), other)):
         c = coefficient(ops.partial(some, 2.0), max_norm, nonfinite=nonfinite)
         ops.scale_(some, [c] * len(some))
     for a, b, before in zip(mine, other, leaves_of(dtype), strict=True):
@@ -79,8 +81,8 @@ def test_scaling(device_ops, dtype, max_norm, nonfinite, bad):
 
 
 def test_many_small_leaves_are_multiplied_in_groups(monkeypatch):
-    monkeypatch.setattr(_ops, "_in_memory", lambda x: False)
-    monkeypatch.setattr(_ops, "_TOGETHER", 100)
+    monkeypatch.setattr(_device, "_in_memory", lambda x: False)
+    monkeypatch.setattr(_device, "_TOGETHER", 100)
     some = [normal(3, n, seed=n).t() for n in range(40)]
     want = [x * 0.25 for x in some]
     c = coefficient(DEVICE.partial([torch.full((), 4.0)], 2.0), 1.0)
@@ -91,7 +93,7 @@ def test_many_small_leaves_are_multiplied_in_groups(monkeypatch):
 
 
 def test_vmap_on_an_accelerator(monkeypatch):
-    monkeypatch.setattr(_ops, "_in_memory", lambda x: False)
+    monkeypatch.setattr(_device, "_in_memory", lambda x: False)
 
     def clipped(row):
         parts = [row[:2].clone(), row[2:].clone()]
@@ -118,11 +120,11 @@ def test_clamping(device_ops, dtype, bounds, as_tensors):
 @pytest.mark.parametrize("dtype", [*FLOAT8, torch.complex32])
 def test_large_leaves_of_what_pytorch_only_stores_are_widened_in_pieces(device_ops, dtype, monkeypatch):
     """As many elements as are widened at once, and any layout."""
-    monkeypatch.setattr(_ops, "HOST_ELEMENTS", 1000)
-    monkeypatch.setattr(_ops, "DEVICE_ELEMENTS", 1000)
+    monkeypatch.setattr(_device, "HOST_ELEMENTS", 1000)
+    monkeypatch.setattr(_device, "DEVICE_ELEMENTS", 1000)
     parts = []
-    widened = _ops.widened
-    monkeypatch.setattr(_ops, "widened", lambda x: parts.append(x.numel()) or widened(x))
+    widened = _device.widened
+    monkeypatch.setattr(_device, "widened", lambda x: parts.append(x.numel()) or widened(x))
     some = [leaves_of(dtype)[1], *(normal(50, 70, seed=i, dtype=torch.float32).to(dtype) for i in range(3))]
     some[2], some[3] = some[2].T, torch.cat([some[3], some[3]])[::2, :: -1 * -2]
     before = [wide(x) for x in some]
@@ -145,10 +147,9 @@ def test_what_pytorch_has_no_numbers_of_is_refused_before_the_norm():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_a_norm_in_double_precision_stays_so_over_devices(dtype):
-    """On a host it is a NumPy scalar, whose type is not equal to the name of its dtype."""
     some = [torch.tensor([1.0, 1e-9], dtype=dtype), torch.tensor([1.0], dtype=dtype)]
     for leaves in (some, [some[0], torch.ones(1)]):
-        both = SpreadOps(DEVICE.xp, [(HOST, [0]), (HOST, [1])])
+        both = SeveralDevices({i: (host_ops(), [i]) for i in range(2)})
         assert both.partial(leaves, 2.0).norm().dtype == torch.float64
-        assert _ops.in_tensors(HOST.partial(leaves, 2.0)).dtype == torch.float64
-    assert _ops.in_tensors(HOST.partial([torch.ones(1)], 2.0)).dtype == torch.float32
+        assert host_ops().decide(leaves, Rule(1.0)).norm.dtype == torch.float64
+    assert host_ops().decide([torch.ones(1)], Rule(1.0)).norm.dtype == torch.float32

@@ -4,13 +4,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import coefficient
 from gradclip._namespace import namespace
-from gradclip._numpy import NumpyOps
-from gradclip._ops import ArrayOps
+from gradclip._numpy_ops import numpy_ops
 
 XP = namespace([np.zeros(())])
-FAST, GENERAL = NumpyOps(XP), ArrayOps(XP)
+FAST, GENERAL = numpy_ops(), ArrayOps(XP)
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.complex128]
 
 
