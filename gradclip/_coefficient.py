@@ -1,7 +1,7 @@
-"""From a norm and a threshold to the one number that every leaf is multiplied by: the formula, for arrays and for floats.
+"""From a norm and a threshold to the one number that every leaf is multiplied by, for arrays and for floats.
 
-`coefficient` branches on no value, so the same lines run on an accelerator and under tracing. On a host the norm is known,
-and `coefficient_of_floats` computes the same in a fraction of the time.
+`coefficient` branches on no value, so the same lines run on an accelerator and under tracing. On a host the norm is
+known, and `coefficient_of_floats` computes the same in a fraction of the time.
 """
 
 import math

@@ -76,7 +76,9 @@ class Decision:
     @property
     def finite(self) -> Array:
         """Whether no gradient is NaN or inf."""
-        return math.isfinite(self.total) if isinstance(self.total, float) else namespace([self.total]).isfinite(self.total)
+        return (
+            math.isfinite(self.total) if isinstance(self.total, float) else namespace([self.total]).isfinite(self.total)
+        )
 
 
 def decide_by_arrays(partial: NormPartial, rule: Rule) -> Decision:

@@ -45,7 +45,9 @@ class Runs:
 
     __slots__ = ("is_complex", "others", "table", "which")
 
-    def __init__(self, table: Table, which: Sequence[int], others: Sequence[int] = (), is_complex: bool = False) -> None:
+    def __init__(
+        self, table: Table, which: Sequence[int], others: Sequence[int] = (), is_complex: bool = False
+    ) -> None:
         self.table, self.which, self.others, self.is_complex = table, which, others, is_complex
 
 
@@ -211,8 +213,8 @@ class HostOps:
         return float(partial.scale), float(partial.total), ns.is_double(partial.dtype)
 
     def _partial(self, scale: float, total: float, double: bool, ord: float) -> NormPartial:
-        numbers = (self._memory.numbers(x, True) for x in (scale, total))
-        return NormPartial(*numbers, ord, self._memory.dtype(double))
+        scale, total = (self._memory.numbers(x, True) for x in (scale, total))
+        return NormPartial(scale, total, ord, self._memory.dtype(double))
 
     def _pair(self, table: Table, ord: float) -> tuple[float, float]:
         """Return scale and total of all arrays: by one read, or by three where float64 does not hold the powers."""
@@ -260,9 +262,10 @@ class HostOps:
         return runs.others
 
     def _multiply_slices(self, leaf: Array, c: Coefficient, out: Array) -> bool:
-        """Write a leaf's slices, each times a coefficient, to ``out``; or return False if the kernels cannot do that."""
+        """Write a leaf's slices, each times a coefficient, to ``out``; return whether the kernels can do that."""
         kept = max((axis + 1 for axis, n in enumerate(c.factor.shape) if n > 1), default=0)
-        table = self._slices(leaf, kept) if c.factor.shape[:kept] == leaf.shape[:kept] and c.zeroed is None else None
+        leading = c.factor.shape[:kept] == leaf.shape[:kept] and c.zeroed is None
+        table = self._slices(leaf, kept) if leading else None
         if table is None:
             return False
         if out is not leaf:
@@ -300,7 +303,9 @@ def _changing(
 ) -> Iterable[tuple[Coefficient, Sequence[int], Sequence[Array]]]:
     """Return each coefficient that changes leaves, with the positions of these and themselves; mostly there is one."""
     if coefficients and all(c is coefficients[0] for c in coefficients):
-        groups = [(coefficients[0], range(len(leaves)), leaves)]
+        groups: list[tuple[Coefficient, Sequence[int], Sequence[Array]]] = [
+            (coefficients[0], range(len(leaves)), leaves)
+        ]
     else:
         found: dict[int, tuple[Coefficient, list[int]]] = {}
         for i, c in enumerate(coefficients):

@@ -18,7 +18,7 @@ class NumpyMemory:
     """What there is to know of NumPy's arrays; see `gradclip._host_ops.Memory`."""
 
     def runs(self, leaves: Sequence[NDArray]) -> Runs:
-        """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards, as `like` has none."""
+        """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards."""
         which, others, addresses, numels, codes = [], [], [], [], bytearray()
         is_complex = False
         for i, x in enumerate(leaves):

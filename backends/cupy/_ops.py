@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gradclip._coefficient import Coefficient
 from gradclip._array_ops import ArrayOps
+from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import Array, Namespace, Scalar

@@ -1,6 +1,6 @@
 """Containers of CuPy arrays, of Chainer's links and parameters, and of arrays that come by DLPack."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class CupyLeaves(Leaves):
     fixed: str | None = None
 
     def targets(self, pure: str) -> list[Array]:
-        """Return the arrays, or raise if one cannot be written; that no two overlap is looked at once while they stay."""
+        """Return the arrays, or raise if they cannot be written; overlaps are looked for once while they stay."""
         if self.fixed is not None:
             raise TypeError(
                 f"a leaf is {a(self.fixed)}, which cannot be written, expected writable arrays; "

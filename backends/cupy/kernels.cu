@@ -310,8 +310,10 @@ struct Result {
   bool changed, zeroed;
 };
 
-// A number that could not be checked, for it lies here: 0 if it is negative. NaN stays.
+// Numbers that could not be checked, for they lie here: 0 for one that is negative (NaN stays), NaN for a loss scale that
+// is not positive.
 __device__ double at_least_zero(double x) { return x < 0 ? 0 : x; }
+__device__ double positive(double x) { return x > 0 ? x : INFINITE - INFINITE; }
 
 // All partials together, the norm, and what brings it down to max_norm, in one block: gradclip's `coefficient`.
 extern "C" __global__ void __launch_bounds__(FINISHERS)
@@ -319,13 +321,14 @@ finish(const Partial* parts, i64 count, double p, double max_norm, double eps, d
        int zero, Result* result) {
   const Partial whole = merged(parts, count, p);
   if (threadIdx.x) return;
-  if (on_device) max_norm = at_least_zero(on_device[0]), eps = at_least_zero(on_device[1]), loss = on_device[2];
+  if (on_device) max_norm = at_least_zero(on_device[0]), eps = at_least_zero(on_device[1]), loss = positive(on_device[2]);
   const double r = root(whole.total, p);
-  const bool below = whole.scale / loss * r + eps <= max_norm;  // false for NaN, so that NaN spreads
+  const double norm = whole.scale / loss * r;
+  const bool below = norm + eps <= max_norm;  // false for NaN, so that NaN spreads
   const bool clipped = !(below || max_norm == INFINITE), zeroed = zero && !is_finite(whole.total);
   result->partial = whole;
-  result->norm = whole.scale * r;
-  result->narrow_norm = float_of_double(result->norm);
+  result->norm = norm;
+  result->narrow_norm = float_of_double(norm);
   result->divisor = clipped ? whole.scale : 1;
   result->factor = clipped ? max_norm / (r + eps * loss / whole.scale) : 1 / loss;
   result->changed = clipped || loss != 1 || zeroed;

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._array_ops import limited
 from gradclip._by_value import clamp_leaves
 from gradclip._calls import explained
-from gradclip._array_ops import limited
 from gradclip._types import Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._tree import flatten, scalar, split

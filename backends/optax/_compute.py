@@ -15,7 +15,6 @@ from gradclip._coefficient import Coefficient
 from gradclip._decision import Rule
 from gradclip._global import clip_leaves
 from gradclip._partial import NormPartial, merge_elements
-from gradclip._tree import Leaves
 from gradclip._types import Array, Axes, Nonfinite, Scalar
 from gradclip.backends.jax._adaptive import matched
 from gradclip.backends.jax._eager import compiled

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
 
 from gradclip import _checks
 from gradclip._adaptive import UnitRule
-from gradclip._global import Rule
+from gradclip._decision import Rule
 from gradclip._nonfinite import refuse_nonfinite
 from gradclip._types import Axes, Nonfinite, Scalar
 from gradclip.backends import jax as gj
@@ -110,7 +111,8 @@ def clip_by_global_norm(
         del params
         parts = split(updates, "updates")
         if rule.nonfinite == "error":
-            refuse_nonfinite(flatten(parts.arrays, "updates"), gj.norm_partial(parts.arrays, axis_name=axes))
+            total = gj.norm_partial(parts.arrays, axis_name=axes).total
+            refuse_nonfinite(flatten(parts.arrays, "updates"), jnp.isfinite(total), rule.ord)
         before = current(state, parts.arrays, axes)
         most = _at(max_norm, before, "max_norm")
         policy = "zero" if rule.nonfinite == "zero" else "propagate"

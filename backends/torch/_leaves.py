@@ -120,7 +120,7 @@ def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
     if len(places) > 1:
         return SeveralDevices({at: (ops_of([arrays[i] for i in which]), which) for at, which in places.items()})
     kernels = kernels_for(arrays[0].device)
-    return kernels.TritonOps() if kernels else DEVICE  # type: ignore[no-any-return]
+    return kernels.TritonOps() if kernels else DEVICE
 
 
 @cache

@@ -33,9 +33,7 @@ class Told(NamedTuple):
     clipped: Tensor
 
 
-def clip_scopes_(
-    scopes: Sequence[TorchLeaves], rule: Rule, max_value: Scalar | None, loss_scale: Scalar
-) -> list[Told]:
+def clip_scopes_(scopes: Sequence[TorchLeaves], rule: Rule, max_value: Scalar | None, loss_scale: Scalar) -> list[Told]:
     """Clip the gradients of each scope by its own norm in place; all are checked before the first is written.
 
     Parameters

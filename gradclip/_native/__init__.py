@@ -12,6 +12,10 @@ from array import array
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+PATH = Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
+"""Where the library is, if it was built."""
 
 CODES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
 """What the library calls the dtypes."""
@@ -64,7 +68,9 @@ class Table:
         (place,), (length,) = self._kept
         numel = length // parts if parts else 0
         step = numel * WIDTHS[self.codes[0]]
-        return Table(range(place, place + step * parts, step) if step else [place] * parts, [numel] * parts, self.codes * parts)
+        return Table(
+            range(place, place + step * parts, step) if step else [place] * parts, [numel] * parts, self.codes * parts
+        )
 
 
 class Kernels:
@@ -84,10 +90,13 @@ class Kernels:
             raise OSError(f"{path} has version {found}, expected {_VERSION}; install gradclip anew")
         self._level = level
         number, real, place, size = ctypes.c_int, ctypes.c_double, ctypes.c_void_p, ctypes.c_size_t
-        table = [place, place, ctypes.c_char_p, size]
+        table: list[Any] = [place, place, ctypes.c_char_p, size]
         self._sum, self._replace, self._apart = library.gradclip_sum, library.gradclip_replace, library.gradclip_apart
         self._sum.restype, self._sum.argtypes = real, [*table, number, number, real, number, place]
-        self._replace.restype, self._replace.argtypes = None, [*table, place, *[number] * 2, place, place, *[number] * 2]
+        self._replace.restype, self._replace.argtypes = (
+            None,
+            [*table, place, *[number] * 2, place, place, *[number] * 2],
+        )
         self._apart.restype, self._apart.argtypes = number, table
 
     def sum(self, table: Table, ord: float, threads: int, unit: float = 1.0) -> float:
@@ -145,11 +154,10 @@ def status() -> str:
 def _found() -> Kernels | str:
     if os.environ.get("GRADCLIP_NATIVE", "1") == "0":
         return "switched off by GRADCLIP_NATIVE=0"
-    path = Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
-    if not path.exists():
+    if not PATH.exists():
         return "not built: install gradclip where there is a C compiler, or from a wheel for this platform"
     try:
-        return Kernels(path)
+        return Kernels(PATH)
     except (OSError, AttributeError) as e:  # built for another machine, or for another version
         return f"not loaded: {e}"
 

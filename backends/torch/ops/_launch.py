@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradclip._coefficient import Coefficient
 from gradclip._array_ops import limited
+from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import Scalar

@@ -146,6 +146,7 @@ def finish_kernel(
     if GIVEN:  # on the device
         most, eps, loss = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
         most, eps = tl.where(most < 0, 0.0, most), tl.where(eps < 0, 0.0, eps)  # they were not checked; NaN stays
+        loss = tl.where(loss > 0, loss, float("nan"))
     else:
         most, eps, loss = _number(most_bits), _number(eps_bits), _number(loss_bits)
     root = total
@@ -153,14 +154,15 @@ def finish_kernel(
         root = tl.sqrt(total)
     if ORDER == 3:
         root = tl.where(total == 0, 0.0, tl.exp(tl.log(total) / _number(p_bits)))
-    below = scale / loss * root + eps <= most  # false for NaN, so that NaN spreads
+    unscaled = scale / loss * root
+    below = unscaled + eps <= most  # false for NaN, so that NaN spreads
     clipped = (below == 0) & (most != float("inf"))
     unknown = (total - total) != 0
     tl.store(result, scale)
     tl.store(result + 1, total)
     tl.store(result + 2, tl.where(clipped, scale, 1.0))
     tl.store(result + 3, tl.where(clipped, most / (root + eps * loss / scale), 1.0 / loss))
-    tl.store(norm, (scale * root).to(norm.dtype.element_ty))
+    tl.store(norm, unscaled.to(norm.dtype.element_ty))
     tl.store(flags, clipped | (loss != 1.0) | unknown if ZERO else clipped | (loss != 1.0))
     tl.store(flags + 1, unknown if ZERO else False)
 

@@ -1,7 +1,5 @@
 """Under torch.compile without a graph break, and under the transforms of torch.func, the results are the same."""
 
-import math
-
 import pytest
 import torch
 from torch.func import grad, vmap

@@ -1,0 +1,196 @@
+"""The kernels in C: right at every magnitude, address and length, and the same bits whatever the number of threads."""
+
+import ctypes
+import math
+import multiprocessing
+import threading
+from fractions import Fraction
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gradclip import _native
+from gradclip._native import CODES, Kernels, Table
+
+DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+LENGTHS = [0, 1, 3, 4, 5, 31, 32, 33, 1023, 1024, 1025, 5000]
+
+pytestmark = pytest.mark.skipif(_native.kernels() is None, reason=f"no kernels: {_native.status()}")
+
+
+@pytest.fixture(params=[0, 1], ids=["plain", "fastest"])
+def kernels(request):
+    return Kernels(_native.PATH, request.param)
+
+
+def table(*arrays):
+    codes = bytes([CODES[x.dtype.name] for x in arrays])
+    return Table([x.ctypes.data for x in arrays], [x.size for x in arrays], codes)
+
+
+def normal(n, dtype, seed=0, offset=0):
+    """Return numbers whose address is ``offset`` bytes off a multiple of 64."""
+    width = np.dtype(dtype).itemsize
+    memory = np.zeros(n * width + 192, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    x = memory[start : start + n * width].view(dtype)
+    x[...] = np.random.default_rng(seed).standard_normal(n).astype(dtype)
+    return x
+
+
+def exact_sum(x, ord):
+    values = [abs(Fraction(float(v))) for v in x]
+    return max(values, default=Fraction(0)) if ord == math.inf else sum((v ** int(ord) for v in values), Fraction(0))
+
+
+@pytest.mark.parametrize("ord", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums(kernels, dtype, ord):
+    width = np.dtype(DTYPES[dtype]).itemsize
+    arrays = [normal(n, DTYPES[dtype], n, offset=i * width) for i, n in enumerate(LENGTHS)]
+    each = kernels.sums(table(*arrays), ord, 1)
+    for x, got in zip(arrays, each, strict=True):
+        assert got == pytest.approx(float(exact_sum(x, ord)), rel=1e-15)
+    whole = max(each) if ord == math.inf else math.fsum(each)
+    assert kernels.sum(table(*arrays), ord, 1) == pytest.approx(whole, rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_addresses_that_are_no_multiple_of_the_width(kernels, dtype):
+    """They need memory that NumPy would not calculate in: only the bytes are compared."""
+    x = normal(77, DTYPES[dtype])
+    memory = ctypes.create_string_buffer(x.nbytes + 1)
+    there = ctypes.addressof(memory) + 1
+    ctypes.memmove(there, x.ctypes.data, x.nbytes)
+    odd = Table([there], [x.size], bytes([CODES[dtype]]))
+    assert kernels.sum(odd, 2.0, 1) == kernels.sum(table(x), 2.0, 1)
+    kernels.scale(odd, (0.3,), (1.0,), 1, odd)
+    kernels.scale(table(x), (0.3,), (1.0,), 1, table(x))
+    assert ctypes.string_at(there, x.nbytes) == x.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of signalling NaNs, as NumPy converts them
+def test_every_number_of_16_bits(kernels, dtype):
+    """Subnormal ones, infinities and NaN too: the product, rounded from float32, and the square."""
+    x = np.arange(1 << 16, dtype=np.uint16).view(DTYPES[dtype])
+    for factor in (1.0, 0.3, 2.0**-14, 1e-30, 1e30, 0.0):
+        out = np.empty_like(x)
+        kernels.scale(table(x), (factor,), (1.0,), 1, table(out))
+        with np.errstate(all="ignore"):
+            want = (x.astype(np.float64) * factor).astype(np.float32).astype(x.dtype)
+            known, got = ~np.isnan(want.astype(np.float32)), ~np.isnan(out.astype(np.float32))
+        np.testing.assert_array_equal(got, known)
+        np.testing.assert_array_equal(out[known].view(np.uint16), want[known].view(np.uint16))
+    finite = x[np.isfinite(x.astype(np.float32))]
+    squares = kernels.sums(table(*(finite[i : i + 1] for i in range(0, len(finite), 7))), 2.0, 1)
+    np.testing.assert_array_equal(squares, finite[::7].astype(np.float64) ** 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("place", ["largest", "least"])
+def test_the_ends_of_the_range(kernels, dtype, place):
+    kind = ml_dtypes.finfo(DTYPES[dtype])
+    x = np.full(1000, kind.max if place == "largest" else kind.smallest_subnormal, DTYPES[dtype])
+    assert kernels.sum(table(x), 2.0, 1) == pytest.approx(1000 * float(x[0]) ** 2, rel=1e-14)
+    kernels.scale(table(x), (1.0,), (1.0,), 1, table(x))
+    assert float(x[0]) == float(kind.max if place == "largest" else kind.smallest_subnormal)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("ord", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("place", [0, 17, 36])
+def test_nan_and_inf_show_in_the_sum(kernels, dtype, bad, ord, place):
+    x = normal(37, DTYPES[dtype])
+    x[place] = bad
+    got = kernels.sum(table(x), ord, 1)
+    assert math.isnan(got) if math.isnan(bad) else got == math.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_and_bounds_of_each_array(kernels, dtype):
+    arrays = [normal(n, DTYPES[dtype], n) for n in LENGTHS]
+    first, second = [1 / (i + 2) for i in range(len(arrays))], [0.5] * len(arrays)
+    out = [np.empty_like(x) for x in arrays]
+    kernels.scale(table(*arrays), first, second, 1, table(*out))
+    for x, a, b, got in zip(arrays, first, second, out, strict=True):
+        want = x.astype(np.float64) * a * b
+        want = want if dtype == "float64" else want.astype(np.float32)
+        np.testing.assert_array_equal(got, want.astype(x.dtype))
+    kernels.clamp(table(*arrays), [-0.5] * len(arrays), [0.25] * len(arrays), 1, table(*out))
+    for x, got in zip(arrays, out, strict=True):
+        np.testing.assert_array_equal(got, np.clip(x, x.dtype.type(-0.5), x.dtype.type(0.25)))
+    kernels.clear_(table(*out), 1)
+    assert not any(x.any() for x in out)
+
+
+def test_bounds_keep_nan_and_take_in_infinities(kernels):
+    x = np.array([math.nan, math.inf, -math.inf, -0.0, 1.0], np.float32)
+    kernels.clamp(table(x), (-2.0,), (3.0,), 1, table(x))
+    np.testing.assert_array_equal(x, np.float32([math.nan, 3, -2, -0.0, 1]))
+    assert np.signbit(x[3])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_same_bits_with_any_number_of_threads(kernels, dtype):
+    arrays = [normal(n, DTYPES[dtype], n) for n in (3_000_001, 5, 40_000, 1_234_567)]
+    for ord in (1.0, 2.0, math.inf):
+        assert len({kernels.sum(table(*arrays), ord, n) for n in (1, 2, 3, 7, 64, 1000, 0, -1)}) == 1
+    wanted = None
+    for n in (1, 2, 7):
+        out = [np.full_like(x, 9) for x in arrays]
+        kernels.scale(table(*arrays), (0.1,), (1.0,), n, table(*out))
+        got = [x.tobytes() for x in out]
+        assert wanted in (None, got)
+        wanted = got
+
+
+def test_more_elements_than_32_bits_count(kernels):
+    """Zeros that nobody wrote take no memory."""
+    x = np.zeros((1 << 31) + 5, np.float16)
+    x[-1], x[1 << 31], x[7] = 2, 3, 6
+    assert kernels.sum(table(x), 2.0, 2) == 49
+    assert kernels.sum(table(x), math.inf, 2) == 6
+
+
+def test_whether_arrays_are_apart(kernels):
+    x = np.zeros(100)
+    assert kernels.apart(table(x[50:], x[:50], x[10:10], np.zeros(3)))
+    assert not kernels.apart(table(x[50:], x[:51]))
+    assert not kernels.apart(table(x[:2], x[50:], x[:1]))
+    assert kernels.apart(table())
+
+
+def test_two_threads_at_once(kernels):
+    x, y = normal(2_000_000, np.float32, 1), normal(2_000_000, np.float32, 2)
+    right = kernels.sum(table(x), 2.0, 1), kernels.sum(table(y), 2.0, 1)
+    found = [set(), set()]
+
+    def work(i, array):
+        for _ in range(20):
+            found[i].add(kernels.sum(table(array), 2.0, 2))
+
+    workers = [threading.Thread(target=work, args=pair) for pair in enumerate((x, y))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [{right[0]}, {right[1]}]
+
+
+def _sum_of(x, pipe):
+    pipe.send(_native.kernels().sum(table(x), 2.0, 2))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_child_process_after_a_call_with_threads():
+    x = normal(2_000_000, np.float32)
+    right = _native.kernels().sum(table(x), 2.0, 2)
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_sum_of, args=(x, there))
+    child.start()
+    assert here.recv() == right
+    child.join()
