@@ -12,7 +12,7 @@ help:  ## list these commands
 	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-6s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes), then look at demo.png
-	$(BIN)/gradclip demo $(ARGS)
+	$(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/.test  ## the contract on the adapters and on every namespace, the unit tests, the docstrings' examples
 	$(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax
