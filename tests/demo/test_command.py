@@ -25,7 +25,6 @@ def python(*arguments, cwd, **environment):
         text=True,
         encoding="utf-8",
         errors="replace",
-        timeout=120,
         check=False,
     )
 
