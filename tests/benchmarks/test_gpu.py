@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import __main__ as main
 from benchmarks.gpu import checks, clock, rows
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,10 @@ def test_the_clock_measures_the_call(device):
 def test_what_comes_before_a_call_is_not_timed(device):
     found = clock.measure(device, {"call": lambda: None}, before=device.sleep, repeats=3)
     assert found == {"call": clock.Timing(0.0, 0.0)}
+
+
+def test_checks_are_counted():
+    assert main._counted({"a": "passed", "b": "failed", "c": "passed"}) == {"passed": 2, "failed": {"b": "failed"}}
 
 
 def test_a_check_that_raises_is_a_check_that_failed(capsys):
