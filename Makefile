@@ -5,26 +5,46 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 HERE := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+# ARGS may select tests of one run and none of another, which pytest tells by the status 5.
+SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
+# The tests of make quick: all of the core and of PyTorch but for those that take long.
+SLOW := dask dtypes packaging properties
+SLOW_TORCH := attach_optimizers attach_stress dtypes examples failures_of_torch ops properties sharded squares traced training_script triton
+QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
+  $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))
 
-.PHONY: help demo test check bench gpu clean
+.PHONY: help demo quick test check lint types format bench gpu clean
 
 help:  ## list these commands
 	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-6s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.demo  ## watch clipping save a real training run (under 2 minutes), then look at demo.png
-	$(BIN)/gradclip demo $(ARGS)
+demo: $(VENV)/.demo  ## watch clipping save a real training run, then look at demo.png (2 min; installs 0.3 GB)
+	$(BIN)/python -m demo $(ARGS)
 
-test: $(VENV)/.test  ## the contract on the adapters and on every namespace, the unit tests, the docstrings' examples
-	$(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax
-	$(PYTEST) --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(ARGS)
+quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the contract on NumPy and PyTorch in part (about 90 s; installs 4 GB)
+	$(PYTEST) -q $(QUICK) conformance --namespace numpy --namespace torch --cases 4 -k "not million" $(ARGS)
 
-check: $(VENV)/.test $(VENV)/.check  ## lint, format and types
+test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (about an hour on 2 cores; installs 4 GB)
+	@echo "1 of 2: the contract on the adapters for PyTorch and JAX"
+	$(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(SELECTED)
+	@echo "2 of 2: the unit tests, the contract on every namespace, the examples of README and docstrings"
+	$(PYTEST) --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(SELECTED)
+
+check: lint types  ## lint, then types (2 min; installs 4 GB)
+
+lint: $(VENV)/.lint  ## ruff: lint and format (1 s; installs 0.1 GB, no framework)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test $(VENV)/.types  ## mypy and basedpyright, which need the frameworks (2 min; installs 4 GB)
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 
-bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor
+format: $(VENV)/.lint  ## format the code, and mend what ruff can mend (1 s; installs 0.1 GB)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor (8 min; installs 4 GB)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 that has torch or cupy (no network, no .venv)

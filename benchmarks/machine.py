@@ -19,7 +19,7 @@ def describe() -> dict[str, str | int | float]:
         "system": _system(),
         "python": platform.python_version(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0,
     }
 
@@ -33,6 +33,19 @@ def versions(*packages: str) -> Mapping[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str:
+    """Return the commit, with a + if files of the project differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _cpu() -> str:
@@ -67,16 +80,3 @@ def _system() -> str:
     except (OSError, KeyError):
         name = f"{platform.system()} {platform.release()}"
     return f"{name}, {platform.machine()}"
-
-
-def _commit() -> str:
-    """Return the commit, with a + if files of the project differ from it."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -1,17 +1,18 @@
 """All that a run found, and its JSON."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import compact, units
 from benchmarks.accuracy import Accuracy, Answer
 from benchmarks.memory import Memory
 from benchmarks.row import Skipped
-from benchmarks.timing import Result, Timing
+from benchmarks.timing import Result, Spread, Timing
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the JSON file. Times are in seconds, memory is in bytes; three numbers are a median and its quartiles."""
 
 _BUSY = 0.5
 """The load for each core, before the first row, from which a run says that it was disturbed."""
@@ -65,78 +66,49 @@ class Report:
         return ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the JSON file holds."""
+        """Return what the JSON file holds: the figures of the tables."""
         return {
             "schema": SCHEMA,
-            "method": METHOD,
             "machine": dict(self.machine),
             "versions": self.versions,
             "quick": self.quick,
             "caveat": self.caveat,
-            "seconds": round(self.seconds, 1),
+            "seconds": self.seconds,
             "speed": [_speed(result) for result in self.speed],
-            "memory": [
-                {"name": m.row.name, "gradients_bytes": m.gradients, "extra_bytes": dict(m.extra)} for m in self.memory
-            ],
+            "memory": [{"name": m.row.name, "gradients": m.gradients, "extra": dict(m.extra)} for m in self.memory],
             "accuracy": [_accuracy(a) for a in self.accuracy],
             "skipped": [asdict(s) for s in self.skipped],
             "failed": self.failed,
         }
 
     def write_json(self, path: Path) -> None:
-        """Write everything; what is not finite, which JSON does not know, as a string."""
-        path.write_text(json.dumps(_finite(self.as_dict()), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        """Write the JSON file."""
+        compact.write(path, self.as_dict())
 
 
 def _speed(result: Result) -> dict[str, Any]:
-    row = result.row
     return {
-        "name": row.name,
-        "framework": row.framework,
-        "operation": row.operation,
-        "gradients": row.gradients.title,
-        "leaves": len(row.gradients.shapes),
-        "elements": row.gradients.size,
-        "dtype": row.dtype,
-        "case": row.case,
-        "bytes_read": row.bytes_moved[0],
-        "bytes_written": row.bytes_moved[1],
+        "name": result.row.name,
         "rounds": result.rounds,
-        "contenders": [_timing(t) for t in result.timings],
-        "budgets": [
-            {**asdict(v.budget), "speedup_wanted": v.budget.speedup, "speedup_reached": v.reached, "met": v.met}
-            for v in result.verdicts
-        ],
+        "contenders": {timing.name: _timing(timing) for timing in result.timings},
+        "budgets": {f"{v.budget} against {v.budget.against}": v.met for v in result.verdicts},
     }
 
 
 def _timing(timing: Timing) -> dict[str, Any]:
-    return {
-        "name": timing.name,
-        "role": timing.role,
-        "calls_per_sample": timing.calls,
-        "seconds": asdict(timing.seconds),
-        "times_gradclip": asdict(timing.speedup),
-        "errors": dict(timing.errors),
-    }
+    found: dict[str, Any] = {"role": timing.role, "seconds": _quartiles(timing.seconds)}
+    if timing.role != "ours":
+        found["times_gradclip"] = _quartiles(timing.speedup)
+    worst = max(timing.errors.values(), default=0.0)
+    return found if worst <= units.DOUBTFUL else {**found, "error": worst}
+
+
+def _quartiles(spread: Spread) -> list[float]:
+    return [spread.median, spread.low, spread.high]
 
 
 def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
-    def answers(of: list[Answer]) -> list[dict[str, Any]]:
-        return [{**asdict(answer), "error": answer.error} for answer in of]
+    def answers(of: Sequence[Answer]) -> dict[str, Any]:
+        return {"right": of[0].right, **{a.implementation: [a.value, a.error] for a in of}}
 
-    return {
-        "case": accuracy.case,
-        "norm": answers(list(accuracy.norms)),
-        "norm_after_clipping": answers(list(accuracy.clipped)),
-    }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and value - value != 0:  # inf and NaN
-        return str(value)
-    return value
+    return {"case": accuracy.case, "norm": answers(accuracy.norms), "norm_after_clipping": answers(accuracy.clipped)}

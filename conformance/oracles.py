@@ -94,9 +94,10 @@ def sum_of_squares(values: Values) -> Fraction:
         bins = exponent - exponent.min()
         for product, shift in ((low * low, 0), (low * high, 28), (high * high, 54)):
             for part, more in ((product & (2**27 - 1), 0), (product >> 27, 27)):
-                for e, total in enumerate(np.bincount(bins, weights=part).tolist()):
+                totals = np.bincount(bins, weights=part)
+                for e in np.flatnonzero(totals).tolist():
                     place = 2 * (e + int(exponent.min()) - 53) + shift + more
-                    sums[place] = sums.get(place, 0) + int(total)
+                    sums[place] = sums.get(place, 0) + int(totals[e])
     return sum((total * Fraction(2) ** place for place, total in sums.items()), Fraction(0))
 
 

@@ -1,51 +1,48 @@
-"""Exact oracles: they use no array library and nothing of gradclip."""
+"""The exact oracles of `conformance.oracles` for plain numbers, as most unit tests have them."""
 
 import math
 from collections.abc import Iterable
 from fractions import Fraction
 
-import mpmath
+import numpy as np
 
-mpmath.mp.dps = 100
+from conformance import oracles
+from conformance.oracles import EXACT as mpmath
+from conformance.oracles import Real
+
+__all__ = ["clipped", "mpmath", "norm", "relative_error", "square_sum", "stands_for"]
 
 
-def norm(values: Iterable[complex], ord: float = 2.0) -> mpmath.mpf:
-    """Return the p-norm to 100 digits."""
-    parts = [_magnitude(v) for v in values]
-    if not parts:
-        return mpmath.mpf(0)
-    if ord == math.inf:
-        return max(parts)
-    return mpmath.root(mpmath.fsum(part ** mpmath.mpf(ord) for part in parts), 1) ** (1 / mpmath.mpf(ord))
+def norm(values: Iterable[complex], ord: float = 2.0) -> Real:
+    """Return the p-norm to 80 digits."""
+    return oracles.norm([_array(values)], ord)
 
 
 def square_sum(values: Iterable[float]) -> Fraction:
     """Return the sum of squares, exactly."""
-    return sum((Fraction(v) ** 2 for v in values), Fraction(0))
+    return oracles.sum_of_squares(_array(values))
 
 
-def clipped(values: Iterable[float], max_norm: float, ord: float = 2.0) -> list[mpmath.mpf]:
-    """Return the values times min(1, max_norm / norm), to 100 digits."""
-    values = list(values)
-    size = norm(values, ord)
-    factor = mpmath.mpf(1) if size <= max_norm else mpmath.mpf(max_norm) / size
-    return [mpmath.mpf(v) * factor for v in values]
+def clipped(values: Iterable[float], max_norm: float, ord: float = 2.0) -> list[Real]:
+    """Return the values times min(1, max_norm / norm), to 80 digits."""
+    array = _array(values)
+    return oracles.scaled(array, oracles.coefficient(oracles.norm([array], ord), max_norm))
 
 
-def relative_error(got: float, exact: mpmath.mpf) -> float:
-    """Return |got - exact| / exact, and 0 for 0 = 0."""
-    if exact == 0:
+def relative_error(got: float, right: Real) -> float:
+    """Return |got - right| / right, and 0 for 0 = 0."""
+    if right == 0:
         return 0.0 if got == 0 else math.inf
-    return float(abs(mpmath.mpf(float(got)) - exact) / exact)
+    return float(abs(mpmath.mpf(float(got)) - right) / right)
 
 
-def _magnitude(value: complex) -> mpmath.mpf:
-    if isinstance(value, complex):
-        return mpmath.hypot(mpmath.mpf(value.real), mpmath.mpf(value.imag))
-    return abs(mpmath.mpf(float(value)))
-
-
-def stands_for(scale: float, total: float, ord: float) -> mpmath.mpf:
-    """Return what a partial norm stands for: scale * total^(1/ord), without rounding to any dtype."""
-    power = mpmath.mpf(1) if ord == math.inf else 1 / mpmath.mpf(ord)
+def stands_for(scale: float, total: float, ord: float) -> Real:
+    """Return what a partial norm stands for: scale * total^(1/ord), scale * total for inf, without any rounding."""
+    power = 1 if ord == math.inf else 1 / mpmath.mpf(ord)
     return mpmath.mpf(float(scale)) * mpmath.mpf(float(total)) ** power
+
+
+def _array(values: Iterable[complex]) -> oracles.Values:
+    """Return numbers of any kind as float64, or complex128 if one of them is complex."""
+    listed = list(values)
+    return np.array(listed, complex if any(isinstance(v, complex) for v in listed) else float)

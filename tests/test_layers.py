@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "gradclip").glob("*.py"))
 CLI = sorted((ROOT / "gradclip" / "_cli").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "backends").rglob("*.py"))
+DEMO = sorted((ROOT / "demo").glob("*.py"))
 FRAMEWORKS = {"torch", "jax", "jaxlib", "optax", "cupy", "dask", "triton", "flax", "equinox"}
 OPTIONAL = {"typer", "rich", "matplotlib"}
 
@@ -55,8 +56,16 @@ def test_adapters_import_the_core_and_not_each_other(path):
     assert "backends" not in roots(imports(path)), "import gradclip.backends: `backends` is a second copy"
 
 
-@pytest.mark.parametrize("path", [p for p in CLI if not p.stem.startswith("rnn_")], ids=lambda p: p.stem)
-def test_the_command_line_loads_no_framework_when_it_is_imported(path):
+@pytest.mark.parametrize("path", CORE + CLI + ADAPTERS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_is_installed_imports_nothing_that_is_not(path):
+    assert not roots(imports(path)) & {"demo", "benchmarks", "conformance", "tests"}
+
+
+WITHOUT_FRAMEWORK = [p for p in CLI + DEMO if not p.stem.startswith("rnn_")]
+
+
+@pytest.mark.parametrize("path", WITHOUT_FRAMEWORK, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_command_line_and_the_demo_load_no_framework_when_they_are_imported(path):
     assert not roots(imports(path, top_only=True)) & FRAMEWORKS
 
 
@@ -126,7 +135,7 @@ def test_signatures():
 
 
 def test_every_module_says_what_it_is():
-    for path in CORE + CLI + ADAPTERS:
+    for path in CORE + CLI + ADAPTERS + DEMO:
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 

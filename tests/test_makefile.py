@@ -23,3 +23,15 @@ def test_make_lists_every_target_and_makes_nothing(arguments):
     lines = [line.split(maxsplit=2) for line in shown.splitlines()]
     assert [name for _, name, _ in lines] == phony.split()
     assert all(command == "make" and text for command, _, text in lines)
+
+
+def test_what_takes_long_or_installs_much_says_so():
+    lines = re.findall(r"^([a-z]+):.*  ## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    silent = {name for name, text in lines if not re.search(r"\(.*(\d s|min|hour).*\)$", text)}
+    assert silent == {"help", "gpu", "clean"}
+
+
+def test_arguments_reach_every_run_of_pytest():
+    runs = re.findall(r"^\t\$\(PYTEST\).*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(runs) == 3
+    assert all(re.search(r"\$\((ARGS|SELECTED)\)$", run) for run in runs)

@@ -66,6 +66,7 @@ def test_the_source_distribution_has_the_license_and_the_adapters(built):
     with tarfile.open(built[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml", "backends/__init__.py"} <= names
+    assert not any(name.startswith("demo") for name in names)
 
 
 def test_every_package_is_listed(checkout):
@@ -99,7 +100,7 @@ def test_installed_it_runs_without_any_framework(how, checkout, built, tmp_path)
         [tmp_path / "env" / "bin" / "gradclip"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert said.returncode != 0
-    assert 'pip install "gradclip[demo]"' in said.stdout + said.stderr
+    assert 'pip install "gradclip[cli]"' in said.stdout + said.stderr
     assert "Traceback" not in said.stderr
 
 

@@ -2,18 +2,19 @@
 
 import argparse
 import importlib
-import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks import compact
 from benchmarks.gpu import checks, rows
+from benchmarks.machine import commit
 from benchmarks.sets import GPT2_SMALL
 
 OUT = Path(__file__).parents[1] / "out" / "gpu.json"
@@ -37,13 +38,19 @@ def main() -> int:
     failed = sum(result != "passed" for result in results.values())
     print(f"{len(results) - failed} checks passed, {failed} failed")
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"machine": _machine(cupy, torch), "checks": results, "rows": []}
+    report: dict[str, Any] = {"machine": _machine(cupy, torch), "checks": _counted(results), "rows": []}
     for row in [] if given.checks else _measured(cupy, torch, jax):
         report["rows"].append(asdict(row) | {"share": row.share})
-        given.out.write_text(json.dumps(report, indent=1))  # at once: what comes later may not end
-    given.out.write_text(json.dumps(report, indent=1))
+        compact.write(given.out, report)  # at once: what comes later may not end
+    compact.write(given.out, report)
     print(f"written to {given.out}")
     return 1 if failed else 0
+
+
+def _counted(results: Mapping[str, str]) -> dict[str, Any]:
+    """Return how many checks passed, and what the others said."""
+    failed = {name: result for name, result in results.items() if result != "passed"}
+    return {"passed": len(results) - len(failed), "failed": failed}
 
 
 def _measured(cupy: Any, torch: Any, jax: Any) -> Iterator[rows.Row]:
@@ -81,6 +88,7 @@ def _machine(cupy: Any, torch: Any) -> dict[str, object]:
         gpu = torch.cuda.get_device_name(0)
     return {
         "gpu": gpu,
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": versions,
         "time": time.strftime("%Y-%m-%d %H:%M"),

@@ -16,7 +16,6 @@ from conformance.values import representable
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(finite, max_size=12))
 def test_sum_of_squares(values: list[float]) -> None:
     right = sum((Fraction(v) ** 2 for v in values), Fraction(0))
@@ -36,14 +35,14 @@ def test_norm(ord: float, right: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(value=st.one_of(finite, st.floats(-1e5, 1e5), st.floats(-1e-6, 1e-6)))
 def test_round_to(dtype: str, value: float) -> None:
     with np.errstate(all="ignore"):
         assert round_to(exact(value), dtype) == float(np.dtype(dtype).type(value))
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(value=finite)
 def test_round_to_bfloat16(value: float) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from gradclip._cli.backend import Backend
+from demo.backend import Backend
 
 Treated: TypeAlias = tuple[dict[str, Any], float, bool]
 """The gradients to go on with, their norm before clipping, and whether clipping changed any of them."""

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gradclip._cli.backend import Backend, Sizes
-from gradclip._cli.clipping import Rule
-from gradclip._cli.text import Corpus, batches
-from gradclip._cli.threads import one_thread
+from demo.backend import Backend, Sizes
+from demo.clipping import Rule
+from demo.text import Corpus, batches
+from demo.threads import one_thread
 
 WARM_UP = 0.1
 """The share of the steps in which the learning rate rises from 0. Without it the unclipped run dies even sooner."""

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip._cli.checks import RefusedError
-from gradclip._cli.style import counted
+from demo.checks import RefusedError
+from demo.style import counted
 
 Codes: TypeAlias = NDArray[np.intp]
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from gradclip._cli import rnn
-from gradclip._cli.backend import Sizes
-from gradclip._cli.checks import RefusedError
-from gradclip._cli.text import Batch
+from demo import rnn
+from demo.backend import Sizes
+from demo.checks import RefusedError
+from demo.text import Batch
 from gradclip.backends import cupy as adapter
 from gradclip.backends.cupy._runtime import runtime
 

@@ -12,15 +12,15 @@ References
    arXiv:1211.5063.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 import gradclip
-from gradclip._cli.backend import TEMPERATURE, Sizes
-from gradclip._cli.text import Batch, Codes
-from gradclip._namespace import namespace
+from demo.backend import TEMPERATURE, Sizes
+from demo.text import Batch, Codes
 
 Floats: TypeAlias = NDArray[np.floating]
 Params: TypeAlias = dict[str, Floats]
@@ -102,7 +102,7 @@ class RNN:
 
 def _states(params: Params, hidden: Floats, inputs: Codes) -> Floats:
     """Return the hidden states before and after each character: shape (length + 1, rows, hidden)."""
-    xp = namespace([hidden])
+    xp: Any = array_namespace(hidden)
     states: Floats = xp.empty((len(inputs) + 1, *hidden.shape), dtype=hidden.dtype)
     states[0] = hidden
     drive = params["input"][inputs] + params["hidden_bias"]
@@ -113,7 +113,7 @@ def _states(params: Params, hidden: Floats, inputs: Codes) -> Floats:
 
 def _cross_entropy(params: Params, states: Floats, targets: Codes) -> tuple[float, Floats]:
     """Return the mean loss and its gradient with respect to the logits: shape (length · rows, vocabulary)."""
-    xp = namespace([states])
+    xp: Any = array_namespace(states)
     logits = states.reshape(targets.size, -1) @ params["output"] + params["output_bias"]
     logits -= logits.max(axis=1, keepdims=True)  # softmax is unchanged, and exp cannot overflow
     right = (xp.arange(targets.size), targets.ravel())
@@ -128,7 +128,7 @@ def _cross_entropy(params: Params, states: Floats, targets: Codes) -> tuple[floa
 
 def _backward(params: Params, states: Floats, dlogits: Floats, inputs: Codes) -> Params:
     """Return the gradient of every parameter, from the last character back to the first."""
-    xp = namespace([states])
+    xp: Any = array_namespace(states)
     length, (rows, hidden) = len(inputs), states.shape[1:]
     dstates = (dlogits @ params["output"].T).reshape(length, rows, hidden)
     recurrent = xp.ascontiguousarray(params["recurrent"].T)

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gradclip._cli.clipping import Rule
-from gradclip._cli.style import COLOURS, death, number
-from gradclip._cli.train import Run, Watch
+from demo.clipping import Rule
+from demo.style import COLOURS, death, number
+from demo.train import Run, Watch
 
 LINES = 5
 """How many lines a run writes into a log."""

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from gradclip._cli.clipping import ByGlobalNorm
-from gradclip._cli.style import COLOURS
-from gradclip._cli.train import Run
+from demo.clipping import ByGlobalNorm
+from demo.style import COLOURS
+from demo.train import Run
 
 _STYLE: Any = {
     "font.size": 9,

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradclip._cli import rnn
-from gradclip._cli.backend import Sizes
-from gradclip._cli.text import Batch
+from demo import rnn
+from demo.backend import Sizes
+from demo.text import Batch
 from gradclip.backends.jax import clip_by_global_norm, clip_by_value, global_norm
 
 Params: TypeAlias = dict[str, Array]

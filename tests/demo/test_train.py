@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from gradclip._cli.backend import Sizes
-from gradclip._cli.clipping import ByGlobalNorm, ByValue, NoClipping
-from gradclip._cli.rnn import RNN
-from gradclip._cli.text import read_corpus
-from gradclip._cli.train import Recipe, Run, train
+from demo.backend import Sizes
+from demo.clipping import ByGlobalNorm, ByValue, NoClipping
+from demo.rnn import RNN
+from demo.text import read_corpus
+from demo.train import Recipe, Run, train
 
 CORPUS = read_corpus(None, 1)
 SIZES = Sizes(len(CORPUS.characters), hidden=24, rows=4, length=16)

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gradclip._cli.backend import TEMPERATURE
-from gradclip._cli.style import COLOURS, counted, number
-from gradclip._cli.train import LAST, Run
+from demo.backend import TEMPERATURE
+from demo.style import COLOURS, counted, number
+from demo.train import LAST, Run
 
 
 def show_report(console: Console, runs: Sequence[Run]) -> None:

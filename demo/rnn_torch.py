@@ -5,9 +5,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gradclip._cli import rnn
-from gradclip._cli.backend import Sizes
-from gradclip._cli.text import Batch
+from demo import rnn
+from demo.backend import Sizes
+from demo.text import Batch
 from gradclip.backends.torch import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 Params: TypeAlias = dict[str, Tensor]

@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from gradclip._cli.checks import RefusedError
-from gradclip._cli.text import LARGEST_VOCABULARY, RARE, batches, read_corpus
+from demo.checks import RefusedError
+from demo.text import LARGEST_VOCABULARY, RARE, batches, read_corpus
 
 
 @pytest.fixture

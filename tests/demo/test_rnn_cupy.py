@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import gradclip
-from gradclip._cli import rnn, rnn_cupy
-from gradclip._cli.backend import Sizes, load_backend
-from gradclip._cli.checks import RefusedError
-from gradclip._cli.text import Batch
+from demo import rnn, rnn_cupy
+from demo.backend import Sizes, load_backend
+from demo.checks import RefusedError
+from demo.text import Batch
 
 SIZES = Sizes(vocabulary=5, hidden=7, rows=3, length=6)
 

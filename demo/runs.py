@@ -1,4 +1,4 @@
-"""The demo from one end to the other: train three times, report, draw."""
+"""The three runs of the demo, from one end to the other: train, report, draw."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
-from gradclip._cli.backend import Backend, Sizes
-from gradclip._cli.checks import RefusedError
-from gradclip._cli.clipping import ByGlobalNorm, ByValue, NoClipping, Rule
-from gradclip._cli.progress import watching
-from gradclip._cli.report import show_report
-from gradclip._cli.text import Corpus
-from gradclip._cli.train import Recipe, train
+from demo.backend import Backend, Sizes
+from demo.checks import RefusedError
+from demo.clipping import ByGlobalNorm, ByValue, NoClipping, Rule
+from demo.progress import watching
+from demo.report import show_report
+from demo.text import Corpus
+from demo.train import Recipe, train
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run_demo(console: Console, demo: Demo) -> None:
         runs = [train(demo.backend, demo.corpus, sizes, demo.recipe, rule, watch) for rule in rules]
     show_report(console, runs)
 
-    from gradclip._cli.plot import save_figure  # matplotlib takes a second to load: not for --help
+    from demo.plot import save_figure  # matplotlib takes a second to load: not for --help
 
     try:
         save_figure(demo.out, runs, sizes.vocabulary)

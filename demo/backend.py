@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
-from gradclip._cli.checks import RefusedError
-from gradclip._cli.text import Batch
+from demo.checks import RefusedError
+from demo.text import Batch
 
 Array = TypeVar("Array")
 
 BACKENDS = {
-    "numpy": "gradclip._cli.rnn",
-    "torch": "gradclip._cli.rnn_torch",
-    "jax": "gradclip._cli.rnn_jax",
-    "cupy": "gradclip._cli.rnn_cupy",
+    "numpy": "demo.rnn",
+    "torch": "demo.rnn_torch",
+    "jax": "demo.rnn_jax",
+    "cupy": "demo.rnn_cupy",
 }
 """The module of each backend. It has a class ``RNN`` and is imported only if the user asks for it."""
 

@@ -6,12 +6,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from gradclip._cli.clipping import ByGlobalNorm, ByValue, NoClipping
-from gradclip._cli.plot import save_figure
-from gradclip._cli.progress import watching
-from gradclip._cli.report import conclusion, show_report
-from gradclip._cli.style import number
-from gradclip._cli.train import Run
+from demo.clipping import ByGlobalNorm, ByValue, NoClipping
+from demo.plot import save_figure
+from demo.progress import watching
+from demo.report import conclusion, show_report
+from demo.style import number
+from demo.train import Run
 
 RULES = (NoClipping(), ByGlobalNorm(1.0), ByValue(0.01))
 
