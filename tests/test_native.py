@@ -136,8 +136,8 @@ def test_bounds_keep_nan_and_take_in_infinities(kernels):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_same_bits_with_any_number_of_threads(kernels, dtype):
     arrays = [normal(n, DTYPES[dtype], n) for n in (3_000_001, 5, 40_000, 1_234_567)]
-    for ord in (1.0, 2.0, math.inf):
-        assert len({kernels.sum(table(*arrays), ord, n) for n in (1, 2, 3, 7, 64, 1000, 0, -1)}) == 1
+    for order in (1.0, 2.0, math.inf):
+        assert len({kernels.sum(table(*arrays), order, n) for n in (1, 2, 3, 7, 64, 1000, 0, -1)}) == 1
     wanted = None
     for n in (1, 2, 7):
         out = [np.full_like(x, 9) for x in arrays]
