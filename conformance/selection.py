@@ -7,7 +7,7 @@ from zlib import crc32
 
 import pytest
 
-from conformance.targets import Target
+from gradclip.conformance.targets import Target
 
 
 def thinned(items: Sequence[tuple[pytest.Item, Target]], cases: int | None = None) -> set[pytest.Item]:

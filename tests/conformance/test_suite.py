@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import excuses
+from gradclip.conformance import excuses
 from tests.conformance.suite import run
 
 ONE = ["test_01_definition.py"]
