@@ -37,7 +37,11 @@ def leave_out(config: pytest.Config, test: str, target: str, lacking: Iterable[s
     """Note that a test is not run on a target, which lacks traits: ``!`` before one that it has and must not have."""
     for trait in lacking:
         why = f"for targets without the trait {trait[1:]!r}" if trait.startswith("!") else f"needs the trait {trait!r}"
-        config.stash.setdefault(LEFT_OUT, set()).add((test, target, why))
+        _left_out(config).add((test, target, why))
+
+
+def _left_out(config: pytest.Config) -> LeftOut:
+    return config.stash.setdefault(LEFT_OUT, set())
 
 
 class _Worker:
@@ -47,7 +51,7 @@ class _Worker:
         self._config = config
 
     def pytest_sessionfinish(self) -> None:
-        left_out = sorted(self._config.stash.setdefault(LEFT_OUT, set()))
+        left_out = sorted(_left_out(self._config))
         self._config.workeroutput[OUTPUT] = left_out  # type: ignore[attr-defined]
 
 
@@ -68,7 +72,7 @@ class Report:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         handed = getattr(node, "workeroutput", {}).get(OUTPUT, ())
-        self._config.stash.setdefault(LEFT_OUT, set()).update(map(tuple, handed))
+        _left_out(self._config).update(map(tuple, handed))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -86,7 +90,7 @@ class Report:
         lines = [line for r in self._reports.values() if (line := _line(r, list(targets)))]
         left_out = [
             Line(str(key_of(test.partition("::")[0])), name, test.partition("::")[2], Outcome.LEFT_OUT, why)
-            for test, name, why in self._config.stash.setdefault(LEFT_OUT, set())
+            for test, name, why in _left_out(self._config)
         ]
         return Run(list(targets.values()), [*lines, *left_out], _cases(self._config), _chosen(self._config))
 
