@@ -83,8 +83,8 @@ def refuse_unused(excuses: Iterable[Excuse]) -> None:
         raise pytest.UsageError("xfail lines that match no test; remove or correct them:\n" + "\n".join(unused))
 
 
-def short_name(item: pytest.Item, target: str) -> str:
-    """Return the name of a test without its folder and without its target."""
-    function, _, given = item.name.partition("[")
+def short_name(file: str, test: str, target: str) -> str:
+    """Return the name of a test of a file without its folder and without its target."""
+    function, _, given = test.partition("[")
     rest = given.removesuffix("]").removeprefix(target).removeprefix("-")
-    return f"{item.path.name}::{function}" + (f"[{rest}]" if rest else "")
+    return f"{Path(file).name}::{function}" + (f"[{rest}]" if rest else "")

@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     further = [line for name in config.getoption("xfails") for line in excuses.read(Path(name))]
     read = {name: [*excuses.of_target(name), *further] for name in {target.name for _, target in ours}}
     for item, target in ours:
-        excuses.mark(item, excuses.short_name(item, target.name), read[target.name])
+        excuses.mark(item, excuses.short_name(item.path.name, item.name, target.name), read[target.name])
     if _is_whole(config, [item for item, _ in ours]):
         excuses.refuse_unused(line for lines in read.values() for line in lines)
     cases, every = config.getoption("cases"), config.getoption("every")

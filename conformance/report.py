@@ -8,6 +8,7 @@ import pytest
 
 from gradclip.conformance import report_text
 from gradclip.conformance.clauses import key_of
+from gradclip.conformance.excuses import short_name
 from gradclip.conformance.report_text import SUITE, Line, Outcome, Run
 from gradclip.conformance.targets import Target
 
@@ -97,14 +98,15 @@ class Report:
 
 def _line(report: pytest.TestReport, targets: Sequence[str]) -> Line | None:
     """Return what came of a test of the suite, or None of another one."""
-    file, _, test = report.nodeid.partition("::")
+    file, test = report.location[0], report.nodeid.partition("::")[2]  # an id need not have the file
     key = key_of(Path(file).name)
     if key is None:
         return None
     function, _, case = test.partition("[")
     target = next((t for t in targets if case.startswith((f"{t}-", f"{t}]"))), SUITE)
     outcome, reason = _outcome(report)
-    return Line(key, target, test if outcome is Outcome.FAILED else function, outcome, reason)
+    name = short_name(file, test, target) if outcome is Outcome.FAILED else function  # as an xfail file has it
+    return Line(key, target, name, outcome, reason.strip().partition("\n")[0])
 
 
 def _outcome(report: pytest.TestReport) -> tuple[Outcome, str]:

@@ -15,7 +15,7 @@ SUITE = "the suite itself"
 """The column of tests that run on no target."""
 
 LONGEST = 200
-"""Characters of a reason: of what a failed test says, the first line up to here."""
+"""Characters of a reason that are shown."""
 
 
 class Outcome(Enum):
@@ -29,7 +29,7 @@ class Outcome(Enum):
 
 
 class Line(NamedTuple):
-    """One test, or one that is not run, on one target."""
+    """One test, or one that is not run, on one target. The reason is one line."""
 
     clause: str
     target: str
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 SECTIONS = {
-    Outcome.FAILED: "What failed.",
+    Outcome.FAILED: "Defects, or what a target cannot do. The latter goes into an xfail file, by these names and with reasons.",
     Outcome.EXCUSED: "What a target cannot do, by its xfail file. These tests ran and failed as expected.",
     Outcome.SKIPPED: "What a test found missing when it ran.",
     Outcome.LEFT_OUT: "Tests that do not apply to a target: it lacks a trait, or has one.",
@@ -118,7 +118,7 @@ def _reasons(lines: Iterable[Line], names: Sequence[str], outcome: Outcome) -> s
     for (clause, reason, test), targets in sorted(where.items()):
         together[clause, tuple(sorted(map(names.index, targets))), reason].append(f"`{test}`")
     rows = [
-        [clauses()[clause].name, ", ".join(tests), ", ".join(names[i] for i in targets), reason]
+        [clauses()[clause].name, ", ".join(tests), _where(targets, names), reason[:LONGEST]]
         for (clause, targets, reason), tests in sorted(together.items())
     ]
     if not rows:
@@ -127,11 +127,14 @@ def _reasons(lines: Iterable[Line], names: Sequence[str], outcome: Outcome) -> s
     return head + _table(["clause", "tests", "targets", "reason"], rows)
 
 
+def _where(targets: Sequence[int], names: Sequence[str]) -> str:
+    every = [i for i, name in enumerate(names) if name != SUITE]
+    return "all" if len(every) > 1 and list(targets) == every else ", ".join(names[i] for i in targets)
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(_escaped, row)) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _escaped(cell: str) -> str:
-    first = cell.strip().partition("\n")[0]
-    short = first if len(first) <= LONGEST or first.startswith("`") else first[: LONGEST - 1] + "…"
-    return short.replace("|", "\\|")
+    return cell.replace("|", "\\|")
