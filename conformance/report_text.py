@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 SECTIONS = {
-    Outcome.FAILED: "Defects, or what a target cannot do. The latter goes into an xfail file, by these names and with reasons.",
+    Outcome.FAILED: "Defects, or what a target cannot do; the latter goes into an xfail file, by these names.",
     Outcome.EXCUSED: "What a target cannot do, by its xfail file. These tests ran and failed as expected.",
     Outcome.SKIPPED: "What a test found missing when it ran.",
     Outcome.LEFT_OUT: "Tests that do not apply to a target: it lacks a trait, or has one.",

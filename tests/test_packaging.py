@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -151,7 +152,7 @@ def test_the_suite_of_the_wheel_runs_on_an_adapter_of_another_folder(how, unpack
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| 10 | by value")]
-    assert row.endswith("9 ✓ |")
+    assert re.search(r"\| \d+ ✓ \|$", row)
 
 
 def test_the_extra_of_the_suite_is_what_it_imports(checkout):
