@@ -98,7 +98,7 @@ def _counts(lines: Iterable[Line], names: Sequence[str]) -> str:
         [clause.name, clause.title, *(_cell(counts[key, name]) for name in names)] for key, clause in clauses().items()
     ]
     totals = [sum((counts[key, name] for key in clauses()), Counter[Outcome]()) for name in names]
-    return _table(["clause", "", *names], [*rows, ["all", "", *map(_cell, totals)]])
+    return _table(["clause", "what it says", *names], [*rows, ["all", "", *map(_cell, totals)]])
 
 
 def _cell(counts: Counter[Outcome]) -> str:
