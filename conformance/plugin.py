@@ -12,10 +12,12 @@ import pytest
 
 from gradclip.conformance import excuses, make_golden, report, selection
 from gradclip.conformance.choice import Choice, choose
+from gradclip.conformance.notes import hand_over, is_worker, notes, take_over
 from gradclip.conformance.targets import DTYPES, Target
 from gradclip.conformance.values import is_complex
 
 HERE = Path(__file__).resolve().parent
+UNUSED = "xfail lines that match no test; remove or correct them:"
 CHOICE = pytest.StashKey[Choice]()
 KINDS = {
     "dtype": DTYPES,
@@ -102,12 +104,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item, target in ours:
         excuses.mark(item, excuses.short_name(item.path.name, item.name, target.name), read[target.name])
     if _is_whole(config, [item for item, _ in ours]):
-        excuses.refuse_unused(line for lines in read.values() for line in lines)
+        _refuse(config, excuses.unused(line for lines in read.values() for line in lines), items)
     cases, every = config.getoption("cases"), config.getoption("every")
     kept = {item for item, _ in ours} if every else selection.thinned(ours, cases)
     kept |= {item for item in items if not _has_target(item)}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
+
+
+def _refuse(config: pytest.Config, unused: list[str], items: list[pytest.Item]) -> None:
+    """Refuse xfail lines that match no test; a process of pytest-xdist cannot tell, so it notes them and runs nothing."""
+    if unused and not is_worker(config):
+        raise pytest.UsageError("\n".join([UNUSED, *unused]))
+    if unused:
+        notes(config, UNUSED).update((line,) for line in unused)
+        items.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if is_worker(session.config):
+        hand_over(session.config)
+    elif notes(session.config, UNUSED):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    take_over(node.config, node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in sorted(notes(config, UNUSED)):
+        terminalreporter.write_line(f"ERROR: {UNUSED} {line[0]}", red=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gradclip.conformance import report_text
 from gradclip.conformance.clauses import key_of
 from gradclip.conformance.excuses import short_name
+from gradclip.conformance.notes import is_worker, notes
 from gradclip.conformance.report_text import SUITE, Line, Outcome, Run
 from gradclip.conformance.targets import Target
 
-LeftOut = set[tuple[str, str, str]]
-LEFT_OUT = pytest.StashKey[LeftOut]()
-OUTPUT = "gradclip.conformance"
+LEFT_OUT = "left out"
 
 
 def start(config: pytest.Config, targets: Callable[[], Sequence[Target]]) -> None:
@@ -30,30 +28,15 @@ def start(config: pytest.Config, targets: Callable[[], Sequence[Target]]) -> Non
     file = Path(config.getoption("report"))
     if not file.parent.is_dir():
         raise pytest.UsageError(f"--report {file}: there is no folder {file.parent}")
-    is_worker = hasattr(config, "workerinput")  # one of the processes of pytest-xdist
-    config.pluginmanager.register(_Worker(config) if is_worker else Report(config, file, targets))
+    if not is_worker(config):
+        config.pluginmanager.register(Report(config, file, targets))
 
 
 def leave_out(config: pytest.Config, test: str, target: str, lacking: Iterable[str]) -> None:
     """Note that a test is not run on a target, which lacks traits: ``!`` before one that it has and must not have."""
     for trait in lacking:
         why = f"for targets without the trait {trait[1:]!r}" if trait.startswith("!") else f"needs the trait {trait!r}"
-        _left_out(config).add((test, target, why))
-
-
-def _left_out(config: pytest.Config) -> LeftOut:
-    return config.stash.setdefault(LEFT_OUT, set())
-
-
-class _Worker:
-    """Hands what is left out to the process that writes the report; pytest-xdist itself hands over the results."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-
-    def pytest_sessionfinish(self) -> None:
-        left_out = sorted(_left_out(self._config))
-        self._config.workeroutput[OUTPUT] = left_out  # type: ignore[attr-defined]
+        notes(config, LEFT_OUT).add((test, target, why))
 
 
 class Report:
@@ -69,11 +52,6 @@ class Report:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":  # a set-up or a tear-down counts where it did not pass
             self._reports[report.nodeid] = report
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        handed = getattr(node, "workeroutput", {}).get(OUTPUT, ())
-        _left_out(self._config).update(map(tuple, handed))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -91,7 +69,7 @@ class Report:
         lines = [line for r in self._reports.values() if (line := _line(r, list(targets)))]
         left_out = [
             Line(str(key_of(test.partition("::")[0])), name, test.partition("::")[2], Outcome.LEFT_OUT, why)
-            for test, name, why in _left_out(self._config)
+            for test, name, why in notes(self._config, LEFT_OUT)
         ]
         return Run(list(targets.values()), [*lines, *left_out], _cases(self._config), _chosen(self._config))
 

@@ -68,6 +68,10 @@ def test_excuse_for_nothing(tmp_path: Path) -> None:
     whole = run("--namespace", "numpy", "--xfails", str(file), "--collect-only")
     assert whole.returncode == 4
     assert "test_that_was_renamed" in whole.stderr
+    pytest.importorskip("xdist")
+    many = run("--namespace", "numpy", "--xfails", str(file), "-n", "1")
+    assert many.returncode == 4
+    assert "test_that_was_renamed" in many.stdout
     assert run("--namespace", "numpy", "--xfails", str(file), "--collect-only", files=ONE).returncode == 0
 
 
