@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _refuse(config: pytest.Config, unused: list[str], items: list[pytest.Item]) -> None:
-    """Refuse xfail lines that match no test; a process of pytest-xdist cannot tell, so it notes them and runs nothing."""
+    """Refuse xfail lines that match no test; a process of pytest-xdist cannot tell: it notes them and runs nothing."""
     if unused and not is_worker(config):
         raise pytest.UsageError("\n".join([UNUSED, *unused]))
     if unused:
