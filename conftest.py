@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 collect_ignore = [
+    "gradclip/conformance",  # a link to conformance/, which would be run twice
     "tests/backends/cupy/on_cpu.py",  # puts the CPU in the place of a GPU for the whole process
     "tests/backends/jax/on_eight_devices.py",  # runs in a process of its own, with eight devices
 ]

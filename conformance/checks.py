@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from conformance.oracles import (
+from gradclip.conformance.oracles import (
     EXACT,
     Real,
     Values,

@@ -67,24 +67,16 @@ def mark(item: pytest.Item, name: str, excuses: Iterable[Excuse]) -> None:
             item.add_marker(pytest.mark.xfail(reason=excuse.reason, strict=True))
 
 
-def refuse_unused(excuses: Iterable[Excuse]) -> None:
-    """Refuse excuses that no test was found for, on any target that they are read for.
-
-    Raises
-    ------
-    pytest.UsageError
-        If there are any.
-    """
+def unused(excuses: Iterable[Excuse]) -> list[str]:
+    """Return the excuses that no test was found for, on any target that they are read for."""
     used: dict[str, bool] = {}
     for excuse in excuses:
         used[str(excuse)] = used.get(str(excuse), False) or excuse.used
-    unused = [line for line, was_used in used.items() if not was_used]
-    if unused:
-        raise pytest.UsageError("xfail lines that match no test; remove or correct them:\n" + "\n".join(unused))
+    return [line for line, was_used in used.items() if not was_used]
 
 
-def short_name(item: pytest.Item, target: str) -> str:
-    """Return the name of a test without its folder and without its target."""
-    function, _, given = item.name.partition("[")
+def short_name(file: str, test: str, target: str) -> str:
+    """Return the name of a test of a file without its folder and without its target."""
+    function, _, given = test.partition("[")
     rest = given.removesuffix("]").removeprefix(target).removeprefix("-")
-    return f"{item.path.name}::{function}" + (f"[{rest}]" if rest else "")
+    return f"{Path(file).name}::{function}" + (f"[{rest}]" if rest else "")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance import trees
-from conformance.oracles import Values
-from conformance.targets import Array, NamespaceTarget, Target, load, variant, widened
+from gradclip.conformance import trees
+from gradclip.conformance.oracles import Values
+from gradclip.conformance.targets import Array, NamespaceTarget, Target, load, variant, widened
 
 HOST = {"eager", "host", "quick", "writable", "views", "large"}
 
@@ -21,7 +21,7 @@ class Numpy(NamespaceTarget):
         return np.array(values, dtype=self._bfloat16() if dtype == "bfloat16" else dtype)
 
     def to_numpy(self, x: Array) -> Values:
-        return x if isinstance(x, np.ndarray | np.generic) else np.asarray(x)
+        return np.asarray(x)
 
     def _has(self, dtype: str) -> bool:
         return dtype != "bfloat16" or self._bfloat16() is not None
@@ -88,15 +88,16 @@ class Jax(NamespaceTarget):
             return fn
         first: list[Any] = []  # the arguments that fn is traced with, and its result
 
-        @self.jax.jit
         def traced(values: list[Array]) -> list[Array]:
             by_id = dict(zip(_distinct(first[0]), values, strict=True))
             first[1:] = [fn(*trees.rebuild(first[0], lambda x: by_id[id(x)]))]
             return trees.arrays(first[1])
 
+        program = self.jax.jit(traced)
+
         def call(*given: Any) -> Any:
             first[:1] = first[:1] or [given]
-            out = traced(list(_distinct(given).values()))
+            out = program(list(_distinct(given).values()))
             return trees.refill(first[1], iter(out))
 
         return call
@@ -204,6 +205,10 @@ def _cupy(xp: Any, api: Any, name: str) -> Iterator[Target]:
     yield Cupy(xp, api, name, {"eager", "writable", "views", "large"})
 
 
+def _unknown(xp: Any, api: Any, name: str) -> Iterator[Target]:
+    yield NamespaceTarget(xp, api, name)
+
+
 KNOWN: dict[str, Callable[[Any, Any, str], Iterator[Target]]] = {
     "numpy": lambda xp, api, name: iter([Numpy(xp, api, name, HOST | {"numpy", "shares"})]),
     "torch": lambda xp, api, name: iter([Torch(xp, api, name, HOST | {"grad", "shares", "torch"})]),
@@ -225,5 +230,5 @@ def targets_of(name: str, api: Any, label: str = "") -> list[Target]:
     Exception
         Whatever its import, or the making of a first array, raises.
     """
-    make = KNOWN.get(name, lambda xp, api, name: iter([NamespaceTarget(xp, api, name)]))
+    make = KNOWN.get(name, _unknown)
     return list(make(load(name), api, label or name))

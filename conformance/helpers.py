@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from conformance import trees
-from conformance.oracles import Values
-from conformance.targets import Array, Target
+from gradclip.conformance import trees
+from gradclip.conformance.oracles import Values
+from gradclip.conformance.targets import Array, Target
 
 Leaf = tuple[Values, str]
 

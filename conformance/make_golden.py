@@ -1,7 +1,7 @@
 """Makes ``golden.json``: inputs and exact results, for ports of gradclip to any language. See README.md for the format.
 
-``python -m conformance.make_golden`` writes the file anew; a test compares the committed one with what this makes.
-Nothing of gradclip's is used: results are calculated in integers, fractions and 80 digits, and rounded once.
+``python -m gradclip.conformance.make_golden`` writes the file anew; a test compares the committed one with what this
+makes. Nothing of gradclip's is used: results are calculated in integers, fractions and 80 digits, and rounded once.
 """
 
 import json
@@ -12,10 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from conformance import oracles
-from conformance.checks import ULPS
-from conformance.oracles import Real, Values, coefficient, component, exact, format_of, norm_dtype, round_to, scaled
-from conformance.values import is_complex, normal, portable_spread, representable
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import ULPS
+from gradclip.conformance.oracles import (
+    Real,
+    Values,
+    coefficient,
+    component,
+    exact,
+    format_of,
+    norm_dtype,
+    round_to,
+    scaled,
+)
+from gradclip.conformance.values import is_complex, normal, portable_spread, representable
 
 FILE = Path(__file__).with_name("golden.json")
 FORMAT = 1

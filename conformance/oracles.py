@@ -142,7 +142,8 @@ def scaled(values: Values, factor: Real) -> list[Real]:
 def fraction_of(x: Real) -> Fraction:
     """Return a number of `EXACT` as the fraction that it is."""
     sign, mantissa, exponent, _ = x._mpf_
-    return Fraction(-int(mantissa) if sign else int(mantissa)) * Fraction(2) ** exponent
+    power: Fraction = Fraction(2) ** exponent
+    return Fraction(-int(mantissa) if sign else int(mantissa)) * power
 
 
 def ulp(x: Real, dtype: str) -> Real:

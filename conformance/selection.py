@@ -7,7 +7,7 @@ from zlib import crc32
 
 import pytest
 
-from conformance.targets import Target
+from gradclip.conformance.targets import Target
 
 
 def thinned(items: Sequence[tuple[pytest.Item, Target]], cases: int | None = None) -> set[pytest.Item]:
@@ -16,7 +16,7 @@ def thinned(items: Sequence[tuple[pytest.Item, Target]], cases: int | None = Non
     groups: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     limits = {target.name: cases or target.cases for _, target in items}
     for item, target in items:
-        groups[target.name, item.nodeid.partition("[")[0]].append(item)
+        groups[target.name, _function(item)].append(item)
     for (name, function), group in groups.items():
         kept.update(_spread(group, limits[name] or len(group), crc32(f"{name} {function}".encode())))
     return kept
@@ -36,6 +36,11 @@ def _spread(items: Sequence[pytest.Item], limit: int, seed: int) -> list[pytest.
         left.remove(best)
         seen |= _values(best)
     return chosen
+
+
+def _function(item: pytest.Item) -> str:
+    """Return the name of a test's function: the same wherever the suite is, so that the same cases run."""
+    return f"conformance/{item.path.name}::{item.name.partition('[')[0]}"
 
 
 def _values(item: Any) -> set[tuple[str, int]]:

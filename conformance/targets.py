@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from conformance.oracles import Values
+from gradclip.conformance.oracles import Values
 
 Array: TypeAlias = Any
 
@@ -219,9 +219,9 @@ class NamespaceTarget:
 
 def widened(values: Any) -> Values:
     """Return values in the dtype in which they travel."""
-    values = np.asarray(values)
-    kind = values.dtype.kind
-    return values.astype({"c": np.complex128, "i": np.int64, "u": np.int64, "b": np.int64}.get(kind, np.float64))
+    found: Values = np.asarray(values)
+    wide = {"c": np.complex128, "i": np.int64, "u": np.int64, "b": np.int64}.get(found.dtype.kind, np.float64)
+    return found.astype(wide)
 
 
 def load(name: str) -> Any:

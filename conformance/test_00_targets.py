@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from conformance.checks import assert_same_bits
-from conformance.oracles import format_of
-from conformance.targets import Target
-from conformance.values import normal
+from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.oracles import format_of
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal
 
 
 def test_missing(missing: dict[str, str]) -> None:

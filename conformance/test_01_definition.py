@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_norm, assert_norm_of
-from conformance.helpers import PURE, clip, make, number, read
-from conformance.oracles import norm_dtype
-from conformance.targets import Target
-from conformance.values import ORDERS, SHAPES, is_complex, model, normal, representable
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_norm, assert_norm_of
+from gradclip.conformance.helpers import PURE, clip, make, number, read
+from gradclip.conformance.oracles import norm_dtype
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import ORDERS, SHAPES, is_complex, model, normal, representable
 
 
 @pytest.mark.parametrize("ord", ORDERS)

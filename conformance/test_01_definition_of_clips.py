@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_close, assert_times
-from conformance.helpers import make, number, read
-from conformance.oracles import coefficient, component, exact, scaled
-from conformance.targets import Target
-from conformance.values import ORDERS, is_complex, model, normal
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_close, assert_times
+from gradclip.conformance.helpers import make, number, read
+from gradclip.conformance.oracles import coefficient, component, exact, scaled
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import ORDERS, is_complex, model, normal
 
 
 @pytest.mark.parametrize("ord", ORDERS)

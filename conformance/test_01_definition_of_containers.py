@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from conformance import oracles, trees
-from conformance.checks import assert_norm, assert_same_bits, assert_times
-from conformance.helpers import CLIPS, LEAVES, PURE, clip, make, number
-from conformance.targets import Target
-from conformance.values import SHAPES, is_complex, model, normal
+from gradclip.conformance import oracles, trees
+from gradclip.conformance.checks import assert_norm, assert_same_bits, assert_times
+from gradclip.conformance.helpers import CLIPS, LEAVES, PURE, clip, make, number
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import SHAPES, is_complex, model, normal
 
 
 class Pair(NamedTuple):

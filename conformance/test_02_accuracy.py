@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.checks import assert_norm, assert_norm_of
-from conformance.helpers import examples, make, number, read
-from conformance.oracles import EXACT, component, norm
-from conformance.targets import Target
-from conformance.values import is_complex, normal, representable, spread
+from gradclip.conformance.checks import assert_norm, assert_norm_of
+from gradclip.conformance.helpers import examples, make, number, read
+from gradclip.conformance.oracles import EXACT, component, norm
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import is_complex, normal, representable, spread
 
 
 def _constant(n: int, dtype: str, value: float = 0.1) -> np.ndarray:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from conformance.checks import assert_norm
-from conformance.oracles import EXACT, norm, sum_of_squares
-from conformance.targets import Target
+from gradclip.conformance.checks import assert_norm
+from gradclip.conformance.oracles import EXACT, norm, sum_of_squares
+from gradclip.conformance.targets import Target
 
 
 @pytest.mark.needs("numpy", "large")

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_clipped, assert_norm, assert_norm_of, assert_times
-from conformance.helpers import clip_global, make, number, read
-from conformance.oracles import coefficient, exact, format_of, norm_dtype
-from conformance.targets import Target
-from conformance.values import is_complex, representable
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_clipped, assert_norm, assert_norm_of, assert_times
+from gradclip.conformance.helpers import clip_global, make, number, read
+from gradclip.conformance.oracles import coefficient, exact, format_of, norm_dtype
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import is_complex, representable
 
 NORMAL = ("least", "4*least", "2^-99", "2^-60", "2^-30", "2^30", "2^60", "2^99", "largest/4", "largest")
 SUBNORMAL = ("2*tiny", "tiny/4", "least subnormal")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import oracles
-from conformance.checks import assert_clipped, assert_one_coefficient, assert_times
-from conformance.helpers import clip_global, examples, make, read
-from conformance.oracles import coefficient, exact, format_of
-from conformance.targets import Target
-from conformance.values import is_complex, model, normal, representable, spread
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_clipped, assert_one_coefficient, assert_times
+from gradclip.conformance.helpers import clip_global, examples, make, read
+from gradclip.conformance.oracles import coefficient, exact, format_of
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import is_complex, model, normal, representable, spread
 
 LIMITS = (1e-7, 1e-3, 0.1, 1.0)
 

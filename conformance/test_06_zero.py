@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.helpers import CLIPS, IN_PLACE, LEAVES, PURE, clip, make, number, read
-from conformance.oracles import component
-from conformance.targets import Target
-from conformance.values import ORDERS, is_complex, normal
+from gradclip.conformance.helpers import CLIPS, IN_PLACE, LEAVES, PURE, clip, make, number, read
+from gradclip.conformance.oracles import component
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import ORDERS, is_complex, normal
 
 ZEROS = {
     "all": [(3,), (2, 2)],

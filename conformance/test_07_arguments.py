@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.checks import assert_same_bits
-from conformance.helpers import IN_PLACE, PURE, clip, make, read
-from conformance.targets import Target
-from conformance.values import normal
+from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.helpers import IN_PLACE, PURE, clip, make, read
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal
 
 THRESHOLD = {
     "clip_by_global_norm": "max_norm",

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from conformance.helpers import IN_PLACE, PURE, make
-from conformance.targets import Target
-from conformance.values import normal
+from gradclip.conformance.helpers import IN_PLACE, PURE, make
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal
 
 
 class Layer(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.checks import assert_same_bits
-from conformance.helpers import CLIPS, IN_PLACE, make, read
-from conformance.targets import Target
-from conformance.values import normal
+from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.helpers import CLIPS, IN_PLACE, make, read
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal
 
 pytestmark = pytest.mark.needs("writable")
 

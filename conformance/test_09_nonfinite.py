@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_norm_of, assert_same_bits, assert_times
-from conformance.helpers import clip_global, make, number, read
-from conformance.oracles import coefficient, format_of
-from conformance.targets import Target
-from conformance.values import is_complex, normal
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_norm_of, assert_same_bits, assert_times
+from gradclip.conformance.helpers import clip_global, make, number, read
+from gradclip.conformance.oracles import coefficient, format_of
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import is_complex, normal
 
 BAD = {"nan": [math.nan], "inf": [math.inf], "-inf": [-math.inf], "nan and inf": [math.inf, 1.0, math.nan]}
 PLACES = {"first leaf": 0, "last leaf": 2}

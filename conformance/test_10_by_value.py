@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.checks import assert_same_bits
-from conformance.helpers import examples
-from conformance.oracles import exact, format_of, round_to
-from conformance.targets import Target
-from conformance.values import normal, spread
+from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.helpers import examples
+from gradclip.conformance.oracles import exact, format_of, round_to
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal, spread
 
 VALUES = np.array([-3.0, -1.0, -0.5, -0.0, 0.0, 0.25, 1.0, 7.0, math.inf, -math.inf, math.nan])
 BOUNDS = [

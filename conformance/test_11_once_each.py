@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_norm_of, assert_same_bits, assert_times
-from conformance.helpers import CLIPS, IN_PLACE, NORM_CLIPS, clip, clip_global, make, number, read
-from conformance.oracles import coefficient, exact
-from conformance.targets import Target
-from conformance.values import ORDERS, normal
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_norm_of, assert_same_bits, assert_times
+from gradclip.conformance.helpers import CLIPS, IN_PLACE, NORM_CLIPS, clip, clip_global, make, number, read
+from gradclip.conformance.oracles import coefficient, exact
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import ORDERS, normal
 
 MULTIPLIES = tuple(f"{name}_" for name in NORM_CLIPS)
 

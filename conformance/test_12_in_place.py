@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_norm_of, assert_same_bits, assert_times
-from conformance.helpers import CLIPS, IN_PLACE, PURE, clip, make, number, read
-from conformance.oracles import exact
-from conformance.targets import Target
-from conformance.values import model, normal
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_norm_of, assert_same_bits, assert_times
+from gradclip.conformance.helpers import CLIPS, IN_PLACE, PURE, clip, make, number, read
+from gradclip.conformance.oracles import exact
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import model, normal
 
 
 @pytest.mark.needs("writable")

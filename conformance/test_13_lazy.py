@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles, trees
-from conformance.checks import assert_norm_of, assert_times
-from conformance.helpers import CLIPS, IN_PLACE, LEAVES, PURE, clip, make, number, read
-from conformance.oracles import coefficient
-from conformance.targets import Target
-from conformance.values import normal
+from gradclip.conformance import oracles, trees
+from gradclip.conformance.checks import assert_norm_of, assert_times
+from gradclip.conformance.helpers import CLIPS, IN_PLACE, LEAVES, PURE, clip, make, number, read
+from gradclip.conformance.oracles import coefficient
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal
 
 
 def test_one_program_for_all_values(target: Target, real_dtype: str) -> None:

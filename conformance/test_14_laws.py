@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import oracles
-from conformance.checks import ULPS
-from conformance.helpers import CLIPS, PURE, clip, clip_global, examples, make, read
-from conformance.oracles import EXACT, component, components, exact, ulp
-from conformance.targets import Target
-from conformance.values import is_complex, normal, representable, spread
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import ULPS
+from gradclip.conformance.helpers import CLIPS, PURE, clip, clip_global, examples, make, read
+from gradclip.conformance.oracles import EXACT, component, components, exact, ulp
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import is_complex, normal, representable, spread
 
 
 def assert_near(got: np.ndarray, right: np.ndarray, dtype: str, factor: float = 1.0) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import oracles
-from conformance.checks import assert_norm, assert_same_bits, assert_times
-from conformance.helpers import clip_global, make, number, read
-from conformance.oracles import coefficient, exact, format_of, norm_dtype
-from conformance.targets import Target
-from conformance.values import model, normal
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_norm, assert_same_bits, assert_times
+from gradclip.conformance.helpers import clip_global, make, number, read
+from gradclip.conformance.oracles import coefficient, exact, format_of, norm_dtype
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import model, normal
 
 SCALES = (1024.0, 65536.0, 0.125, 1000.0)
 

@@ -1,32 +1,16 @@
 """Clause 16: same input, same machine, same bits; independent of hash order and of threads."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import gradclip
-from conformance import frameworks
-from conformance.checks import assert_same_bits
-from conformance.helpers import PURE, clip, clip_global, make, read
-from conformance.targets import Target, load
-from conformance.values import normal, spread
-
-
-def fingerprint(target: Target, n: int = 20_000) -> str:
-    """Return all bits of a norm and of clipped leaves."""
-    dtypes = target.dtypes
-    names = [f"layer{i}" for i in range(2 * len(dtypes))]
-    grads = {
-        name: target.make(spread(n, d, i), d) for i, (name, d) in enumerate(zip(names, [*dtypes, *dtypes], strict=True))
-    }
-    clipped, norm = clip_global(target, grads, 0.5)
-    return norm.hex() + "".join(x.tobytes().hex()[:4096] for x in read(target, clipped))
+from gradclip.conformance import another_process
+from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.fingerprint import fingerprint
+from gradclip.conformance.helpers import PURE, clip, make, read
+from gradclip.conformance.targets import Target
+from gradclip.conformance.values import normal, spread
 
 
 def test_again(target: Target) -> None:
@@ -75,22 +59,9 @@ def test_threads(target: Target) -> None:
 
 
 @pytest.mark.needs("quick", "large")
-def test_processes(target: Target) -> None:
-    """Processes with other seeds of Python's hashes get the same bits."""
-    roots = [str(Path(__file__).parent.parent), str(Path(gradclip.__file__).parent.parent)]
-    code = (
-        f"import sys; sys.path[:0] = {roots!r}; from conformance.test_16_determinism import show; show(*sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, target.name, target.api.__name__]
-    runs = [
-        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True, text=True)
-        for seed in ("0", "4711")
-    ]
-    assert runs[0].stdout == runs[1].stdout != ""
-
-
-def show(name: str, api: str) -> None:
-    """Print the fingerprint of a target, in a process of its own."""
-    target: Any = next(t for t in frameworks.targets_of(name.partition("[")[0], load(api)) if t.name == name)
-    with target.active():
-        sys.stdout.write(fingerprint(target))
+def test_processes(target: Target, pytestconfig: pytest.Config) -> None:
+    """Processes with other seeds of Python's hashes get the bits that this one gets."""
+    here = fingerprint(target)
+    runs = [another_process.run(pytestconfig, target, "fingerprint", PYTHONHASHSEED=seed) for seed in ("0", "4711")]
+    assert [run.stderr for run in runs if run.returncode] == []
+    assert runs[0].stdout == runs[1].stdout == here

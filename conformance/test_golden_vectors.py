@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from conformance import make_golden, oracles
-from conformance.checks import assert_same_bits
-from conformance.helpers import number, read
-from conformance.oracles import Values, components, exact, ulp
-from conformance.targets import Target
+from gradclip.conformance import make_golden, oracles
+from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.helpers import number, read
+from gradclip.conformance.oracles import Values, components, exact, ulp
+from gradclip.conformance.targets import Target
 
 
 def parsed(leaf: dict[str, Any]) -> Values:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.oracles import Values, component, format_of
+from gradclip.conformance.oracles import Values, component, format_of
 
 SHAPES = ((3,), (2, 2), (0,), (4, 1, 2))
 """Shapes of ordinary leaves, an empty one among them."""
@@ -32,7 +32,7 @@ def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
     with np.errstate(all="ignore"):
         if dtype != "bfloat16":
             return values.astype(dtype).astype(np.float64)
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
+        bits: NDArray[Any] = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
         rounded = bits.astype(np.uint32).view(np.float32).astype(np.float64).reshape(values.shape)
         return np.where(np.isfinite(values), rounded, values)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradclip
-from conformance import oracles
+from gradclip.conformance import oracles
 from tests.layouts import (
     DTYPES,
     LAYOUTS,

@@ -1,6 +1,8 @@
 """What is installed: built, unpacked and imported for real."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,9 @@ import pytest
 import gradclip
 
 ROOT = Path(__file__).parents[1]
+LINKED = ("backends", "conformance")
+"""Top-level folders that are packages of gradclip."""
+
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -50,7 +55,8 @@ def built(checkout: Path) -> tuple[Path, Path]:
 
 def modules(root: Path) -> set[str]:
     core = {f"gradclip/{p.relative_to(root / 'gradclip')}" for p in (root / "gradclip").rglob("*.py")}
-    return core | {f"gradclip/backends/{p.relative_to(root / 'backends')}" for p in (root / "backends").rglob("*.py")}
+    linked = {f"gradclip/{p.relative_to(root)}" for name in LINKED for p in (root / name).rglob("*.py")}
+    return core | linked
 
 
 def test_the_wheel_has_every_module_once_and_no_other_top_level_package(checkout, built):
@@ -60,12 +66,15 @@ def test_the_wheel_has_every_module_once_and_no_other_top_level_package(checkout
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"gradclip"}
     assert {name for name in names if name.endswith(".py")} == modules(checkout)
     assert {"gradclip/py.typed", "gradclip/backends/cupy/kernels.cu"} <= set(names)
+    suite = {f"gradclip/{p.relative_to(checkout)}" for p in (checkout / "conformance").rglob("*") if p.is_file()}
+    assert {name for name in names if name.startswith("gradclip/conformance/")} == suite
 
 
-def test_the_source_distribution_has_the_license_and_the_adapters(built):
+def test_the_source_distribution_has_the_license_the_adapters_and_the_suite(built):
     with tarfile.open(built[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "backends/__init__.py"} <= names
+    wanted = {"LICENSE", "README.md", "pyproject.toml", "backends/__init__.py", "conformance/golden.json"}
+    assert wanted <= names
     assert not any(name.startswith("demo") for name in names)
 
 
@@ -112,7 +121,47 @@ def test_the_version_of_a_source_checkout(checkout):
     assert CONFIG["project"]["dynamic"] == ["version"]
 
 
-def test_the_link_that_editable_installs_and_type_checkers_follow():
-    link = ROOT / "gradclip" / "backends"
+@pytest.mark.parametrize("name", LINKED)
+def test_the_link_that_editable_installs_and_type_checkers_follow(name):
+    link = ROOT / "gradclip" / name
     assert link.is_symlink()
-    assert link.readlink() == Path("../backends")
+    assert link.readlink() == Path("..") / name
+
+
+@pytest.fixture(scope="module")
+def unpacked(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel has, to be found before the clone."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(built[1]) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+SUITE = {
+    "command": ["gradclip.conformance", "-k", "test_10"],
+    "pyargs": ["pytest", "--pyargs", "gradclip.conformance.test_10_by_value", "-p", "gradclip.conformance.plugin"],
+}
+
+
+@pytest.mark.parametrize("how", SUITE)
+def test_the_suite_of_the_wheel_runs_on_an_adapter_of_another_folder(how, unpacked, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from gradclip import *\nimport gradclip\nassert 'unpacked' in gradclip.__file__\n"
+    )
+    options = ["--adapter", "mine", "--namespace", "numpy", "--cases", "1", "-q", "--report", "report.md"]
+    command = [sys.executable, "-m", *SUITE[how], *options]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| 10 | by value")]
+    assert re.search(r"\| \d+ ✓ \|$", row)
+
+
+def test_the_extra_of_the_suite_is_what_it_imports(checkout):
+    nodes = [node for p in (checkout / "conformance").glob("*.py") for node in ast.walk(ast.parse(p.read_text()))]
+    names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    installed = {"gradclip", "numpy", "optree"}
+    needed = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - installed
+    extra = CONFIG["project"]["optional-dependencies"]["conformance"]
+    assert {requirement.partition(">=")[0] for requirement in extra} == needed

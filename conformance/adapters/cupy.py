@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from conformance import frameworks
-from conformance.adapters import Offered
-from conformance.targets import Target, load
+from gradclip.conformance import frameworks
+from gradclip.conformance.adapters import Offered
+from gradclip.conformance.targets import Target, load
 
 
 def targets(module: Any, name: str) -> Iterator[Target]:

@@ -10,9 +10,9 @@ from typing import Any
 import optree
 import pytest
 
-from conformance import frameworks, trees
-from conformance.adapters import Offered
-from conformance.targets import Target, load, variant
+from gradclip.conformance import frameworks, trees
+from gradclip.conformance.adapters import Offered
+from gradclip.conformance.targets import Target, load, variant
 
 NAMES = {"clip_value": "max_value", "norm_type": "ord", "total_norm": "norm"}
 """gradclip's names for PyTorch's arguments, for the tests of what an error names."""

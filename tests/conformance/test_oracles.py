@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance import oracles
-from conformance.checks import assert_norm, assert_one_coefficient, assert_same_bits
-from conformance.oracles import EXACT, FORMATS, exact, round_to, ulp
-from conformance.values import representable
+from gradclip.conformance import oracles
+from gradclip.conformance.checks import assert_norm, assert_one_coefficient, assert_same_bits
+from gradclip.conformance.oracles import EXACT, FORMATS, exact, round_to, ulp
+from gradclip.conformance.values import representable
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -4,10 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from conformance import excuses
+from gradclip.conformance import excuses
 from tests.conformance.suite import run
 
 ONE = ["test_01_definition.py"]
+BINDING = """
+from types import SimpleNamespace
+
+import numpy
+
+from gradclip.conformance.adapters import Offered
+from gradclip.conformance.targets import NamespaceTarget
+
+
+def targets(module, name):
+    functions = SimpleNamespace(clip_by_global_norm=module.clipped)
+    yield NamespaceTarget(numpy, Offered(functions, name), name, ["eager", "quick", "large"])
+"""
 
 
 def test_unknown_namespace(tmp_path: Path) -> None:
@@ -55,6 +68,10 @@ def test_excuse_for_nothing(tmp_path: Path) -> None:
     whole = run("--namespace", "numpy", "--xfails", str(file), "--collect-only")
     assert whole.returncode == 4
     assert "test_that_was_renamed" in whole.stderr
+    pytest.importorskip("xdist")
+    many = run("--namespace", "numpy", "--xfails", str(file), "-n", "1")
+    assert many.returncode == 4
+    assert "test_that_was_renamed" in many.stdout
     assert run("--namespace", "numpy", "--xfails", str(file), "--collect-only", files=ONE).returncode == 0
 
 
@@ -82,6 +99,20 @@ def test_adapter_that_offers_less(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "small does not offer clip_by_rms" in done.stdout
     assert "passed" in done.stdout
+
+
+def test_adapter_with_names_of_its_own(tmp_path: Path) -> None:
+    """A module that is not of the suite binds it; the tests that start another process find it too."""
+    (tmp_path / "theirs.py").write_text("from gradclip import clip_by_global_norm as clipped\n")
+    (tmp_path / "bound").mkdir()
+    (tmp_path / "bound" / "theirs.py").write_text(BINDING)
+    files = ["test_00_targets.py", "test_16_determinism.py"]
+    done = run("--adapter", "theirs:bound.theirs", "-k", "round_trip or processes", files=files, path=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+    done = run("--adapter", "theirs:nothing.here", "--collect-only", files=ONE, path=tmp_path)
+    assert done.returncode == 4
+    assert "nothing binds it to the suite" in done.stderr
 
 
 @pytest.mark.parametrize(
