@@ -46,7 +46,8 @@ def total_of(leaves: Sequence[Array], unit: Array, *, ord: float, axes: tuple[st
         The mesh axes that the leaves are split over, which says on which device a copied leaf counts.
     """
     totals = [
-        owned(_total(_added([_powers(x, unit, ord) for x in some], ord), ord), some[0], axes) for some in _groups(leaves)
+        owned(_total(_added([_powers(x, unit, ord) for x in some], ord), ord), some[0], axes)
+        for some in _groups(leaves)
     ]
     return _joined(totals, ord)
 
