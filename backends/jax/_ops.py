@@ -92,8 +92,8 @@ class JaxOps(ArrayOps):
     def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves as they are; where that is not right, in range."""
         if ord == math.inf:  # nothing is added up that could overflow
-            one = self._unit_of(leaves, 1.0, together)
-            return one, self._sums(leaves, one, ord, together)
+            total = self._sums(leaves, None, ord, together)
+            return jnp.ones_like(total), total
         ways = {name: bind(way, ord, together) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
 
         @jax.custom_jvp
@@ -110,31 +110,24 @@ class JaxOps(ArrayOps):
         return pair(*leaves)
 
     def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
-        """Read the leaves once, and only if that was not right once more: in a loop, which compiles the sums once."""
-
-        def read(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            unit, _, reads = state
-            total = self._sums(leaves, unit, ord, together)
-            right, scale = self._judged(total, leaves)
-            reads = jnp.where(jnp.all(right), 0, reads - 1)
-            return jnp.where(reads > 0, 1 / scale, unit), total, reads
-
-        axes = frozenset().union(*map(varying, leaves), *(varying(lax.axis_index(axis)) for axis in self.axes))
-        one = self._unit_of(leaves, 1.0, together)
-        start = one, jnp.zeros_like(one), jnp.asarray(2, dtype=jnp.int32)
-        unit, total, _ = lax.while_loop(lambda state: state[2] > 0, read, tuple(vary(x, axes) for x in start))
-        return 1 / unit, total
+        """Read the leaves once, and only if that was not right once more."""
+        total = self._sums(leaves, None, ord, together)
+        right, scale = self._judged(total, leaves)
+        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+            jnp.all(right),
+            lambda: (jnp.ones_like(total), total),
+            lambda: (scale, self._sums(leaves, 1 / scale, ord, together)),
+        )
 
     def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
         """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
         far = _FAR[ns.is_double(self.dtype)]
+        shape = () if together else (len(leaves),)
         # Behind a barrier, for XLA would square what it knows, and that is out of range.
         units = lax.optimization_barrier(  # type: ignore[no-untyped-call]  # JAX leaves it untyped
-            (self._unit_of(leaves, 1 / far, together), self._unit_of(leaves, far, together))
+            tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far))
         )
-        sums = [self._sums(leaves, unit, ord, together) for unit in (self._unit_of(leaves, 1.0, together), *units)]
-        # Behind another, for XLA would compute the choice anew for each leaf that is clipped.
-        total, low, high = lax.optimization_barrier(sums)  # type: ignore[no-untyped-call]
+        total, low, high = (self._sums(leaves, unit, ord, together) for unit in (None, *units))
         right, scale = self._judged(total, leaves)
         return scale, jnp.where(right, total, jnp.where(scale > 1, low, high))
 
@@ -149,13 +142,11 @@ class JaxOps(ArrayOps):
         scale = jnp.where(right, 1.0, jnp.where(enough, _FAR[double], 1 / _FAR[double]))
         return right, lax.stop_gradient(scale.astype(self.dtype))
 
-    def _sums(self, leaves: Sequence[Array], unit: Array, ord: float, together: bool) -> Array:
-        """Return the sum of powers of all leaves or of each, times a unit or one for each."""
-        return (total_of if together else totals_of)(tuple(leaves), unit, ord=ord, axes=self.axes)
-
-    def _unit_of(self, leaves: Sequence[Array], value: float, together: bool) -> Array:
-        """Return a number that all leaves are multiplied by, or that number for each."""
-        return jnp.full(() if together else len(leaves), value, dtype=self.dtype)
+    def _sums(self, leaves: Sequence[Array], unit: Array | None, ord: float, together: bool) -> Array:
+        """Return the sum of powers of all leaves or of each, times a unit or one for each if there is one."""
+        of = total_of if together else totals_of
+        total: Array = of(tuple(leaves), unit, ord=ord, dtype=jnp.dtype(self.dtype).name, axes=self.axes)
+        return total
 
     def _by_peaks(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves that are divided by their largest elements first."""
