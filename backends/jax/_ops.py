@@ -17,10 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradclip import _namespace as ns
-from gradclip._array_ops import ArrayOps, magnitudes
-from gradclip._partial import NormPartial, reduce_powers, rescale, root, safe_scale
+from gradclip._array_ops import ArrayOps
+from gradclip._coefficient import Coefficient
+from gradclip._partial import NormPartial, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
-from gradclip.backends.jax._mesh import merge_over, owned
+from gradclip.backends.jax._mesh import merge_over, owned, vary, varying
+from gradclip.backends.jax._sums import total_of, totals_of
 
 # By whether sums are kept in float64:
 _LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
@@ -58,6 +60,16 @@ class JaxOps(ArrayOps):
         """Return one partial norm for each leaf."""
         return self._partial(leaves, ord, together=False)
 
+    def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
+        """Return each leaf times its coefficient; one of all leaves is computed once."""
+        first = coefficients[0]
+        if first.factor.ndim or first.zeroed is not None or any(c is not first for c in coefficients):
+            return super().scale(leaves, coefficients)
+        multipliers = lax.platform_dependent(
+            first.factor, first.divisor, first.changed, cpu=_if_changed, default=_at_once
+        )
+        return [_multiplied(x, *multipliers) if _is_real(x) else self._scale(x, first) for x in leaves]
+
     def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
         """Return each leaf with its elements moved into the bounds, which may be traced; NaN bounds spread."""
         return [self._clamp(x, _within(x, low), _within(x, high)) for x in leaves]
@@ -80,41 +92,44 @@ class JaxOps(ArrayOps):
     def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves as they are; where that is not right, in range."""
         if ord == math.inf:  # nothing is added up that could overflow
-            total = self._sums(leaves, ord, together)
+            total = self._sums(leaves, None, ord, together)
             return jnp.ones_like(total), total
         ways = {name: bind(way, ord, together) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
-        return lax.platform_dependent(*leaves, **ways)  # type: ignore[no-any-return]  # what they return
-
-    def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
-        """Read the leaves once, and only if that was not right once more."""
-        total = self._sums(leaves, ord, together)
-        right, scale = self._judged(total, leaves)
-        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
-            jnp.all(right),
-            lambda: (jnp.ones_like(total), total),
-            lambda: (scale, self._sums(leaves, ord, together, scale)),
-        )
-
-    def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
-        """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
 
         @jax.custom_jvp
         def pair(*leaves: Array) -> Pair:
-            far = _FAR[ns.is_double(self.dtype)]
-            # Behind a barrier, for XLA would square what it knows, and that is out of range.
-            units = lax.optimization_barrier((1 / far, far))  # type: ignore[no-untyped-call]  # JAX leaves it untyped
-            total, low, high = (self._sums(leaves, ord, together, unit) for unit in (None, *units))
-            right, scale = self._judged(total, leaves)
-            return scale, jnp.where(right, total, jnp.where(scale > 1, high, low))
+            return lax.platform_dependent(*leaves, **ways)  # type: ignore[no-any-return]  # what they return
 
         @pair.defjvp
         def derivative(leaves: Sequence[Array], changes: Sequence[Array]) -> tuple[Pair, Pair]:
             scale, total = pair(*leaves)  # of the sum that was chosen, for that of another may be inf, and inf · 0 NaN
-            unit = lax.stop_gradient(scale)
-            change = jax.jvp(lambda *leaves: self._sums(leaves, ord, together, unit), tuple(leaves), tuple(changes))[1]
+            unit = lax.stop_gradient(1 / scale)
+            change = jax.jvp(lambda *xs: self._sums(xs, unit, ord, together), tuple(leaves), tuple(changes))[1]
             return (scale, total), (jnp.zeros_like(scale), change)
 
         return pair(*leaves)
+
+    def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
+        """Read the leaves once, and only if that was not right once more."""
+        total = self._sums(leaves, None, ord, together)
+        right, scale = self._judged(total, leaves)
+        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+            jnp.all(right),
+            lambda: (jnp.ones_like(total), total),
+            lambda: (scale, self._sums(leaves, 1 / scale, ord, together)),
+        )
+
+    def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
+        """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
+        far = _FAR[ns.is_double(self.dtype)]
+        shape = () if together else (len(leaves),)
+        # Behind a barrier, for XLA would square what it knows, and that is out of range.
+        units = lax.optimization_barrier(  # type: ignore[no-untyped-call]  # JAX leaves it untyped
+            tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far))
+        )
+        total, low, high = (self._sums(leaves, unit, ord, together) for unit in (None, *units))
+        right, scale = self._judged(total, leaves)
+        return scale, jnp.where(right, total, jnp.where(scale > 1, low, high))
 
     def _judged(self, total: Array, leaves: Sequence[Array]) -> tuple[Array, Array]:
         """Return where sums of powers of leaves as they are are right, and what to divide the leaves by elsewhere."""
@@ -127,14 +142,11 @@ class JaxOps(ArrayOps):
         scale = jnp.where(right, 1.0, jnp.where(enough, _FAR[double], 1 / _FAR[double]))
         return right, lax.stop_gradient(scale.astype(self.dtype))
 
-    def _sums(self, leaves: Sequence[Array], ord: float, together: bool, scale: Array | float | None = None) -> Array:
-        """Return the sum of powers of all leaves or of each, divided by a scale or one for each if one is given."""
-        factors: list[Array | None] = [None] * len(leaves)
-        if scale is not None:
-            inverse = 1 / jnp.asarray(scale, dtype=self.dtype)  # of powers of two: nothing is rounded
-            factors = [inverse[i] if inverse.ndim else inverse for i in range(len(leaves))]
-        totals = [owned(self._total(x, ord, f), x, self.axes) for x, f in zip(leaves, factors, strict=True)]
-        return _joined(totals, ord) if together else jnp.stack(totals)
+    def _sums(self, leaves: Sequence[Array], unit: Array | None, ord: float, together: bool) -> Array:
+        """Return the sum of powers of all leaves or of each, times a unit or one for each if there is one."""
+        of = total_of if together else totals_of
+        total: Array = of(tuple(leaves), unit, ord=ord, dtype=jnp.dtype(self.dtype).name, axes=self.axes)
+        return total
 
     def _by_peaks(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves that are divided by their largest elements first."""
@@ -144,18 +156,7 @@ class JaxOps(ArrayOps):
             return batch.scale, jnp.stack(totals)
         scale = jnp.max(batch.scale)
         terms = rescale(jnp, jnp.stack(totals), batch.scale / scale, ord)
-        return scale, _joined([terms[i] for i in range(len(leaves))], ord)
-
-    def _total(self, x: Array, ord: float, factor: Array | None) -> Array:
-        if 0 in x.shape:
-            return jnp.zeros((), dtype=self.dtype)
-        parts = [jnp.real(x), jnp.imag(x)] if ns.is_complex(x.dtype) else [x]
-        parts = [jnp.astype(part, self.dtype) for part in parts]
-        if factor is not None:
-            parts = [part * factor for part in parts]
-        if ord == 2:
-            return sum(reduce_powers(jnp, part, ord) for part in parts)
-        return reduce_powers(jnp, magnitudes(jnp, parts), ord)
+        return scale, jnp.sum(terms)
 
     def _wide(self, x: Array) -> Array:  # noqa: ARG002  # all leaves of a tree have one
         return self.dtype
@@ -165,13 +166,38 @@ class JaxOps(ArrayOps):
         return lax.stop_gradient(super()._unit(parts, axes))
 
 
-def _joined(totals: Sequence[Array], ord: float) -> Array:
-    """Return the sum of the leaves' sums (the maximum for inf), in a tree: XLA would add scalars up one by one."""
-    while len(totals) > 1:
-        pairs = zip(totals[::2], totals[1::2], strict=False)
-        rest = totals[len(totals) // 2 * 2 :]
-        totals = [jnp.maximum(x, y) if ord == math.inf else x + y for x, y in pairs] + list(rest)
-    return totals[0]
+def _is_real(x: Array) -> bool:
+    return not ns.is_complex(x.dtype) and not ns.is_narrow(x.dtype)
+
+
+def _multiplied(x: Array, first: Array, second: Array, changed: Array) -> Array:
+    """Return what `ArrayOps` does, in three operations, or five with a cast: each is compiled for each leaf."""
+    wide = x if x.dtype == first.dtype else lax.convert_element_type(x, first.dtype)
+    y = wide * first * second
+    return lax.select_n(changed, x, y if y.dtype == x.dtype else lax.convert_element_type(y, x.dtype))
+
+
+def _if_changed(factor: Array, divisor: Array, changed: Array) -> tuple[Array, Array, Array]:
+    """Return what leaves are multiplied by, and whether: behind a condition, out of which XLA fuses nothing.
+
+    It would compute all that leads to a number anew for each leaf; compiling 400 took twice as long.
+    """
+    axes = varying(factor) | varying(divisor) | varying(changed)
+
+    def decided(first: Array, second: Array, clipped: bool) -> tuple[Array, Array, Array]:
+        return vary(first, axes), vary(second, axes), vary(jnp.asarray(clipped), axes)
+
+    one = jnp.ones((), dtype=factor.dtype)
+    return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+        changed,
+        lambda: decided(*Coefficient(divisor, factor, changed).multipliers, True),
+        lambda: decided(one, one, False),
+    )
+
+
+def _at_once(factor: Array, divisor: Array, changed: Array) -> tuple[Array, Array, Array]:
+    """Return what leaves are multiplied by, and whether."""
+    return (*Coefficient(divisor, factor, changed).multipliers, changed)
 
 
 def _balanced(partial: NormPartial) -> NormPartial:
