@@ -25,9 +25,11 @@ quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the con
 	$(PYTEST) -q $(QUICK) conformance --namespace numpy --namespace torch --cases 4 -k "not million" $(ARGS)
 
 test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (about an hour on 2 cores; installs 4 GB)
-	@echo "1 of 2: the contract on the adapters for PyTorch and JAX"
+	@echo "1 of 3: the contract on the adapters for PyTorch and JAX"
 	$(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(SELECTED)
-	@echo "2 of 2: the unit tests, the contract on every namespace, the examples of README and docstrings"
+	@echo "2 of 3: the contract on NumPy and on PyTorch's adapter without the kernels in C"
+	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --namespace numpy --adapter gradclip.backends.torch $(SELECTED)
+	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README and docstrings"
 	$(PYTEST) --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(SELECTED)
 
 check: lint types  ## lint, then types (2 min; installs 4 GB)
@@ -59,6 +61,6 @@ clean:  ## remove .venv, what was built, and the caches
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.%: pyproject.toml setup.py $(wildcard gradclip/_native/*.[ch]) | $(VENV)/bin/python
 	$(PIP) install -e ".[$*]"
 	touch $@

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from conformance import oracles
-from conformance.oracles import EXACT as mpmath
-from conformance.oracles import Real
+from gradclip.conformance import oracles
+from gradclip.conformance.oracles import EXACT as mpmath
+from gradclip.conformance.oracles import Real
 
 __all__ = ["clipped", "mpmath", "norm", "relative_error", "square_sum", "stands_for"]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradclip import _namespace as ns
-from gradclip._ops import magnitudes
+from gradclip._array_ops import magnitudes
 from gradclip._types import Array
 from gradclip.backends.jax._mesh import owned, varying
 
