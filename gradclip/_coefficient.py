@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gradclip._namespace import device, is_double, is_whole, namespace, to_device
+from gradclip._namespace import device, is_double, is_numpy, is_whole, namespace, to_device
 from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._types import Array, Nonfinite, Scalar
 
@@ -187,4 +187,6 @@ def _like(partial: NormPartial, value: Scalar) -> Array:
     xp = namespace([partial.total])
     if isinstance(value, float):
         return xp.full_like(partial.total, value)
+    if is_numpy(xp):  # the threshold may be another library's array
+        return at_least_zero(xp.asarray(value, dtype=partial.total.dtype))
     return at_least_zero(to_device(xp.astype(value, partial.total.dtype), device(partial.total)))

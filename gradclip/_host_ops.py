@@ -155,8 +155,6 @@ class HostOps:
         for c, _, some in _changing(leaves, coefficients):
             if left := self._multiply(some, c, some):
                 self._rest.scale_([some[i] for i in left], [c] * len(left))
-            if len(left) < len(some):
-                self._memory.written(some)
 
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
@@ -173,8 +171,6 @@ class HostOps:
         """Move each leaf's elements into the bounds in place."""
         if left := self._bound(leaves, low, high, leaves):
             self._rest.clamp_([leaves[i] for i in left], low, high)
-        if len(left) < len(leaves):
-            self._memory.written(leaves)
 
     def apart(self, leaves: Sequence[Array]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
@@ -253,7 +249,7 @@ class HostOps:
         number = c.floats()
         if number is None:
             return [i for i, x in enumerate(leaves) if not self._multiply_slices(x, c, out[i])]
-        target = runs.table if out is leaves else self._table([out[i] for i in runs.which])
+        target = self._target(leaves, runs, out)
         if number.zeroed:
             self._c.clear_(target, self._memory.threads())
         else:
@@ -276,6 +272,7 @@ class HostOps:
         if which:
             rows = table.rows(which)
             self._c.scale(rows, first, second, self._memory.threads(), rows)
+            self._memory.written([out])
         return True
 
     def _bound(self, leaves: Sequence[Array], low: Scalar, high: Scalar, out: Sequence[Array]) -> Sequence[int]:
@@ -287,14 +284,17 @@ class HostOps:
         bounds = {dtype: (limited(low, dtype), limited(high, dtype)) for dtype in set(dtypes)}
         if dtypes:
             lows, highs = zip(*(bounds[dtype] for dtype in dtypes), strict=True)
-            target = runs.table if out is leaves else self._table([out[i] for i in runs.which])
+            target = self._target(leaves, runs, out)
             self._c.clamp(runs.table, lows, highs, self._memory.threads(), target)
         return runs.others
 
-    def _table(self, leaves: Sequence[Array]) -> Table:
-        """Return the table of new arrays, which lie as those do that the kernels can read."""
-        runs = self._memory.runs(leaves)
-        assert runs is not None
+    def _target(self, leaves: Sequence[Array], runs: Runs, out: Sequence[Array]) -> Table:
+        """Return the table of what is written: of the leaves themselves, or of new arrays, which lie as they do."""
+        if out is not leaves:
+            new = self._memory.runs([out[i] for i in runs.which])
+            assert new is not None
+            return new.table
+        self._memory.written([leaves[i] for i in runs.which] if runs.others else leaves)
         return runs.table
 
 

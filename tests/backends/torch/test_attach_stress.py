@@ -68,7 +68,7 @@ class Pair:
             wide = [g.clamp(-self.bound, self.bound) for g in wide]
         if self.limit is not None:
             norm = float(torch.cat([g.reshape(-1) for g in wide]).norm())
-            wide = [g * min(1.0, self.limit / norm) for g in wide]
+            wide = [g * min(1.0, float(self.limit) / norm) for g in wide]
         return [g.float() for g in wide]
 
     def set(self, params, grads):

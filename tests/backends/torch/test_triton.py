@@ -30,7 +30,7 @@ import triton.language as tl
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from gradclip.backends.torch import _triton_kernels as t
+from gradclip.backends.torch.ops import _triton_kernels as t
 
 def compiled(kernel, signature, target, **constants):
     names = list(kernel.arg_names)
