@@ -9,4 +9,4 @@ collect_ignore = [
 ]
 
 if find_spec("triton") is None:  # it comes with PyTorch's GPU builds
-    collect_ignore += [f"gradclip/backends/torch/{name}.py" for name in ("_triton", "_triton_kernels", "_triton_ops")]
+    collect_ignore += [f"gradclip/backends/torch/ops/{name}.py" for name in ("_launch", "_triton", "_triton_kernels")]

@@ -1,6 +1,7 @@
 """The coefficient: of thresholds that could not be checked, at the ends of the range, and as one number to be told."""
 
 import math
+from itertools import product
 
 import dask.array as da
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import torch
 
 import gradclip
 from gradclip._coefficient import coefficient
+from gradclip._decision import Rule, decide_by_arrays, decide_by_floats
 from gradclip._partial import NormPartial
 from tests import exact
 
@@ -55,6 +57,30 @@ def test_the_number_that_is_told(policy):
                 0.0 if policy == "zero" and not math.isfinite(total) else want, nan_ok=True
             )
             assert bool(c.changed) == (want != 1)
+
+
+MAGNITUDES = [0.0, 1e-320, 1e-300, 1e-20, 0.5, 1.0, 1.5, 3.0, 1e20, 1e300, math.inf]
+
+
+@pytest.mark.parametrize("ord", [0.5, 1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_formula_for_floats_is_the_one_for_arrays(ord, zero):
+    """Over all magnitudes, with and without eps and a loss scale; the numbers agree to the last bit but one."""
+    policy = "zero" if zero else "propagate"
+    numbers = product(
+        [1.0, 2.0**-1000, 2.0**900], [*MAGNITUDES, math.nan], MAGNITUDES, [0.0, 1e-6, 3.0], [1.0, 1024.0, 0.1]
+    )
+    for scale, total, max_norm, eps, loss_scale in numbers:
+        rule = Rule(max_norm, ord, policy, loss_scale, eps)
+        with np.errstate(all="ignore"):
+            known = NormPartial(np.asarray(scale), np.asarray(total), ord, np.float64)
+            right = decide_by_arrays(known, rule)
+            norm, c = decide_by_floats(scale, total, ord, rule.floats(), zero=zero)
+            np.testing.assert_allclose(norm, right.norm, rtol=4e-16)
+            for got, want in zip(c.multipliers, right.coefficient.multipliers, strict=True):
+                np.testing.assert_allclose(got, want, rtol=4e-16)
+            np.testing.assert_allclose(c.number, right.coefficient.number, rtol=4e-16)
+        assert (c.changed, c.zeroed) == (right.clipped, right.coefficient.zeroed)
 
 
 @pytest.mark.parametrize("max_norm", [1e308, 1e300, None])

@@ -13,7 +13,7 @@ import gradclip
 from gradclip import backends
 
 ROOT = Path(__file__).parents[1]
-CORE = sorted((ROOT / "gradclip").glob("*.py"))
+CORE = sorted([*(ROOT / "gradclip").glob("*.py"), *(ROOT / "gradclip" / "_native").glob("*.py")])
 CLI = sorted((ROOT / "gradclip" / "_cli").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "backends").rglob("*.py"))
 DEMO = sorted((ROOT / "demo").glob("*.py"))

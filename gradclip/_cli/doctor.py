@@ -9,6 +9,7 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.text import Text
 
+from gradclip import _native
 from gradclip._version import __version__
 from gradclip.backends import ADAPTERS
 
@@ -36,7 +37,12 @@ def sections() -> Mapping[str, Mapping[str, Finding]]:
             **{name: partial(_version, name) for name in PACKAGES},
         },
         "Adapters": {f"gradclip.backends.{name}": partial(_import, f"gradclip.backends.{name}") for name in ADAPTERS},
-        "Devices": {"torch": _torch_devices, "jax": _jax_devices, "cupy": _cupy_devices},
+        "Devices": {
+            "native kernels": _native.status,
+            "torch": _torch_devices,
+            "jax": _jax_devices,
+            "cupy": _cupy_devices,
+        },
     }
 
 
