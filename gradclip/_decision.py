@@ -101,9 +101,7 @@ def unscaled_norm(partial: NormPartial, loss_scale: Scalar) -> Array:
     if isinstance(loss_scale, float) and loss_scale == 1:
         return partial.norm()
     loss_scale = positive(beside(partial, loss_scale))
-    unit = partial.scale / loss_scale if partial.ord != math.inf else partial.scale
-    total = partial.total if partial.ord != math.inf else partial.total / loss_scale
-    return NormPartial(unit, total, partial.ord, partial.dtype).norm()
+    return NormPartial(partial.scale / loss_scale, partial.total, partial.ord, partial.dtype).norm()
 
 
 def _read(number: Scalar) -> float:
