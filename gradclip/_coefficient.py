@@ -17,7 +17,7 @@ _NORMAL = {True: 2.0**-1022, False: 2.0**-126}
 """The least normal number, by whether numbers are kept in double precision."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coefficient:
     """The number ``factor / divisor`` that a leaf is multiplied by, kept as two so that neither over- nor underflows.
 

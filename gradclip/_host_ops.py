@@ -78,6 +78,10 @@ class Memory(Protocol):
         """Whether the elements of a leaf lie one after the other in the order of its axes, the last one first."""
         ...
 
+    def is_plain(self, leaves: Sequence[Array]) -> bool:
+        """Whether the elements of leaves are what lies in memory, neither negated nor conjugated."""
+        ...
+
     def written(self, leaves: Sequence[Array]) -> None:
         """Take note that leaves were written to through their addresses."""
         ...
@@ -92,14 +96,17 @@ class HostOps:
         The operations for what the kernels cannot do.
     memory : Memory
         What there is to know of the framework's arrays.
+    leaves, runs : sequence of arrays and Runs, optional
+        Where these leaves lie, if that is known already.
     """
 
     __slots__ = ("_found", "_kernels", "_leaves", "_memory", "_rest")
 
-    def __init__(self, rest: ArrayOps, memory: Memory) -> None:
+    def __init__(
+        self, rest: ArrayOps, memory: Memory, leaves: Sequence[Array] | None = None, runs: Runs | None = None
+    ) -> None:
         self._rest, self._memory, self._kernels = rest, memory, _native.kernels()
-        self._leaves: Sequence[Array] | None = None
-        self._found: Runs | None = None
+        self._leaves, self._found = leaves, runs
 
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
@@ -244,7 +251,7 @@ class HostOps:
     def _multiply(self, leaves: Sequence[Array], c: Coefficient, out: Sequence[Array]) -> Sequence[int]:
         """Write leaves times a coefficient to ``out``, and return which ones the kernels cannot do."""
         runs = self._runs(leaves)
-        if runs is None:
+        if runs is None or not (out is leaves or self._memory.is_plain(leaves)):
             return range(len(leaves))
         number = c.floats()
         if number is None:
@@ -278,7 +285,8 @@ class HostOps:
     def _bound(self, leaves: Sequence[Array], low: Scalar, high: Scalar, out: Sequence[Array]) -> Sequence[int]:
         """Write leaves, moved into bounds, to ``out``, and return which ones the kernels cannot do."""
         runs = self._runs(leaves)
-        if runs is None or not (isinstance(low, float) and isinstance(high, float)):
+        numbers = isinstance(low, float) and isinstance(high, float)
+        if runs is None or not numbers or not self._memory.is_plain(leaves):
             return range(len(leaves))
         dtypes = [leaves[i].dtype for i in runs.which]
         bounds = {dtype: (limited(low, dtype), limited(high, dtype)) for dtype in set(dtypes)}
@@ -302,7 +310,7 @@ def _changing(
     leaves: Sequence[Array], coefficients: Sequence[Coefficient]
 ) -> Iterable[tuple[Coefficient, Sequence[int], Sequence[Array]]]:
     """Return each coefficient that changes leaves, with the positions of these and themselves; mostly there is one."""
-    if coefficients and all(c is coefficients[0] for c in coefficients):
+    if coefficients and coefficients.count(coefficients[0]) == len(coefficients):
         groups: list[tuple[Coefficient, Sequence[int], Sequence[Array]]] = [
             (coefficients[0], range(len(leaves)), leaves)
         ]
@@ -320,11 +328,11 @@ def _listed(values: Array) -> list[Any]:
 
 
 @cache
-def code_of(name: str) -> tuple[int, int] | None:
-    """Return what the kernels call a dtype, and how many real numbers an element has; None if they cannot read it."""
+def code_of(name: str) -> tuple[int, bool] | None:
+    """Return what the kernels call the parts of a dtype, and whether it is complex; None if they cannot read it."""
     real = {"complex64": "float32", "complex128": "float64", "complex32": "float16"}.get(name)
     code = _native.CODES.get(real or name)
-    return None if code is None else (code, 2 if real else 1)
+    return None if code is None else (code, real is not None)
 
 
 def _has_order(ord: float, is_complex: bool) -> bool:
@@ -335,4 +343,4 @@ def _is_trusted(total: float, ord: float, table: Table) -> bool:
     """Whether no power that matters has left the range of float64; those of narrower dtypes cannot."""
     if ord == math.inf or _FLOAT64 not in table.codes:
         return True
-    return math.isfinite(total) and (ord == 1 or sum(table.numels) * _LEAST <= _PART * total)
+    return math.isfinite(total) and (ord == 1 or sum(table.nbytes) / 8 * _LEAST <= _PART * total)

@@ -19,7 +19,7 @@ class NumpyMemory:
 
     def runs(self, leaves: Sequence[NDArray]) -> Runs:
         """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards."""
-        which, others, addresses, numels, codes = [], [], [], [], bytearray()
+        which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
         is_complex = False
         for i, x in enumerate(leaves):
             code = _code(x.dtype) if isinstance(x, np.ndarray) else None  # a scalar has no address
@@ -29,10 +29,10 @@ class NumpyMemory:
                 continue
             which.append(i)
             addresses.append(flat.ctypes.data)
-            numels.append(flat.size * code[1])
+            nbytes.append(flat.nbytes)
             codes.append(code[0])
-            is_complex |= code[1] == 2
-        return Runs(Table(addresses, numels, bytes(codes)), which, others, is_complex)
+            is_complex |= code[1]
+        return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
 
     def threads(self) -> int:
         """Return how many threads may work."""
@@ -54,6 +54,10 @@ class NumpyMemory:
         """Whether the elements of an array lie in C's order."""
         return bool(leaf.flags.c_contiguous)
 
+    def is_plain(self, leaves: Sequence[NDArray]) -> bool:  # noqa: ARG002  # they always are
+        """Whether the elements of arrays are what lies in memory."""
+        return True
+
     def written(self, leaves: Sequence[NDArray]) -> None:
         """Do nothing: NumPy does not watch its arrays."""
 
@@ -68,5 +72,5 @@ def numpy_ops() -> HostOps:
 
 
 @cache
-def _code(dtype: np.dtype[Any]) -> tuple[int, int] | None:
+def _code(dtype: np.dtype[Any]) -> tuple[int, bool] | None:
     return code_of(ns.dtype_name(dtype)) if ns.is_native(dtype) else None

@@ -26,7 +26,7 @@ def kernels(request):
 
 def table(*arrays):
     codes = bytes([CODES[x.dtype.name] for x in arrays])
-    return Table([x.ctypes.data for x in arrays], [x.size for x in arrays], codes)
+    return Table([x.ctypes.data for x in arrays], [x.nbytes for x in arrays], codes)
 
 
 def normal(n, dtype, seed=0, offset=0):
@@ -63,7 +63,7 @@ def test_addresses_that_are_no_multiple_of_the_width(kernels, dtype):
     memory = ctypes.create_string_buffer(x.nbytes + 1)
     there = ctypes.addressof(memory) + 1
     ctypes.memmove(there, x.ctypes.data, x.nbytes)
-    odd = Table([there], [x.size], bytes([CODES[dtype]]))
+    odd = Table([there], [x.nbytes], bytes([CODES[dtype]]))
     assert kernels.sum(odd, 2.0, 1) == kernels.sum(table(x), 2.0, 1)
     kernels.scale(odd, (0.3,), (1.0,), 1, odd)
     kernels.scale(table(x), (0.3,), (1.0,), 1, table(x))

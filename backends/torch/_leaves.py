@@ -12,11 +12,12 @@ from torch.nn import Parameter
 
 from gradclip import _checks
 from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule
 from gradclip._tree import Leaves
 from gradclip.backends.torch._walk import Found, walk
 from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
-from gradclip.backends.torch.ops._host import host_ops, on_host
+from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
 from gradclip.backends.torch.ops._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
 
 Parameters: TypeAlias = Any
@@ -38,12 +39,17 @@ class TorchLeaves(Leaves):
     ops: TensorOps
     after: Sequence[Callable[[], object]] = ()
 
+    def decide(self, rule: Rule) -> Decision:
+        """Return the norm of all gradients, and what they are to be multiplied by; PyTorch warns of no overflow."""
+        return self.ops.decide(self.arrays, rule)
+
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
         """Multiply each gradient by its coefficient in place; on a host, nothing is done where nothing changes.
 
         The check for overlaps costs as much as the norm of many small gradients: it is made when something is written.
         """
-        if any(map(_may_change, {id(c): c for c in coefficients}.values())):
+        same = coefficients and coefficients.count(coefficients[0]) == len(coefficients)  # as mostly
+        if any(map(_may_change, coefficients[:1] if same else coefficients)):
             Leaves.scale_(self, coefficients, pure)
 
     def targets(self, pure: str) -> list[Tensor]:
@@ -72,8 +78,8 @@ def gradients(parameters: Parameters, name: str = "parameters", caller: str = ""
     if type(parameters) in (list, tuple, GeneratorType):
         parameters = list(parameters)
         if set(map(type, parameters)) == {Parameter}:  # as nearly always
-            found = [p.grad for p in parameters]
-            return leaves_of([g for g in found if g is not None], lambda: paths_of(found, name))
+            found = [g for p in parameters if (g := p.grad) is not None]
+            return leaves_of(found, lambda: paths_of([p.grad for p in parameters], name))
     return leaves_found(walk(parameters, name, caller))
 
 
@@ -93,6 +99,8 @@ def leaves_found(found: Found) -> TorchLeaves:
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:
     """Return leaves for tensors that are gradients: each once, sparse ones as the values that they store."""
+    if (ops := plain_host_ops(grads)) is not None:
+        return TorchLeaves(grads, ops, range(len(grads)), list, paths)
     slots: Sequence[int] = range(len(grads))
     arrays = grads
     if len(set(map(id, grads))) < len(grads):

@@ -23,9 +23,6 @@ CODES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
 ORDERS = {2.0: 2, 1.0: 1, math.inf: 0}
 """What it calls the orders of norms that it has sums for."""
 
-WIDTHS = (8, 4, 2, 2)
-"""How many bytes an element of each has."""
-
 _SCALE, _CLAMP, _CLEAR = 1, 2, 3
 _VERSION = 1
 """Which functions the library must have."""
@@ -39,23 +36,28 @@ class Table:
 
     Parameters
     ----------
-    addresses, numels : iterable of int
-        Where each begins, and how many elements it has. A complex array counts as real numbers, two an element.
+    addresses, nbytes : iterable of int
+        Where each begins, and how many bytes it has.
     codes : bytes
-        The dtype of each, as in `CODES`.
+        The dtype of each, as in `CODES`; of a complex array, that of its real and imaginary parts.
     """
 
     __slots__ = ("_kept", "arguments", "codes", "count", "places")
 
-    def __init__(self, addresses: Iterable[int], numels: Iterable[int], codes: bytes) -> None:
-        places, lengths, self.codes = array("Q", addresses), array("Q", numels), codes
+    def __init__(self, addresses: Iterable[int], nbytes: Iterable[int], codes: bytes) -> None:
+        places, lengths, self.codes = array("Q", addresses), array("Q", nbytes), codes
         self._kept = places, lengths
         self.count, self.places = len(codes), places.buffer_info()[0]
         self.arguments = self.places, lengths.buffer_info()[0], codes, self.count
 
     @property
-    def numels(self) -> Sequence[int]:
-        """How many elements each array has."""
+    def addresses(self) -> Sequence[int]:
+        """Where each array begins."""
+        return self._kept[0]
+
+    @property
+    def nbytes(self) -> Sequence[int]:
+        """How many bytes each array has."""
         return self._kept[1]
 
     def rows(self, which: Sequence[int]) -> "Table":
@@ -66,11 +68,8 @@ class Table:
     def cut(self, parts: int) -> "Table":
         """Return the table of the equal parts of its only array."""
         (place,), (length,) = self._kept
-        numel = length // parts if parts else 0
-        step = numel * WIDTHS[self.codes[0]]
-        return Table(
-            range(place, place + step * parts, step) if step else [place] * parts, [numel] * parts, self.codes * parts
-        )
+        step = length // parts if parts else 0
+        return Table([place + step * i for i in range(parts)], [step] * parts, self.codes * parts)
 
 
 class Kernels:
@@ -97,7 +96,7 @@ class Kernels:
             None,
             [*table, place, *[number] * 2, place, place, *[number] * 2],
         )
-        self._apart.restype, self._apart.argtypes = number, table
+        self._apart.restype, self._apart.argtypes = number, [place, place, size]
 
     def sum(self, table: Table, ord: float, threads: int, unit: float = 1.0) -> float:
         """Return the sum of ``|x * unit| ** ord`` over all elements, the largest ``|x * unit|`` for ``ord=inf``."""
@@ -127,7 +126,7 @@ class Kernels:
 
     def apart(self, table: Table) -> bool:
         """Whether no two of the arrays share memory."""
-        return bool(self._apart(*table.arguments))
+        return bool(self._apart(*table.arguments[:2], table.count))
 
     def _write(
         self, work: int, table: Table, one: Sequence[float], other: Sequence[float], threads: int, out: Table

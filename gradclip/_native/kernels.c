@@ -1,6 +1,6 @@
 /* Sums over, and multiplication of, many arrays in the host's memory, in the dtypes of gradients.
  *
- * No Python and no framework here: arrays come as addresses, counts of elements and dtypes. Nothing is kept between
+ * No Python and no framework here: arrays come as addresses, counts of bytes and dtypes. Nothing is kept between
  * calls, so that any number of threads may call at once, and a process may fork after any call.
  *
  * Each array is cut into blocks of BLOCK elements. The sums of the blocks are added in their order, whichever thread
@@ -118,9 +118,9 @@ static const struct loops *loops_for(int level)
 
 /* ---- many arrays: a job is cut into blocks, the blocks are shared out ---------------------------------------------- */
 
-/* What a caller gives: addresses, counts of elements and dtypes (indices of a table of loops) of some arrays. */
+/* What a caller gives: addresses, counts of bytes and dtypes (indices of a table of loops) of some arrays. */
 struct arrays {
-    const uint64_t *addresses, *numels;
+    const uint64_t *addresses, *nbytes;
     const unsigned char *dtypes;
     size_t count;
 };
@@ -144,7 +144,12 @@ struct job {
     struct numbers numbers;
 };
 
-static size_t blocks_of(size_t numel) { return numel / BLOCK + (numel % BLOCK != 0); }
+static size_t numel_of(const struct job *job, size_t i)
+{
+    return job->arrays.nbytes[i] / job->loops[job->arrays.dtypes[i]].width;
+}
+
+static size_t blocks_of(const struct job *job, size_t i) { return (numel_of(job, i) + BLOCK - 1) / BLOCK; }
 
 /* A sum whose rounding errors are kept beside it and added at the end (Neumaier 1974). */
 struct sum {
@@ -182,7 +187,7 @@ static double sum_of_block(const struct job *job, const struct loops *loops, con
 static void work_on_block(const struct job *job, size_t i, size_t k, size_t b)
 {
     const struct loops *loops = &job->loops[job->arrays.dtypes[i]];
-    const size_t first = k * BLOCK, numel = job->arrays.numels[i], n = numel - first < BLOCK ? numel - first : BLOCK;
+    const size_t first = k * BLOCK, numel = numel_of(job, i), n = numel - first < BLOCK ? numel - first : BLOCK;
     const unsigned char *x = (const unsigned char *)(uintptr_t)job->arrays.addresses[i] + first * loops->width;
     if (job->work == SUM) {
         job->sums[b] = sum_of_block(job, loops, x, n);
@@ -203,14 +208,14 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
     size_t i = 0, begin = 0, end; /* array i has the blocks begin..end */
     if (job->work == SUM) {
         for (; i < job->arrays.count && begin < high; i++, begin = end) {
-            end = begin + blocks_of(job->arrays.numels[i]);
+            end = begin + blocks_of(job, i);
             for (size_t b = begin > low ? begin : low; b < end && b < high; b++) work_on_block(job, i, b - begin, b);
         }
         return;
     }
-    for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job->arrays.numels[i]);
+    for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job, i);
     for (; i-- > 0 && end > low; end = begin) {
-        begin = end - blocks_of(job->arrays.numels[i]);
+        begin = end - blocks_of(job, i);
         for (size_t b = end < high ? end : high; b > begin && b > low; b--) work_on_block(job, i, b - 1 - begin, b - 1);
     }
 }
@@ -249,8 +254,8 @@ static size_t size_of(const struct job *job, int most_threads, size_t *threads)
 {
     size_t blocks = 0, nbytes = 0;
     for (size_t i = 0; i < job->arrays.count; i++) {
-        blocks += blocks_of(job->arrays.numels[i]);
-        nbytes += job->arrays.numels[i] * job->loops[job->arrays.dtypes[i]].width;
+        blocks += blocks_of(job, i);
+        nbytes += job->arrays.nbytes[i];
     }
     *threads = nbytes / NBYTES_A_THREAD;
     if (*threads > blocks) *threads = blocks;
@@ -267,10 +272,10 @@ API int gradclip_version(void) { return 1; }
 
 /* Return the sum of |x * unit|^order over all elements of all arrays, for an order of 1 or 2, or the largest |x * unit|
  * for an order of 0; and that of each array in each, if it is not NULL. */
-API double gradclip_sum(const uint64_t *addresses, const uint64_t *numels, const unsigned char *dtypes, size_t count,
+API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes, size_t count,
                         int level, int order, double unit, int most_threads, double *each)
 {
-    struct job job = {.work = SUM, .arrays = {addresses, numels, dtypes, count}, .loops = loops_for(level),
+    struct job job = {.work = SUM, .arrays = {addresses, nbytes, dtypes, count}, .loops = loops_for(level),
                       .order = order, .unit = unit};
     size_t threads, b = 0;
     const size_t blocks = size_of(&job, most_threads, &threads);
@@ -280,9 +285,10 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *numels, const
     for (size_t i = 0; i < count; i++) {
         const struct loops *loops = &job.loops[dtypes[i]];
         const unsigned char *x = (const unsigned char *)(uintptr_t)addresses[i];
+        const size_t numel = numel_of(&job, i);
         struct sum of_array = {0, 0};
-        for (size_t first = 0; first < numels[i]; first += BLOCK, b++) {
-            const size_t n = numels[i] - first < BLOCK ? numels[i] - first : BLOCK;
+        for (size_t first = 0; first < numel; first += BLOCK, b++) {
+            const size_t n = numel - first < BLOCK ? numel - first : BLOCK;
             take(&of_array, job.sums ? job.sums[b] : sum_of_block(&job, loops, x + first * loops->width, n), order);
         }
         if (each) each[i] = value(of_array);
@@ -295,11 +301,11 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *numels, const
 /* Write to targets what becomes of all elements: their product with two numbers, one after the other, in float64 and
  * rounded once (work 1); the nearest number within two bounds, where NaN stays (2); zero (3). There are two numbers for all
  * arrays, or two for each. */
-API void gradclip_replace(const uint64_t *addresses, const uint64_t *numels, const unsigned char *dtypes, size_t count,
+API void gradclip_replace(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes, size_t count,
                           const uint64_t *targets, int level, int work, const double *one, const double *other, int each,
                           int most_threads)
 {
-    const struct job job = {.work = (enum work)work, .arrays = {addresses, numels, dtypes, count},
+    const struct job job = {.work = (enum work)work, .arrays = {addresses, nbytes, dtypes, count},
                             .loops = loops_for(level), .targets = targets, .numbers = {one, other, each ? 1 : 0}};
     size_t threads;
     const size_t blocks = size_of(&job, most_threads, &threads);
@@ -317,16 +323,16 @@ static int by_start(const void *one, const void *other)
 }
 
 /* Return 1 if no two of the arrays share a byte; 0 if some do, or if that cannot be found out for want of memory. */
-API int gradclip_apart(const uint64_t *addresses, const uint64_t *numels, const unsigned char *dtypes, size_t count)
+API int gradclip_apart(const uint64_t *addresses, const uint64_t *nbytes, size_t count)
 {
     struct span *spans = malloc((count + 1) * sizeof *spans);
     size_t n = 0;
     int sorted = 1, apart = 1;
     if (!spans) return 0;
     for (size_t i = 0; i < count; i++) {
-        if (!numels[i]) continue;
+        if (!nbytes[i]) continue;
         spans[n].start = addresses[i];
-        spans[n].end = addresses[i] + numels[i] * base_table[dtypes[i]].width;
+        spans[n].end = addresses[i] + nbytes[i];
         sorted = sorted && (!n || spans[n - 1].start <= spans[n].start);
         n++;
     }

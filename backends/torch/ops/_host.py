@@ -11,10 +11,10 @@ from torch import Tensor
 from gradclip import _namespace as ns
 from gradclip._host_ops import HostOps, Runs, code_of
 from gradclip._native import Table
-from gradclip.backends.torch.ops._device import DEVICE, in_memory_order
+from gradclip.backends.torch.ops._device import DEVICE, in_memory_order, is_lazy
 
 _TYPES = {Tensor, torch.nn.Parameter}
-_is_cpu, _dtype = attrgetter("is_cpu"), attrgetter("dtype")
+_is_cpu, _dtype, _nbytes = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter("nbytes")
 
 
 class TorchMemory:
@@ -23,18 +23,10 @@ class TorchMemory:
     def runs(self, leaves: Sequence[Tensor]) -> Runs | None:
         """Return where tensors lie, None if they are traced by a transform of torch.func.
 
-        A tensor that conjugates what is in memory has the same norm, and is multiplied alike; one that negates it does
-        not have the same bounds.
+        A tensor that conjugates or negates what is in memory has the same norm, and is multiplied alike.
         """
-        dtypes = set(map(_dtype, leaves))
-        code = _code(dtypes.pop()) if len(dtypes) == 1 else None
         try:
-            if code is not None and all(map(Tensor.is_contiguous, leaves)) and not any(map(Tensor.is_neg, leaves)):
-                numels = map(Tensor.numel, leaves)
-                codes, is_complex = bytes([code[0]]) * len(leaves), code[1] == 2
-                table = Table(map(Tensor.data_ptr, leaves), [2 * n for n in numels] if is_complex else numels, codes)
-                return Runs(table, range(len(leaves)), (), is_complex)
-            return _mixed_runs(leaves)
+            return _alike(leaves) or _mixed(leaves)
         except RuntimeError:  # there are no addresses
             return None
 
@@ -46,8 +38,8 @@ class TorchMemory:
         """Return a number, or numbers, as a tensor of float64 or float32."""
         dtype = self.dtype(double)
         if isinstance(values, float) and (double or abs(values) < _WITHIN_FLOAT32):
-            return torch.scalar_tensor(values, dtype=dtype, device="cpu")
-        return torch.tensor(values, dtype=torch.float64, device="cpu").to(dtype)
+            return torch.scalar_tensor(values, dtype=dtype, device=_CPU)
+        return torch.tensor(values, dtype=torch.float64, device=_CPU).to(dtype)
 
     def dtype(self, double: bool) -> torch.dtype:
         """Return the dtype of such a tensor."""
@@ -61,13 +53,22 @@ class TorchMemory:
         """Whether the elements of a tensor lie in C's order."""
         return leaf.is_contiguous()
 
+    def is_plain(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether the elements of tensors are what lies in memory."""
+        return not any(map(is_lazy, leaves))
+
     def written(self, leaves: Sequence[Tensor]) -> None:
         """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
-        torch.autograd.graph.increment_version([x for x in leaves if not x.is_inference()])
+        try:
+            torch.autograd.graph.increment_version(leaves)
+        except RuntimeError:  # tensors of inference mode have no version; others may count twice
+            torch.autograd.graph.increment_version([x for x in leaves if not x.is_inference()])
 
 
 _WITHIN_FLOAT32 = 3e38
 """Numbers below this are in float32's range for sure; of others PyTorch makes a tensor only by way of float64."""
+
+_CPU = torch.device("cpu")
 
 _MEMORY = TorchMemory()
 
@@ -82,23 +83,46 @@ def on_host(leaves: Sequence[Tensor]) -> bool:
     return set(map(type, leaves)) <= _TYPES and all(map(_is_cpu, leaves)) and not torch.compiler.is_compiling()
 
 
-def _mixed_runs(leaves: Sequence[Tensor]) -> Runs:
+def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
+    """Return the operations for distinct, plain CPU tensors of one dtype that the kernels read, or None."""
+    if not on_host(leaves):
+        return None
+    try:
+        runs = _alike(leaves)
+    except RuntimeError:  # sparse, or traced
+        return None
+    if runs is None or len(set(runs.table.addresses)) < len(leaves):  # tensors of one address may be tied
+        return None
+    return HostOps(DEVICE, _MEMORY, leaves, runs)
+
+
+def _alike(leaves: Sequence[Tensor]) -> Runs | None:
+    """Return where tensors lie of one dtype, each one run in C's order; None if they are not so. In few calls."""
+    dtypes = set(map(_dtype, leaves))
+    code = _code(dtypes.pop()) if len(dtypes) == 1 else None
+    if code is None or not all(map(Tensor.is_contiguous, leaves)):
+        return None
+    table = Table(map(Tensor.data_ptr, leaves), map(_nbytes, leaves), bytes([code[0]]) * len(leaves))
+    return Runs(table, range(len(leaves)), (), code[1])
+
+
+def _mixed(leaves: Sequence[Tensor]) -> Runs:
     """Return where tensors lie, of any dtypes and strides."""
-    which, others, addresses, numels, codes = [], [], [], [], bytearray()
+    which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
     is_complex = False
     for i, x in enumerate(leaves):
         code, flat = _code(x.dtype), in_memory_order(x)
-        if code is None or flat is None or x.is_neg():
+        if code is None or flat is None:
             others.append(i)
             continue
         which.append(i)
         addresses.append(flat.data_ptr())
-        numels.append(flat.numel() * code[1])
+        nbytes.append(flat.nbytes)
         codes.append(code[0])
-        is_complex |= code[1] == 2
-    return Runs(Table(addresses, numels, bytes(codes)), which, others, is_complex)
+        is_complex |= code[1]
+    return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
 
 
 @cache
-def _code(dtype: torch.dtype) -> tuple[int, int] | None:
+def _code(dtype: torch.dtype) -> tuple[int, bool] | None:
     return code_of(ns.dtype_name(dtype))
