@@ -13,10 +13,10 @@ SLOW_TORCH := attach_optimizers attach_stress dtypes examples failures_of_torch 
 QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
   $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))
 
-.PHONY: help demo quick test check lint types format bench gpu clean
+.PHONY: help demo quick test check lint types format sanitize bench gpu clean
 
 help:  ## list these commands
-	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-6s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-8s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo  ## watch clipping save a real training run, then look at demo.png (2 min; installs 0.3 GB)
 	$(BIN)/python -m demo $(ARGS)
@@ -45,6 +45,13 @@ types: $(VENV)/.test $(VENV)/.types  ## mypy and basedpyright, which need the fr
 format: $(VENV)/.lint  ## format the code, and mend what ruff can mend (1 s; installs 0.1 GB)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+sanitize: $(VENV)/.test  ## the kernels' tests under the address and undefined-behaviour sanitizers (1 min; needs gcc)
+	mkdir -p build
+	$(CC) -std=gnu11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-trapping-math -pthread -Wno-psabi -shared -fPIC \
+	  -o build/kernels-sanitized.so gradclip/_native/kernels.c -lm
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  GRADCLIP_NATIVE=build/kernels-sanitized.so $(BIN)/python -m pytest -q tests/test_native.py tests/test_numpy_ops.py $(ARGS)
 
 bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor (8 min; installs 4 GB)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -14,8 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+_WANTED = os.environ.get("GRADCLIP_NATIVE", "1")
 PATH = Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
-"""Where the library is, if it was built."""
+"""Where the library is, if it was built; ``GRADCLIP_NATIVE`` may name another one, built for debugging."""
+
+if _WANTED not in ("0", "1"):
+    PATH = Path(_WANTED)
 
 CODES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
 """What the library calls the dtypes."""
@@ -151,7 +155,7 @@ def status() -> str:
 
 @cache
 def _found() -> Kernels | str:
-    if os.environ.get("GRADCLIP_NATIVE", "1") == "0":
+    if _WANTED == "0":
         return "switched off by GRADCLIP_NATIVE=0"
     if not PATH.exists():
         return "not built: install gradclip where there is a C compiler, or from a wheel for this platform"

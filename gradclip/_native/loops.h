@@ -31,12 +31,12 @@ static inline float4 FN(floats_of_f16)(const unsigned char *x)
 #elif defined(__aarch64__)
     return (float4)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(x)));
 #else
+    uint16_t bits[4];
+    float wide[4];
     float4 v;
-    for (int k = 0; k < 4; k++) {
-        uint16_t bits;
-        memcpy(&bits, x + 2 * k, sizeof bits);
-        v[k] = float_of_f16(bits);
-    }
+    memcpy(bits, x, sizeof bits);
+    for (int k = 0; k < 4; k++) wide[k] = float_of_f16(bits[k]);
+    memcpy(&v, wide, sizeof v);
     return v;
 #endif
 }
@@ -48,10 +48,11 @@ static inline void FN(store_floats_as_f16)(unsigned char *x, float4 v)
 #elif defined(__aarch64__)
     vst1_u8(x, vreinterpret_u8_f16(vcvt_f16_f32((float32x4_t)v)));
 #else
-    for (int k = 0; k < 4; k++) {
-        const uint16_t bits = f16_of_float(v[k]);
-        memcpy(x + 2 * k, &bits, sizeof bits);
-    }
+    uint16_t bits[4];
+    float wide[4];
+    memcpy(wide, &v, sizeof v);
+    for (int k = 0; k < 4; k++) bits[k] = f16_of_float(wide[k]);
+    memcpy(x, bits, sizeof bits);
 #endif
 }
 
@@ -169,10 +170,12 @@ static inline double4 FN(select)(long4 which, double4 yes, double4 no)
             s = FN(select)(a > s, a, s);                                                       \
             spoilt = FN(select)(a != a, a, spoilt);                                            \
         }                                                                             \
-        double most = 0;                                                              \
+        double found[4], bad[4], most = 0;                                            \
+        memcpy(found, &s, sizeof found);                                              \
+        memcpy(bad, &spoilt, sizeof bad);                                             \
         for (int k = 0; k < 4; k++) {                                                 \
-            if (spoilt[k] != spoilt[k]) return spoilt[k];                             \
-            most = s[k] > most ? s[k] : most;                                         \
+            if (bad[k] != bad[k]) return bad[k];                                      \
+            most = found[k] > most ? found[k] : most;                                 \
         }                                                                             \
         return most;                                                                  \
     }
