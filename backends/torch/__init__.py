@@ -8,6 +8,7 @@ with Needs("torch", "torch"):
     from gradclip.backends.torch._attach import attach
     from gradclip.backends.torch._clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
     from gradclip.backends.torch._explain import Explanation, explain, grad_norms
+    from gradclip.backends.torch._gpu import gpu_kernels
     from gradclip.backends.torch._handle import Clipping
     from gradclip.backends.torch._hooks import BackwardClipping, clip_in_backward
 
@@ -24,5 +25,6 @@ __all__ = [
     "clip_in_backward",
     "explain",
     "get_total_norm",
+    "gpu_kernels",
     "grad_norms",
 ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from types import GeneratorType
 from typing import Any, TypeAlias
 
@@ -14,6 +13,7 @@ from gradclip import _checks
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._tree import Leaves
+from gradclip.backends.torch._gpu import kernels_for
 from gradclip.backends.torch._walk import Found, walk
 from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
@@ -22,8 +22,6 @@ from gradclip.backends.torch.ops._sharded import ShardedOps, cut, is_distributed
 
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
-
-_TRITONS = {"cuda", "xpu"}  # AMD's GPUs are called cuda as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +127,6 @@ def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
         return SeveralDevices({at: (ops_of([arrays[i] for i in which]), which) for at, which in places.items()})
     kernels = kernels_for(arrays[0].device)
     return kernels.TritonOps() if kernels else DEVICE
-
-
-@cache
-def kernels_for(device: torch.device) -> Any:
-    """Return the module of operations in Triton, or None where it is not installed, or cannot compile for a device."""
-    if device.type not in _TRITONS:
-        return None
-    try:
-        from gradclip.backends.torch.ops import _triton
-
-        _triton.TritonOps().partial([torch.ones(1, device=device)], 2.0)
-    except Exception:  # whatever Triton says: no such package, no compiler, a device that is too old
-        return None
-    return _triton
 
 
 def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:

@@ -38,7 +38,7 @@ def sections() -> Mapping[str, Mapping[str, Finding]]:
         },
         "Adapters": {f"gradclip.backends.{name}": partial(_import, f"gradclip.backends.{name}") for name in ADAPTERS},
         "Devices": {
-            "native kernels": _native.status,
+            "CPU": lambda: f"gradclip's kernels in C: {_native.status()}",
             "torch": _torch_devices,
             "jax": _jax_devices,
             "cupy": _cupy_devices,
@@ -78,13 +78,13 @@ def _import(module: str) -> str:
 def _torch_devices() -> str:
     import torch
 
-    from gradclip.backends.torch._leaves import kernels_for
-
-    def kernels(index: int) -> str:
-        return "Triton" if kernels_for(torch.device("cuda", index)) else "PyTorch's foreach kernels"
+    from gradclip.backends.torch import gpu_kernels
 
     count = torch.cuda.device_count()
-    return _listed(f"{torch.cuda.get_device_name(i)}, with {kernels(i)}" for i in range(count)) or "CPU; no GPU found"
+    return (
+        _listed(f"{torch.cuda.get_device_name(i)}, with {gpu_kernels(f'cuda:{i}')}" for i in range(count))
+        or "CPU; no GPU found"
+    )
 
 
 def _jax_devices() -> str:

@@ -12,8 +12,8 @@ from rich.console import Console
 from gradclip import __version__
 from gradclip._cli import doctor
 from gradclip.backends import ADAPTERS
+from gradclip.backends import torch as adapter
 from gradclip.backends.cupy import _runtime
-from gradclip.backends.torch import _leaves
 
 
 def said(**terminal):
@@ -58,12 +58,12 @@ def test_an_adapter_that_cannot_be_imported_says_why(monkeypatch):
 def test_gpus_that_are_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", "GPU {}".format)
-    monkeypatch.setattr(_leaves, "kernels_for", lambda device: device.index == 1)
+    monkeypatch.setattr(adapter, "gpu_kernels", {"cuda:0": "PyTorch's own operations", "cuda:1": "Triton"}.get)
     gpus = SimpleNamespace(getDeviceCount=lambda: 1, getDeviceProperties=lambda i: {"name": b"GPU 0"})
     cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=gpus))
     monkeypatch.setattr(_runtime, "runtime", lambda: SimpleNamespace(cupy=cupy))
     text = said()
-    assert "GPU 0, with PyTorch's foreach kernels; GPU 1, with Triton\n" in text
+    assert "GPU 0, with PyTorch's own operations; GPU 1, with Triton\n" in text
     assert "GPU 0, with gradclip's CUDA kernels\n" in text
 
 
