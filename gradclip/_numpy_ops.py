@@ -28,7 +28,7 @@ class NumpyMemory:
                 others.append(i)
                 continue
             which.append(i)
-            addresses.append(flat.ctypes.data)
+            addresses.append(flat.__array_interface__["data"][0])
             nbytes.append(flat.nbytes)
             codes.append(code[0])
             is_complex |= code[1]

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -76,6 +77,42 @@ def test_the_source_distribution_has_the_license_the_adapters_and_the_suite(buil
     wanted = {"LICENSE", "README.md", "pyproject.toml", "backends/__init__.py", "conformance/golden.json"}
     assert wanted <= names
     assert not any(name.startswith("demo") for name in names)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="no C compiler")
+def test_the_wheel_has_the_kernels_and_is_for_every_python_3(built):
+    with tarfile.open(built[0]) as sdist:
+        sources = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"setup.py", "gradclip/_native/kernels.c", "gradclip/_native/loops.h"} <= sources
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = {Path(name).name for name in wheel.namelist() if name.startswith("gradclip/_native/")}
+    assert names & {"kernels.so", "kernels.dll"}
+    assert not names & {"kernels.c", "loops.h"}
+    assert re.search(r"-py3-none-(?!any)\w+\.whl$", built[1].name)
+
+
+def test_without_a_compiler_it_installs_and_says_so(checkout, tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path)]
+    environment = {**os.environ, "CC": "/no/such/compiler"}
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy, symlinks=True, ignore=shutil.ignore_patterns("build", "dist", "kernels.so"))
+    subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not any(name.endswith((".so", ".dll")) for name in archive.namelist())
+        archive.extractall(tmp_path / "there")
+    said = run(sys.executable, "-c", _STATUS.format(str(tmp_path / "there")), cwd=tmp_path)
+    assert said.startswith("not built: install gradclip where there is a C compiler")
+
+
+_STATUS = """
+import sys
+sys.path.insert(0, {!r})
+import numpy as np, gradclip
+from gradclip import _native
+assert gradclip.clip_by_global_norm_([np.array([3.0, 4.0])], 1.0) == 5
+print(_native.status())
+"""
 
 
 def test_every_package_is_listed(checkout):

@@ -98,5 +98,6 @@ def _told(decision: Decision) -> Told:
     norm, c = decision.norm, decision.coefficient
     number, changed = c.number, c.changed
     if isinstance(number, float):
-        number, changed = torch.scalar_tensor(number), torch.scalar_tensor(changed, dtype=torch.bool)
+        number = torch.scalar_tensor(number, dtype=torch.float64, device="cpu")
+        changed = torch.scalar_tensor(changed, dtype=torch.bool, device="cpu")
     return Told(norm, number.to(norm), changed.to(norm.device))

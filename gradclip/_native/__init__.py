@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_WANTED = os.environ.get("GRADCLIP_NATIVE", "1")
+_WANTED = os.environ.get("GRADCLIP_NATIVE") or "1"
 PATH = Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
 """Where the library is, if it was built; ``GRADCLIP_NATIVE`` may name another one, built for debugging."""
 

@@ -1,11 +1,13 @@
 """Clipping in the optimizer is clipping before its step, with every kind of optimizer and with loss scaling."""
 
 import copy
+import math
 
 import pytest
 import torch
 
 from gradclip.backends.torch import attach, clip_grad_norm_, clip_grad_value_
+from tests import exact
 from tests.backends.torch.helpers import grads, normal, param
 
 FUSED = {
@@ -221,3 +223,25 @@ def test_arguments():
     with pytest.raises(ValueError, match="max_value=-1"):
         attach(optimizer, max_value=-1)
     optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30, 3e38])
+@pytest.mark.parametrize("ratio", [1e-7, 0.3, 2.0])
+def test_what_is_told_is_what_was_applied(dtype, size, ratio):
+    """Clause 5 of the contract: norm, coefficient and clipped, also where the norm overflows."""
+    before = torch.tensor([1.0, -0.5, 0.75, 0.875], dtype=torch.float64).mul(size).to(dtype)
+    p = param(before.clone())
+    norm = float(exact.norm(before.double().tolist()))
+    optimizer = torch.optim.SGD([p], lr=0.0)
+    clipping = attach(optimizer, norm * ratio)
+    optimizer.step()
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert clipping.coefficient.dtype == clipping.norm.dtype == wide
+    assert float(clipping.coefficient) == pytest.approx(min(1.0, ratio), rel=1e-6)
+    assert float(p.grad[0].double() / before[0].double()) == pytest.approx(
+        min(1.0, ratio), rel=torch.finfo(dtype).eps * 2
+    )
+    assert bool(clipping.clipped) == (ratio < 1)
+    told = float(clipping.norm)
+    assert told == (math.inf if norm > torch.finfo(wide).max else pytest.approx(norm, rel=1e-6))
