@@ -19,20 +19,17 @@ class NumpyMemory:
 
     def runs(self, leaves: Sequence[NDArray]) -> Runs:
         """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards."""
-        which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
-        is_complex = False
-        for i, x in enumerate(leaves):
-            code = _code(x.dtype) if isinstance(x, np.ndarray) else None  # a scalar has no address
-            flat = x if code is None or x.flags.c_contiguous or min(x.strides) < 0 else in_byte_order(x)
-            if code is None or not flat.flags.c_contiguous:
-                others.append(i)
-                continue
-            which.append(i)
-            addresses.append(flat.__array_interface__["data"][0])
-            nbytes.append(flat.nbytes)
-            codes.append(code[0])
-            is_complex |= code[1]
-        return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
+        return _alike(leaves) or _mixed(leaves)
+
+    def joined(self, leaves: Sequence[NDArray]) -> Sequence[NDArray]:
+        """Return arrays to read in the place of small ones: all of them laid end to end.
+
+        To ask NumPy where an array lies takes longer than to copy a small one.
+        """
+        dtypes = {x.dtype for x in leaves}
+        if len(dtypes) != 1 or sum([x.size for x in leaves]) > _JOIN_UP_TO_NUMEL or _code(*dtypes) is None:
+            return leaves
+        return [np.concatenate(leaves, axis=None)]
 
     def threads(self) -> int:
         """Return how many threads may work."""
@@ -62,6 +59,9 @@ class NumpyMemory:
         """Do nothing: NumPy does not watch its arrays."""
 
 
+_JOIN_UP_TO_NUMEL = 1 << 18
+"""Up to so many elements in all, leaves are laid end to end to be read: 1,000 of 64 in a third of the time."""
+
 _MEMORY = NumpyMemory()
 _REST = ArrayOps(ns.namespace([np.zeros(())]))
 
@@ -69,6 +69,35 @@ _REST = ArrayOps(ns.namespace([np.zeros(())]))
 def numpy_ops() -> HostOps:
     """Return the operations for NumPy arrays."""
     return HostOps(_REST, _MEMORY)
+
+
+def _alike(leaves: Sequence[NDArray]) -> Runs | None:
+    """Return where arrays lie of one dtype, each in C's order; None if they are not so. In few calls."""
+    dtypes = {x.dtype for x in leaves}
+    code = _code(*dtypes) if len(dtypes) == 1 else None
+    if code is None or not all(type(x) is np.ndarray and x.flags.c_contiguous for x in leaves):
+        return None
+    addresses = [x.__array_interface__["data"][0] for x in leaves]
+    table = Table(addresses, [x.nbytes for x in leaves], bytes([code[0]]) * len(leaves))
+    return Runs(table, range(len(leaves)), (), code[1])
+
+
+def _mixed(leaves: Sequence[NDArray]) -> Runs:
+    """Return where arrays lie, of any dtypes and strides."""
+    which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
+    is_complex = False
+    for i, x in enumerate(leaves):
+        code = _code(x.dtype) if isinstance(x, np.ndarray) else None  # a scalar has no address
+        flat = x if code is None or x.flags.c_contiguous or min(x.strides) < 0 else in_byte_order(x)
+        if code is None or not flat.flags.c_contiguous:
+            others.append(i)
+            continue
+        which.append(i)
+        addresses.append(flat.__array_interface__["data"][0])
+        nbytes.append(flat.nbytes)
+        codes.append(code[0])
+        is_complex |= code[1]
+    return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
 
 
 @cache

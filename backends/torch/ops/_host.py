@@ -30,6 +30,10 @@ class TorchMemory:
         except RuntimeError:  # there are no addresses
             return None
 
+    def joined(self, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the tensors: to ask where one lies takes no longer than to copy it."""
+        return leaves
+
     def threads(self) -> int:
         """Return how many threads may work."""
         return torch.get_num_threads()
