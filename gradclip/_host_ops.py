@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from gradclip import _namespace as ns
 from gradclip import _native
 from gradclip._array_ops import ArrayOps, limited
-from gradclip._coefficient import Coefficient
+from gradclip._coefficient import Coefficient, root_of_float
 from gradclip._decision import Decision, Rule, decide_by_arrays, decide_by_floats
 from gradclip._native import Kernels, Table
 from gradclip._partial import NormPartial
@@ -229,7 +229,7 @@ class HostOps:
         """Return scale and total of all arrays: by one read, or by three where float64 does not hold the powers."""
         total = self._c.sum(table, ord, self._memory.threads())
         if _is_trusted(total, ord, table):
-            return 1.0, total
+            return _balanced(total, ord) if _FLOAT64 in table.codes else (1.0, total)
         peak = self._c.sum(table, math.inf, self._memory.threads())
         if not 0 < peak < math.inf:  # NaN and inf stay what they are
             return 1.0, peak
@@ -243,8 +243,8 @@ class HostOps:
         scales = [1.0] * len(totals)
         if _FLOAT64 in table.codes:
             for i, total in enumerate(totals):
-                if not _is_trusted(total, ord, row := table.rows([i])):
-                    scales[i], totals[i] = self._pair(row, ord)
+                trusted = _is_trusted(total, ord, row := table.rows([i]))
+                scales[i], totals[i] = _balanced(total, ord) if trusted else self._pair(row, ord)
         return scales, totals
 
     def _slices(self, leaf: Array, kept: int) -> Table | None:
@@ -343,6 +343,15 @@ def code_of(name: str) -> tuple[int, bool] | None:
 
 def _has_order(ord: float, is_complex: bool) -> bool:
     return ord == 2 or (ord in _native.ORDERS and not is_complex)
+
+
+def _balanced(total: float, ord: float) -> tuple[float, float]:
+    """Return a scale near the norm, a power of two, and the total for it, so that no coefficient leaves float64."""
+    norm = root_of_float(total, ord)
+    if not 0 < norm < math.inf:
+        return 1.0, total
+    scale = math.ldexp(1.0, max(-_FURTHEST, min(_FURTHEST, math.frexp(norm)[1])))
+    return scale, total / scale / scale if ord == 2 else total / scale
 
 
 def _is_trusted(total: float, ord: float, table: Table) -> bool:

@@ -4,10 +4,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import gradclip
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import coefficient
 from gradclip._namespace import namespace
 from gradclip._numpy_ops import numpy_ops
+from tests import exact
 
 XP = namespace([np.zeros(())])
 FAST, GENERAL = numpy_ops(), ArrayOps(XP)
@@ -58,3 +60,18 @@ def test_squares_outside_of_float32_are_noticed(small, large):
 
 def test_a_whole_model_of_zeros():
     assert FAST.partial([np.zeros(1000, np.float32), np.zeros(3)], 2.0).norm() == 0
+
+
+@pytest.mark.parametrize(
+    ("large", "max_norm", "ord"), [(1.6e308, 2.0**-6, 1.0), (1e150, 1e-300, 2.0), (1e-150, 1e-305, 1.0)]
+)
+def test_coefficients_that_float64_does_not_hold(large, max_norm, ord):
+    """Found by the property tests: the quotient of threshold and norm is subnormal, or zero, and the product is not."""
+    grads = [np.array([large, large / 8, 1.0 if large > 1 else 0.0])]
+    want = exact.clipped(grads[0].tolist(), max_norm, ord)
+    for clipped in (
+        gradclip.clip_by_global_norm(grads, max_norm, ord=ord)[0],
+        gradclip.clip_by_norm(grads, max_norm, ord=ord),
+    ):
+        for got, right in zip(clipped[0].tolist(), want, strict=True):
+            assert abs(got - float(right)) <= 1e-14 * abs(float(right)) + 5e-324

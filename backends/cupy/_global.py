@@ -48,7 +48,8 @@ def clip_by_global_norm(
     >>> clip_by_global_norm({"w": cupy.array([3.0]), "b": cupy.array([4.0])}, 1.0)  # doctest: +SKIP
     ({'w': array([0.6]), 'b': array([0.8])}, array(5.))
     """
-    clipped, decision = clip_leaves(flatten(grads), Rule(max_norm, ord, nonfinite, scale, eps))
+    rule = Rule(max_norm, ord, nonfinite, scale, eps)
+    clipped, decision = clip_leaves(flatten(grads), rule)
     return clipped, decision.norm
 
 
@@ -109,7 +110,8 @@ def clip_by_global_norm_(
     >>> g  # doctest: +SKIP
     array([0.6, 0.8])
     """
-    return clip_leaves_(flatten(grads), Rule(max_norm, ord, nonfinite, scale, eps)).norm
+    rule = Rule(max_norm, ord, nonfinite, scale, eps)
+    return clip_leaves_(flatten(grads), rule).norm
 
 
 def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Tree:

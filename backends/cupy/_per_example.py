@@ -40,4 +40,5 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     >>> clip_per_example([cupy.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])], 1.0)  # doctest: +SKIP
     ([array([0.6, 1.3])], array(1, dtype=int32))
     """
-    return clip_examples(flatten(grads), _checks.threshold(max_norm, "max_norm"))
+    limit = _checks.threshold(max_norm, "max_norm")
+    return clip_examples(flatten(grads), limit)

@@ -9,7 +9,8 @@ from types import FrameType, TracebackType
 FUNCTIONS = {
     "torch": (
         "BackwardClipping", "Clipping", "Explanation", "attach", "clip_grad_norm", "clip_grad_norm_",
-        "clip_grad_value_", "clip_grads_with_norm_", "clip_in_backward", "explain", "get_total_norm", "grad_norms",
+        "clip_grad_value_", "clip_grads_with_norm_", "clip_in_backward", "explain", "get_total_norm", "gpu_kernels",
+        "grad_norms",
     ),
     "optax": ("ClipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
     "jax": (),

@@ -49,7 +49,7 @@ def test_parameters_and_links(gpu):
 
 def test_the_data_of_parameters(gpu):
     source = NumpySource(gpu, "data")
-    found = _tree.leaves_of(source, [Parameter([2.0], None), Link(W=Parameter([3.0], None))], "params", None)
+    found = _tree.leaves_of(source, [Parameter([2.0], None), Link(W=Parameter([3.0], None))], "params")
     assert [x.tolist() for x in found.arrays] == [[2.0], [3.0]]
 
 
@@ -57,10 +57,10 @@ def test_the_data_of_parameters(gpu):
 def test_arrays_by_dlpack_share_their_memory(gpu, monkeypatch):
     monkeypatch.setattr(_tree, "_CUDA", {1})  # DLPack's number for the CPU, which plays the GPU here
     x = torch.tensor([3.0, 4.0])
-    out, norm = clip_leaves(leaves(gpu, {"x": x}), RULE)
+    out, decision = clip_leaves(leaves(gpu, {"x": x}), RULE)
     assert isinstance(out["x"], torch.Tensor)
     assert x.tolist() == [3.0, 4.0]
-    assert clip_leaves_(leaves(gpu, {"x": x, "again": x}), RULE) == norm == 5
+    assert clip_leaves_(leaves(gpu, {"x": x, "again": x}), RULE).norm == decision.norm == 5
     torch.testing.assert_close(x, torch.tensor([0.6, 0.8]))
     torch.testing.assert_close(out["x"], x)
 
@@ -107,9 +107,9 @@ def test_what_is_no_array_is_named(gpu):
 
 
 def test_nothing(gpu):
-    out, norm = clip_leaves(leaves(gpu, {"a": None, "b": []}), RULE)
+    out, decision = clip_leaves(leaves(gpu, {"a": None, "b": []}), RULE)
     assert out == {"a": None, "b": []}
-    assert norm == 0
+    assert decision.norm == 0
     assert gpu.launched == []
 
 
@@ -124,5 +124,5 @@ def test_weights_of_pytorch_are_no_gradients(gpu, monkeypatch):
     weights = [torch.nn.Parameter(torch.ones(2), requires_grad=False)]
     with pytest.raises(TypeError, match=r"grads\[0\] is a torch.nn.Parameter, expected a gradient"):
         leaves(gpu, weights)
-    assert len(_tree.leaves_of(NumpySource(gpu, "grad"), weights, "grads", None, weights=True).arrays) == 1
-    assert len(_tree.leaves_of(NumpySource(gpu, "data"), weights, "params", None).arrays) == 1
+    assert len(_tree.leaves_of(NumpySource(gpu, "grad"), weights, "grads", weights=True).arrays) == 1
+    assert len(_tree.leaves_of(NumpySource(gpu, "data"), weights, "params").arrays) == 1
