@@ -51,6 +51,23 @@ class Runs:
         self.table, self.which, self.others, self.is_complex = table, which, others, is_complex
 
 
+def runs_of(places: Iterable[tuple[int, int, tuple[int, bool]] | None]) -> Runs:
+    """Return the runs of leaves, given for each its address, bytes and dtype (see `code_of`); None if it has none."""
+    which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
+    is_complex = False
+    for i, place in enumerate(places):
+        if place is None:
+            others.append(i)
+            continue
+        address, size, (code, is_pair) = place
+        which.append(i)
+        addresses.append(address)
+        nbytes.append(size)
+        codes.append(code)
+        is_complex |= is_pair
+    return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
+
+
 class Memory(Protocol):
     """What there is to know of a framework's arrays in the host's memory."""
 
@@ -228,13 +245,14 @@ class HostOps:
     def _pair(self, table: Table, ord: float) -> tuple[float, float]:
         """Return scale and total of all arrays: by one read, or by three where float64 does not hold the powers."""
         total = self._c.sum(table, ord, self._memory.threads())
-        if _is_trusted(total, ord, table):
-            return _balanced(total, ord) if _FLOAT64 in table.codes else (1.0, total)
+        if _FLOAT64 not in table.codes:
+            return 1.0, total
+        if _is_trusted(total, ord, sum(table.nbytes)):
+            return _balanced(total, ord)
         peak = self._c.sum(table, math.inf, self._memory.threads())
         if not 0 < peak < math.inf:  # NaN and inf stay what they are
             return 1.0, peak
-        exponent = max(-_FURTHEST, min(_FURTHEST, math.frexp(peak)[1]))
-        scale = math.ldexp(1.0, exponent)
+        scale = _power_of_two_near(peak)
         return scale, self._c.sum(table, ord, self._memory.threads(), 1.0 / scale)
 
     def _each(self, table: Table, ord: float) -> tuple[list[float], list[float]]:
@@ -242,9 +260,9 @@ class HostOps:
         totals = self._c.sums(table, ord, self._memory.threads())
         scales = [1.0] * len(totals)
         if _FLOAT64 in table.codes:
-            for i, total in enumerate(totals):
-                trusted = _is_trusted(total, ord, row := table.rows([i]))
-                scales[i], totals[i] = _balanced(total, ord) if trusted else self._pair(row, ord)
+            for i, (total, nbytes) in enumerate(zip(totals, table.nbytes, strict=True)):
+                trusted = _is_trusted(total, ord, nbytes)
+                scales[i], totals[i] = _balanced(total, ord) if trusted else self._pair(table.rows([i]), ord)
         return scales, totals
 
     def _slices(self, leaf: Array, kept: int) -> Table | None:
@@ -350,12 +368,15 @@ def _balanced(total: float, ord: float) -> tuple[float, float]:
     norm = root_of_float(total, ord)
     if not 0 < norm < math.inf:
         return 1.0, total
-    scale = math.ldexp(1.0, max(-_FURTHEST, min(_FURTHEST, math.frexp(norm)[1])))
+    scale = _power_of_two_near(norm)
     return scale, total / scale / scale if ord == 2 else total / scale
 
 
-def _is_trusted(total: float, ord: float, table: Table) -> bool:
-    """Whether no power that matters has left the range of float64; those of narrower dtypes cannot."""
-    if ord == math.inf or _FLOAT64 not in table.codes:
-        return True
-    return math.isfinite(total) and (ord == 1 or sum(table.nbytes) / 8 * _LEAST <= _PART * total)
+def _power_of_two_near(number: float) -> float:
+    """Return a power of two near a positive number, whose reciprocal is a normal number too."""
+    return math.ldexp(1.0, max(-_FURTHEST, min(_FURTHEST, math.frexp(number)[1])))
+
+
+def _is_trusted(total: float, ord: float, nbytes: int) -> bool:
+    """Whether no power that matters of float64 numbers has left its range; those of narrower dtypes cannot."""
+    return ord == math.inf or (math.isfinite(total) and (ord == 1 or nbytes / 8 * _LEAST <= _PART * total))

@@ -9,7 +9,7 @@ import numpy as np
 from gradclip import _namespace as ns
 from gradclip import _native
 from gradclip._array_ops import ArrayOps
-from gradclip._host_ops import HostOps, Runs, code_of
+from gradclip._host_ops import HostOps, Runs, code_of, runs_of
 from gradclip._memory import NDArray, in_byte_order
 from gradclip._native import Table
 
@@ -19,7 +19,7 @@ class NumpyMemory:
 
     def runs(self, leaves: Sequence[NDArray]) -> Runs:
         """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards."""
-        return _alike(leaves) or _mixed(leaves)
+        return _alike(leaves) or runs_of(map(_place, leaves))
 
     def joined(self, leaves: Sequence[NDArray]) -> Sequence[NDArray]:
         """Return arrays to read in the place of small ones: all of them laid end to end.
@@ -27,7 +27,12 @@ class NumpyMemory:
         To ask NumPy where an array lies takes longer than to copy a small one.
         """
         dtypes = {x.dtype for x in leaves}
-        if len(dtypes) != 1 or sum([x.size for x in leaves]) > _JOIN_UP_TO_NUMEL or _code(*dtypes) is None:
+        if (
+            len(leaves) < 2
+            or len(dtypes) > 1
+            or sum([x.size for x in leaves]) > _JOIN_UP_TO_NUMEL
+            or _code(*dtypes) is None
+        ):
             return leaves
         return [np.concatenate(leaves, axis=None)]
 
@@ -82,22 +87,13 @@ def _alike(leaves: Sequence[NDArray]) -> Runs | None:
     return Runs(table, range(len(leaves)), (), code[1])
 
 
-def _mixed(leaves: Sequence[NDArray]) -> Runs:
-    """Return where arrays lie, of any dtypes and strides."""
-    which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
-    is_complex = False
-    for i, x in enumerate(leaves):
-        code = _code(x.dtype) if isinstance(x, np.ndarray) else None  # a scalar has no address
-        flat = x if code is None or x.flags.c_contiguous or min(x.strides) < 0 else in_byte_order(x)
-        if code is None or not flat.flags.c_contiguous:
-            others.append(i)
-            continue
-        which.append(i)
-        addresses.append(flat.__array_interface__["data"][0])
-        nbytes.append(flat.nbytes)
-        codes.append(code[0])
-        is_complex |= code[1]
-    return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
+def _place(x: NDArray) -> tuple[int, int, tuple[int, bool]] | None:
+    """Return where an array lies, its bytes and its dtype, or None if the kernels cannot read it."""
+    code = _code(x.dtype) if isinstance(x, np.ndarray) else None  # a scalar has no address
+    if code is None:
+        return None
+    flat = x if x.flags.c_contiguous or min(x.strides) < 0 else in_byte_order(x)
+    return (flat.__array_interface__["data"][0], flat.nbytes, code) if flat.flags.c_contiguous else None
 
 
 @cache

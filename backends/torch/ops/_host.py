@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradclip import _namespace as ns
-from gradclip._host_ops import HostOps, Runs, code_of
+from gradclip._host_ops import HostOps, Runs, code_of, runs_of
 from gradclip._native import Table
 from gradclip.backends.torch.ops._device import DEVICE, in_memory_order, is_lazy
 
@@ -26,7 +26,7 @@ class TorchMemory:
         A tensor that conjugates or negates what is in memory has the same norm, and is multiplied alike.
         """
         try:
-            return _alike(leaves) or _mixed(leaves)
+            return _alike(leaves) or runs_of(map(_place, leaves))
         except RuntimeError:  # there are no addresses
             return None
 
@@ -110,21 +110,10 @@ def _alike(leaves: Sequence[Tensor]) -> Runs | None:
     return Runs(table, range(len(leaves)), (), code[1])
 
 
-def _mixed(leaves: Sequence[Tensor]) -> Runs:
-    """Return where tensors lie, of any dtypes and strides."""
-    which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
-    is_complex = False
-    for i, x in enumerate(leaves):
-        code, flat = _code(x.dtype), in_memory_order(x)
-        if code is None or flat is None:
-            others.append(i)
-            continue
-        which.append(i)
-        addresses.append(flat.data_ptr())
-        nbytes.append(flat.nbytes)
-        codes.append(code[0])
-        is_complex |= code[1]
-    return Runs(Table(addresses, nbytes, bytes(codes)), which, others, is_complex)
+def _place(x: Tensor) -> tuple[int, int, tuple[int, bool]] | None:
+    """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
+    code, flat = _code(x.dtype), in_memory_order(x)
+    return None if code is None or flat is None else (flat.data_ptr(), flat.nbytes, code)
 
 
 @cache
