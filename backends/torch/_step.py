@@ -86,7 +86,8 @@ def _decide(leaves: TorchLeaves, rule: Rule, loss_scale: Scalar, raw: Decision |
         return decide(leaves, rule)
     partial = leaves.partial(rule.ord)
     if raw is not None:
-        total = partial.total + raw.total * 0  # NaN if a gradient was NaN or inf
+        seen = torch.as_tensor(raw.total, dtype=partial.total.dtype, device=partial.total.device)
+        total = torch.where(torch.isfinite(seen), partial.total, seen)
         partial = NormPartial(partial.scale, total, partial.ord, partial.dtype)
     found = decide_by_arrays(partial, rule)
     if rule.nonfinite == "error":

@@ -245,3 +245,15 @@ def test_what_is_told_is_what_was_applied(dtype, size, ratio):
     assert bool(clipping.clipped) == (ratio < 1)
     told = float(clipping.norm)
     assert told == (math.inf if norm > torch.finfo(wide).max else pytest.approx(norm, rel=1e-6))
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_bounds_do_not_hide_what_was_not_finite(bad):
+    """The gradient's own inf is told, though it would be within the bounds by the time the norm is taken."""
+    p = param(torch.tensor([bad, 1.0]))
+    optimizer = torch.optim.SGD([p], lr=0.0)
+    clipping = attach(optimizer, 1.0, max_value=0.5, nonfinite="zero")
+    optimizer.step()
+    assert float(clipping.norm) == pytest.approx(bad, nan_ok=True)
+    assert (float(clipping.coefficient), bool(clipping.clipped)) == (0.0, True)
+    assert p.grad.tolist() == [0.0, 0.0]
