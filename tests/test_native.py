@@ -14,7 +14,10 @@ from gradclip import _native
 from gradclip._native import CODES, Kernels, Table
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-LENGTHS = [0, 1, 3, 4, 5, 31, 32, 33, 1023, 1024, 1025, 5000]
+LENGTHS = [0, 1, 3, 4, 5, 31, 32, 33, 1023, 1024, 1025, 2047, 2048, 2049, 5000, 33_000]
+
+ADDED_IN_FLOAT32 = {"float16", "bfloat16"}
+"""Of these, eight squares are added up in float32 first: five roundings follow one another at most."""
 
 pytestmark = pytest.mark.skipif(_native.kernels() is None, reason=f"no kernels: {_native.status()}")
 
@@ -51,9 +54,29 @@ def test_sums(kernels, dtype, ord):
     arrays = [normal(n, DTYPES[dtype], n, offset=i * width) for i, n in enumerate(LENGTHS)]
     each = kernels.sums(table(*arrays), ord, 1)
     for x, got in zip(arrays, each, strict=True):
-        assert got == pytest.approx(float(exact_sum(x, ord)), rel=1e-15)
+        narrow = ord == 2 and dtype in ADDED_IN_FLOAT32
+        assert got == pytest.approx(float(exact_sum(x, ord)), rel=5 * 2.0**-24 if narrow else 1e-15)
     whole = max(each) if ord == math.inf else math.fsum(each)
     assert kernels.sum(table(*arrays), ord, 1) == pytest.approx(whole, rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [1.0, 1 / 3, 0.1, 0.7])
+def test_sums_of_equal_numbers(kernels, dtype, value):
+    """All roundings go the same way here."""
+    x = np.full(1 << 17, value, DTYPES[dtype])
+    want = Fraction(float(x[0])) ** 2 * len(x)
+    bound = 5 * 2.0**-24 if dtype in ADDED_IN_FLOAT32 else 1e-14
+    assert abs(Fraction(kernels.sum(table(x), 2.0, 1)) - want) <= want * Fraction(bound)
+
+
+@pytest.mark.parametrize("large", [1.0, 1e-5, 1e-18, 1e-30, 1e19, 1e30, 3e38])
+@pytest.mark.parametrize("small", [0.0, 1e-40, 1e-22, 1e-10])
+def test_squares_of_bfloat16_that_float32_does_not_hold(kernels, large, small):
+    x = np.full(10_000, small, ml_dtypes.bfloat16)
+    x[::3] = large
+    want = exact_sum(x, 2.0)
+    assert kernels.sum(table(x), 2.0, 1) == pytest.approx(float(want), rel=5 * 2.0**-24)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -73,13 +96,13 @@ def test_addresses_that_are_no_multiple_of_the_width(kernels, dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of signalling NaNs, as NumPy converts them
 def test_every_number_of_16_bits(kernels, dtype):
-    """Subnormal ones, infinities and NaN too: the product, rounded from float32, and the square."""
+    """Subnormal ones, infinities and NaN too: the product in float32, rounded to 16 bits, and the square."""
     x = np.arange(1 << 16, dtype=np.uint16).view(DTYPES[dtype])
     for factor in (1.0, 0.3, 2.0**-14, 1e-30, 1e30, 0.0):
         out = np.empty_like(x)
         kernels.scale(table(x), (factor,), (1.0,), 1, table(out))
         with np.errstate(all="ignore"):
-            want = (x.astype(np.float64) * factor).astype(np.float32).astype(x.dtype)
+            want = (x.astype(np.float32) * np.float32(factor)).astype(x.dtype)
             known, got = ~np.isnan(want.astype(np.float32)), ~np.isnan(out.astype(np.float32))
         np.testing.assert_array_equal(got, known)
         np.testing.assert_array_equal(out[known].view(np.uint16), want[known].view(np.uint16))
@@ -98,12 +121,26 @@ def test_the_ends_of_the_range(kernels, dtype, place):
     assert float(x[0]) == float(kind.max if place == "largest" else kind.smallest_subnormal)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("factor", [0.3, 1e-38, 1e-39, 1e-300, 1e37, 1e39])
+def test_products_with_numbers_within_float32_and_beyond(kernels, dtype, factor):
+    """Where float32 does not hold the number to its full precision, the product is one of float64."""
+    x = normal(5000, DTYPES[dtype])
+    x[:3] = math.inf, math.nan, -math.inf
+    out = np.empty_like(x)
+    kernels.scale(table(x), (factor,), (1.0,), 1, table(out))
+    kind = np.float32 if 2.0**-126 <= factor < 2.0**127 else np.float64
+    with np.errstate(all="ignore"):
+        want = (x.astype(kind) * kind(factor)).astype(np.float32).astype(x.dtype)
+    np.testing.assert_array_equal(out.astype(np.float32), want.astype(np.float32))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("ord", [1.0, 2.0, math.inf])
-@pytest.mark.parametrize("place", [0, 17, 36])
+@pytest.mark.parametrize("place", [0, 17, 36, 9000])
 def test_nan_and_inf_show_in_the_sum(kernels, dtype, bad, ord, place):
-    x = normal(37, DTYPES[dtype])
+    x = normal(37 if place < 37 else 9001 + place, DTYPES[dtype])
     x[place] = bad
     got = kernels.sum(table(x), ord, 1)
     assert math.isnan(got) if math.isnan(bad) else got == math.inf

@@ -20,27 +20,43 @@
 #endif
 
 #define API __attribute__((visibility("default")))
-#define DTYPES 4                         /* float64, float32, float16, bfloat16 */
+#define INLINE __attribute__((always_inline)) static inline
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define BLOCK ((size_t)1 << 15)          /* elements that one thread takes at a time */
-#define RUN ((size_t)1 << 10)            /* elements whose squares are added without a correction: 32 to a running sum */
+#define STREAMS 4                        /* places of a block that are read at once */
+#define RUN ((size_t)1 << 9)             /* elements of a stream in one set of running sums: 64 are added to each */
 #define MAX_THREADS 64
 #define NBYTES_A_THREAD ((size_t)1 << 20) /* fewer are read sooner than another thread starts */
 
+enum dtype { F64, F32, F16, BF16 };
+enum work { SUM, SCALE, CLAMP, CLEAR };
+
 typedef double double4 __attribute__((vector_size(32)));
-typedef float float4 __attribute__((vector_size(16)));
 typedef int64_t long4 __attribute__((vector_size(32)));
-typedef uint32_t uint4 __attribute__((vector_size(16)));
-typedef uint16_t ushort4 __attribute__((vector_size(8)));
+typedef float float4 __attribute__((vector_size(16)));
+typedef float float8 __attribute__((vector_size(32)));
+typedef uint32_t uint8 __attribute__((vector_size(32)));
 
 typedef double (*reduction)(const unsigned char *x, size_t n, double unit);
 typedef void (*replacement)(const unsigned char *x, unsigned char *out, size_t n, double one, double other);
 
-/* What can be done with elements of one dtype, at one level of SIMD. */
+/* What can be done with a block of elements of one dtype, at one level of SIMD. */
 struct loops {
-    size_t width;
-    reduction squares, magnitudes, largest;
+    reduction powers[3]; /* by order: 0 for the largest element, 1, 2 */
     replacement scale, clamp;
 };
+
+/* The binary logarithm of the bytes of an element. */
+INLINE int shift_of(enum dtype dtype) { return dtype == F64 ? 3 : dtype == F32 ? 2 : 1; }
+
+INLINE size_t width_of(enum dtype dtype) { return (size_t)1 << shift_of(dtype); }
+
+/* Whether float32 holds a number to its full precision. */
+INLINE int is_normal_float(double x) { return fabs(x) >= 0x1p-126 && fabs(x) < 0x1p127; }
 
 static float float_of_f16(uint16_t bits)
 {
@@ -68,7 +84,7 @@ __attribute__((unused)) static uint16_t f16_of_float(float wide)
     bits &= 0x7fffffff;
     if (bits > 0x7f800000) return sign | 0x7e00;
     if (bits >= 0x477ff000) return sign | 0x7c00; /* 65520 and above */
-    if (bits < 0x38800000) {                      /* a subnormal number, or zero: this sum rounds to multiples of 2^-24 */
+    if (bits < 0x38800000) { /* a subnormal number, or zero: this sum rounds to multiples of 2^-24 */
         float magnitude;
         memcpy(&magnitude, &bits, sizeof magnitude);
         const float shifted = magnitude + 0.5f;
@@ -116,7 +132,7 @@ static const struct loops *loops_for(int level)
     return base_table;
 }
 
-/* ---- many arrays: a job is cut into blocks, the blocks are shared out ---------------------------------------------- */
+/* ---- many arrays: a job is cut into blocks, the blocks are shared out ---------------------------------- */
 
 /* What a caller gives: addresses, counts of bytes and dtypes (indices of a table of loops) of some arrays. */
 struct arrays {
@@ -131,8 +147,6 @@ struct numbers {
     size_t step;
 };
 
-enum work { SUM, SCALE, CLAMP, CLEAR };
-
 struct job {
     enum work work;
     struct arrays arrays;
@@ -140,13 +154,13 @@ struct job {
     int order;                 /* of the powers that are summed: 1 or 2; 0 for the largest element */
     double unit;               /* what elements are multiplied by before they are summed */
     double *sums;              /* of each block */
-    const uint64_t *targets;   /* where replaced elements go: the addresses themselves, or others that do not overlap */
+    const uint64_t *targets;   /* where replaced elements go: the addresses, or others that do not overlap */
     struct numbers numbers;
 };
 
 static size_t numel_of(const struct job *job, size_t i)
 {
-    return job->arrays.nbytes[i] / job->loops[job->arrays.dtypes[i]].width;
+    return job->arrays.nbytes[i] >> shift_of((enum dtype)job->arrays.dtypes[i]);
 }
 
 static size_t blocks_of(const struct job *job, size_t i) { return (numel_of(job, i) + BLOCK - 1) / BLOCK; }
@@ -174,34 +188,27 @@ static void take(struct sum *s, double part, int order)
         s->total = part;
 }
 
-static double sum_of_block(const struct job *job, const struct loops *loops, const unsigned char *x, size_t n)
-{
-    const reduction sum = job->order == 2 ? loops->squares : job->order == 1 ? loops->magnitudes : loops->largest;
-    struct sum total = {0, 0};
-    for (size_t i = 0; i < n; i += RUN)
-        take(&total, sum(x + i * loops->width, n - i < RUN ? n - i : RUN, job->unit), job->order);
-    return value(total);
-}
-
 /* Work on block b of the job, which is block k of array i. */
 static void work_on_block(const struct job *job, size_t i, size_t k, size_t b)
 {
-    const struct loops *loops = &job->loops[job->arrays.dtypes[i]];
+    const enum dtype dtype = (enum dtype)job->arrays.dtypes[i];
+    const struct loops *loops = &job->loops[dtype];
     const size_t first = k * BLOCK, numel = numel_of(job, i), n = numel - first < BLOCK ? numel - first : BLOCK;
-    const unsigned char *x = (const unsigned char *)(uintptr_t)job->arrays.addresses[i] + first * loops->width;
+    const unsigned char *x = (const unsigned char *)(uintptr_t)job->arrays.addresses[i] + first * width_of(dtype);
     if (job->work == SUM) {
-        job->sums[b] = sum_of_block(job, loops, x, n);
+        job->sums[b] = loops->powers[job->order](x, n, job->unit);
         return;
     }
-    unsigned char *out = (unsigned char *)(uintptr_t)job->targets[i] + first * loops->width;
+    unsigned char *out = (unsigned char *)(uintptr_t)job->targets[i] + first * width_of(dtype);
     const size_t which = i * job->numbers.step;
     if (job->work == CLEAR)
-        memset(out, 0, n * loops->width);
+        memset(out, 0, n * width_of(dtype));
     else
-        (job->work == SCALE ? loops->scale : loops->clamp)(x, out, n, job->numbers.one[which], job->numbers.other[which]);
+        (job->work == SCALE ? loops->scale : loops->clamp)(x, out, n, job->numbers.one[which],
+                                                           job->numbers.other[which]);
 }
 
-/* Work on the blocks low..high. Sums are taken from the first block to the last, and written from the last to the first:
+/* Work on the blocks low..high. They are summed from the first to the last, and written from the last to the first:
  * what was read last is in the cache still. */
 static void work_on_blocks(const struct job *job, size_t low, size_t high)
 {
@@ -216,7 +223,8 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
     for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job, i);
     for (; i-- > 0 && end > low; end = begin) {
         begin = end - blocks_of(job, i);
-        for (size_t b = end < high ? end : high; b > begin && b > low; b--) work_on_block(job, i, b - 1 - begin, b - 1);
+        for (size_t b = end < high ? end : high; b > begin && b > low; b--)
+            work_on_block(job, i, b - 1 - begin, b - 1);
     }
 }
 
@@ -265,13 +273,13 @@ static size_t size_of(const struct job *job, int most_threads, size_t *threads)
     return blocks;
 }
 
-/* ---- what Python calls --------------------------------------------------------------------------------------------- */
+/* ---- what Python calls --------------------------------------------------------------------------------- */
 
 /* Which of these functions there are, for a library that is older or newer than its Python. */
 API int gradclip_version(void) { return 1; }
 
-/* Return the sum of |x * unit|^order over all elements of all arrays, for an order of 1 or 2, or the largest |x * unit|
- * for an order of 0; and that of each array in each, if it is not NULL. */
+/* Return the sum of |x * unit|^order over all elements of all arrays, for an order of 1 or 2, or the largest
+ * |x * unit| for an order of 0; and that of each array in each, if it is not NULL. */
 API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes, size_t count,
                         int level, int order, double unit, int most_threads, double *each)
 {
@@ -283,13 +291,14 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const
     if (job.sums) run(&job, blocks, threads);
     struct sum total = {0, 0};
     for (size_t i = 0; i < count; i++) {
-        const struct loops *loops = &job.loops[dtypes[i]];
+        const enum dtype dtype = (enum dtype)dtypes[i];
+        const reduction powers = job.loops[dtype].powers[order];
         const unsigned char *x = (const unsigned char *)(uintptr_t)addresses[i];
         const size_t numel = numel_of(&job, i);
         struct sum of_array = {0, 0};
         for (size_t first = 0; first < numel; first += BLOCK, b++) {
             const size_t n = numel - first < BLOCK ? numel - first : BLOCK;
-            take(&of_array, job.sums ? job.sums[b] : sum_of_block(&job, loops, x + first * loops->width, n), order);
+            take(&of_array, job.sums ? job.sums[b] : powers(x + first * width_of(dtype), n, unit), order);
         }
         if (each) each[i] = value(of_array);
         take(&total, value(of_array), order);
@@ -298,12 +307,12 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const
     return value(total);
 }
 
-/* Write to targets what becomes of all elements: their product with two numbers, one after the other, in float64 and
- * rounded once (work 1); the nearest number within two bounds, where NaN stays (2); zero (3). There are two numbers for all
- * arrays, or two for each. */
-API void gradclip_replace(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes, size_t count,
-                          const uint64_t *targets, int level, int work, const double *one, const double *other, int each,
-                          int most_threads)
+/* Write to targets what becomes of all elements: their product with two numbers, one after the other (work 1); the
+ * nearest number within two bounds, where NaN stays (2); zero (3). There are two numbers for all arrays, or two for
+ * each. */
+API void gradclip_replace(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes,
+                          size_t count, const uint64_t *targets, int level, int work, const double *one,
+                          const double *other, int each, int most_threads)
 {
     const struct job job = {.work = (enum work)work, .arrays = {addresses, nbytes, dtypes, count},
                             .loops = loops_for(level), .targets = targets, .numbers = {one, other, each ? 1 : 0}};
