@@ -22,7 +22,7 @@ def a(noun: str) -> str:
 
 
 def kind(value: object) -> str:
-    """Return a value's type with an article, and its module unless it is a builtin: ``"an int"``, ``"a numpy.ndarray"``."""
+    """Return a value's type with an article, and with its module if it has one: ``"an int"``, ``"a numpy.ndarray"``."""
     if value is None:
         return "None"
     cls = type(value)
