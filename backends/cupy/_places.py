@@ -70,7 +70,7 @@ class Places:
 
     @cached_property
     def askew(self) -> int | None:
-        """The position of an array that a GPU cannot read, because its elements are not aligned to their size, or None."""
+        """The position of an array that a GPU cannot read, because its elements are not aligned, or None."""
         for i, place in enumerate(self.items):
             width = place.width // 2 if place.dtype.startswith("complex") else place.width
             if any(n % width for n in (place.address, *(place.steps or ()))):
