@@ -55,6 +55,6 @@ class ByValue:
     name: str = "by value"
 
     def __call__(self, backend: Backend[Any], grads: dict[str, Any]) -> Treated:
-        """Compute the norm, then clip. The norm of order inf is the largest element: it says whether anything changes."""
+        """Compute the norm, then clip. The norm of order inf, the largest element, says if anything changes."""
         norm, largest = backend.global_norm(grads), backend.global_norm(grads, math.inf)
         return backend.clip_by_value(grads, self.max_value), norm, largest > self.max_value
