@@ -1,1 +1,1 @@
-"""Speed, memory and accuracy of gradclip beside its peers and the physical floor: ``python -m benchmarks``."""
+"""Speed, memory and accuracy of gradclip, compared with peers and the physical floor: ``python -m benchmarks``."""

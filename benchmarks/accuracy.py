@@ -1,4 +1,4 @@
-"""The error of everyone's norm, and of the gradients after clipping, against exact arithmetic."""
+"""The error of each library's norm and clipped gradients, compared with exact arithmetic."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ MAX_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """Someone's norm and clip, on someone's arrays.
+    """One way to compute a norm and to clip, for the accuracy table.
 
     Parameters
     ----------
     name : str
-        As it stands in the table.
+        The name in the table.
     role : {"ours", "peer"}
         Whose it is.
     norm : callable
-        The norm of NumPy leaves, converted to the framework's arrays without rounding.
+        Takes NumPy leaves, converts them to the framework's arrays without rounding, and returns the norm.
     clip : callable or None
-        The leaves clipped to a global norm, likewise, as NumPy arrays; None if it only computes norms.
+        The same for clipping by global norm; returns NumPy arrays. None if it only computes norms.
     most_leaves : int
-        Beyond which it is not asked: to compile for thousands of leaves takes minutes.
+        It is not run with more leaves, because compiling for thousands of leaves takes minutes.
     """
 
     name: str
@@ -41,16 +41,16 @@ class Implementation:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Gradients that are hard on someone.
+    """Gradients for which some implementations are inaccurate.
 
     Parameters
     ----------
     name : str
-        What they are.
+        Describes them.
     leaves : callable
-        Makes them; takes by how much to cut down what is large.
+        Makes them; takes the number by which to divide large sizes.
     quick : bool
-        Whether a run that only shows that everything works takes it in: some frameworks compile for each.
+        Whether ``--quick`` includes it. Some frameworks compile for each case, which takes long.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What someone answered, and what is right. None if nobody asked."""
+    """The answer of an implementation, and the right one. None if it was not run."""
 
     implementation: str
     role: Literal["ours", "peer"]
@@ -106,7 +106,7 @@ CASES = (
 
 
 def measure(case: Case, implementations: Sequence[Implementation], *, shrink: bool) -> Accuracy:
-    """Return everyone's answers to a case."""
+    """Return the answers of all implementations to a case."""
     leaves = case.leaves(100 if shrink else 1)
     right = exact_norm(leaves)
     after = min(right, MAX_NORM)

@@ -1,4 +1,4 @@
-"""JSON that people can read and compare: a line for each row, numbers with six digits."""
+"""JSON that people can read and compare: one line per row, numbers with six digits."""
 
 import json
 import math
@@ -10,13 +10,13 @@ DIGITS = 6
 
 
 def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Write what was found; what is not finite, which JSON does not know, as a string."""
+    """Write results as JSON. Numbers that are not finite become strings, because JSON does not have them."""
     lines = (f"{json.dumps(key)}: {_text(rounded(value))}" for key, value in found.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def rounded(value: Any) -> Any:
-    """Return the same with its floats rounded."""
+    """Return a copy with rounded floats."""
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What the right answer is: no array library's norm, but exact arithmetic."""
+"""The right norm, computed in exact arithmetic and not by an array library."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,20 +8,20 @@ import numpy as np
 from benchmarks.sets import NDArray
 
 _CHUNK = 1 << 13
-"""Elements looked at in one go: few enough that BLAS does not start threads, which stall on a busy machine."""
+"""Elements of one BLAS call: few enough that BLAS starts no threads, which would stall on a busy machine."""
 
 
 def exact_norm(leaves: Sequence[NDArray]) -> float:
     """Return the Euclidean norm of all leaves laid end to end, to the last bit or two of float64.
 
-    A square of a 16- or 32-bit number is exact in float64, and that of a float64 is the exact sum of two of them, so
-    that the sum of squares by ``math.fsum`` is rounded once. It takes some 50 ns for an element.
+    The square of a 16- or 32-bit number is exact in float64, and that of a float64 is the exact sum of two float64
+    numbers. So ``math.fsum`` rounds the sum of squares once. It takes about 50 ns per element.
     """
     return math.sqrt(math.fsum(square for leaf in leaves for part in _chunks(leaf) for square in _squares(part)))
 
 
 def wide_norm(leaves: Sequence[NDArray]) -> float:
-    """Return the norm in float64, good to about 1e-13: for a look at millions of numbers at a time."""
+    """Return the norm in float64 with an error of about 1e-13, fast enough for millions of numbers."""
     total = 0.0
     for leaf in leaves:
         for part in _chunks(leaf):
@@ -31,7 +31,7 @@ def wide_norm(leaves: Sequence[NDArray]) -> float:
 
 
 def relative_error(value: float, right: float) -> float:
-    """Return |value - right| / right; inf where the value is not a number at all."""
+    """Return |value - right| / right; inf if the value is NaN."""
     if math.isnan(value):
         return math.inf
     if value == right:

@@ -1,4 +1,4 @@
-"""Which frameworks take part: each is a module ``rows_*``, and what is not there is skipped with its reason."""
+"""The frameworks: each is a module ``rows_*``. Those that cannot be imported are skipped with the reason."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -22,7 +22,7 @@ def load(name: str) -> Framework | Skipped:
 
 
 def all_loaded() -> Iterator[tuple[str, Framework | Skipped]]:
-    """Yield each framework, imported when its turn comes and not before."""
+    """Yield each framework; it is imported when it is yielded."""
     for name in NAMES:
         yield name, load(name)
 
@@ -33,7 +33,7 @@ def find(name: str) -> Row:
     Raises
     ------
     LookupError
-        If there is none, or its framework is not here; says why.
+        If there is none, or its framework cannot be imported; the message says which.
     """
     framework = load(name.partition("/")[0])
     if isinstance(framework, Skipped):
@@ -45,7 +45,7 @@ def find(name: str) -> Row:
 
 
 def adapter(name: str) -> tuple[ModuleType | None, str | None]:
-    """Return the module ``gradclip.backends.<name>``, or None and the reason to skip what needs it."""
+    """Return the module ``gradclip.backends.<name>``, or None and the reason to skip its rows."""
     path = f"gradclip.backends.{name}"
     try:
         return import_module(path), None

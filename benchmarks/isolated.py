@@ -1,4 +1,4 @@
-"""Times in a process of its own for each framework: threads that one has started would get in the way of another's."""
+"""Times each framework in its own process, because the threads of one framework would disturb another's."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +14,7 @@ from benchmarks.timing import Plan, Result
 
 @contextmanager
 def measuring(plan: Plan) -> Iterator[Callable[[Row], Result]]:
-    """Yield what measures rows, all in one new process; in this one where gradients are cut down and times are none."""
+    """Yield a function that measures rows in one new process, or in this process with ``--quick``."""
     if plan.shrink:
         yield lambda row: timing.measure(row, plan)
         return
@@ -23,5 +23,5 @@ def measuring(plan: Plan) -> Iterator[Callable[[Row], Result]]:
 
 
 def _measured(name: str, plan: Plan) -> Result:
-    nowhere: Any = None  # a row holds functions, which do not travel
+    nowhere: Any = None  # a row contains functions, which cannot be pickled
     return replace(timing.measure(frameworks.find(name), plan), row=nowhere)

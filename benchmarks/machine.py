@@ -1,4 +1,4 @@
-"""What the figures were measured on: hardware and versions, and nothing that names the machine or its user."""
+"""The hardware and versions of a run, without anything that identifies the machine or its user."""
 
 import os
 import platform

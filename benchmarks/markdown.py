@@ -1,4 +1,4 @@
-"""What a run found, as the Markdown tables that a README can include."""
+"""The results of a run as Markdown tables, which the README includes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from benchmarks.timing import Result
 
 
 def render(report: Report) -> str:
-    """Return the tables of speed, memory and accuracy, and what they were measured on."""
+    """Return the tables of speed, memory and accuracy, and a description of the machine."""
     parts = [_speed(report.speed), _memory(report.memory)]
     parts += _accuracy(report.accuracy) if report.accuracy else []
     m = report.machine

@@ -1,4 +1,4 @@
-"""The memory that a call allocates on top of its gradients: the peak of a process of its own."""
+"""The memory that a call allocates in addition to its gradients: the peak of a new process."""
 
 import json
 import resource
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The bytes that each contender of a row allocated at its peak, and those of the gradients."""
+    """The peak of the bytes that each contender of a row allocated, and the nbytes of the gradients."""
 
     row: Row
     gradients: int
@@ -25,7 +25,7 @@ class Memory:
 
 
 def measure(row: Row, *, shrink: bool) -> Memory:
-    """Return what each contender but the floor allocates, each in a fresh process; only ours where all is cut down."""
+    """Return what each contender except the floor allocates, each in a new process; with ``shrink``, only ours."""
     roles = {"ours"} if shrink else {"ours", "peer"}
     names = [c.name for c in row.build(TINY).contenders if c.role in roles]
     extra = {name: _in_process(row.name, name, shrink) for name in names}
@@ -43,8 +43,8 @@ def _in_process(row: str, contender: str, shrink: bool) -> int:
 def peak_bytes() -> int:
     """Return the largest resident size that this process has had.
 
-    On Linux ``ru_maxrss`` is passed on from the process that started this one, whose gradients are large: there the
-    kernel's own figure for this address space is read.
+    On Linux, ``ru_maxrss`` includes the peak of the parent process, which has large gradients. So there the kernel's
+    figure for this process's address space is read.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -57,7 +57,7 @@ def peak_bytes() -> int:
 
 def _main(name: str, contender: str, *options: str) -> None:
     row = frameworks.find(name)
-    for small in (True, False):  # what is loaded and started once is loaded and started by the small set
+    for small in (True, False):  # the small set loads libraries and starts threads
         setup = row.build(TINY if small else row.gradients.shrunk() if options else row.gradients)
         call = next(c.call for c in setup.contenders if c.name == contender)
         before = peak_bytes()

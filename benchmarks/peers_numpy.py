@@ -1,4 +1,4 @@
-"""Clipping as everyone writes it with NumPy, which has no function for it."""
+"""Clipping as it is usually written with NumPy, which has no function for it."""
 
 import math
 
@@ -8,12 +8,12 @@ from benchmarks.sets import NDArray
 
 
 def linalg_norm(grads: list[NDArray]) -> float:
-    """Return the norm as everyone writes it."""
+    """Return the norm as it is usually written."""
     return math.sqrt(sum(float(np.linalg.norm(g)) ** 2 for g in grads))
 
 
 def linalg_clip_(grads: list[NDArray], max_norm: float, *, branch: bool = False) -> float:
-    """Clip in place as everyone writes it, with torch's formula."""
+    """Clip in place as it is usually written, with torch's formula."""
     norm = linalg_norm(grads)
     factor = min(1.0, max_norm / (norm + 1e-6))
     if not branch or factor < 1:
@@ -23,7 +23,7 @@ def linalg_clip_(grads: list[NDArray], max_norm: float, *, branch: bool = False)
 
 
 def linalg_clip(grads: list[NDArray], max_norm: float, *, branch: bool = False) -> tuple[list[NDArray], float]:
-    """Clip into new arrays as everyone writes it."""
+    """Clip into new arrays as it is usually written."""
     norm = linalg_norm(grads)
     factor = min(1.0, max_norm / (norm + 1e-6))
     return (grads if branch and factor == 1 else [g * factor for g in grads]), norm

@@ -1,4 +1,4 @@
-"""What a run found, as one picture: how many times as fast gradclip is, beside the floor."""
+"""The results of a run as one figure: how many times as fast gradclip is, and how fast the floor is."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from benchmarks import units
 from benchmarks.report import Report
 from benchmarks.timing import Result
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
+# Okabe and Ito's colours, which colour-blind people can distinguish too.
 _BAR = {"NumPy": "#0072B2", "torch": "#D55E00", "JAX": "#009E73"}
 _OTHER = "#CC79A7"
 _INK, _MUTED, _GRID = "#222222", "#6b6b6b", "#e4e4e4"
-_LEFT, _FIRST, _SECOND = -0.52, 1.1, 1.2  # where words stand beside the axes, in their width
+_LEFT, _FIRST, _SECOND = -0.52, 1.1, 1.2  # positions of text beside the axes, in units of their width
 _TITLE = "Clipping gradients: how many times as fast as the framework's own way"
 
 
@@ -30,7 +30,7 @@ def write(report: Report, path: Path) -> None:
     height = 0.8 + 0.27 * (places[-1] if places else 1)
     with mpl.rc_context({"font.size": 9, "axes.linewidth": 0.6}):
         figure = Figure(figsize=(7.5, height))
-        axes = figure.add_axes((0, 0, 1, 1))  # what stands around it is taken in when the figure is saved
+        axes = figure.add_axes((0, 0, 1, 1))  # saving the figure includes the text around the axes
         for at, result in zip(places, results, strict=True):
             _bar(axes, at, result, limits)
         _dress(axes, places, results, limits)
@@ -47,7 +47,7 @@ def _note(report: Report) -> str:
 
 
 def _places(results: Sequence[Result]) -> list[float]:
-    """Return where each bar goes, top down, with a gap before each framework."""
+    """Return the position of each bar, from the top, with a gap before each framework."""
     places: list[float] = []
     for before, result in zip([None, *results], results, strict=False):
         step = 1.0 if before and before.row.framework == result.row.framework else 1.9
@@ -69,7 +69,7 @@ def _bar(axes: Axes, at: float, result: Result, limits: tuple[float, float]) -> 
         if budget.against == result.peers[0].name:
             axes.plot(budget.speedup, at + 0.46, marker="^", markersize=5, color=_INK, zorder=5)
     if result.floor is not None:
-        floor = ratio.median / result.floor.speedup.median  # how far ahead of the peer the floor is
+        floor = ratio.median / result.floor.speedup.median  # how many times as fast as the peer the floor is
         _beside(axes, at, _SECOND, units.times(floor), color=_MUTED)
         if floor > limits[1]:
             axes.plot(limits[1], at, marker=">", markersize=5, color=_INK, clip_on=False, zorder=3)

@@ -1,4 +1,4 @@
-"""All that a run found, and its JSON."""
+"""The results of a run, and their JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,10 +12,10 @@ from benchmarks.row import Skipped
 from benchmarks.timing import Result, Spread, Timing
 
 SCHEMA = 2
-"""Of the JSON file. Times are in seconds, memory is in bytes; three numbers are a median and its quartiles."""
+"""The version of the JSON format. Times are in seconds, memory in bytes; three numbers are a median and quartiles."""
 
 _BUSY = 0.5
-"""The load for each core, before the first row, from which a run says that it was disturbed."""
+"""If the load per core before the first row is at least this, the report says that the machine was busy."""
 
 METHOD = (
     "All contenders of a row run interleaved in one process, which each framework has for itself, in an order shuffled "
@@ -34,15 +34,15 @@ class Report:
     Parameters
     ----------
     machine, versions : mapping
-        What it was measured on.
+        The machine and the versions of packages.
     quick : bool
-        Whether gradients were cut down: then no figure means anything.
+        Whether gradients were small (``--quick``): then the figures mean nothing.
     speed, memory, accuracy, skipped : list
-        What was found, and what could not be measured.
+        The results, and the rows that could not be measured.
     failed : dict
-        Rows that raised, and what.
+        The error of each row that raised one.
     seconds : float
-        How long it took.
+        The duration of the run.
     """
 
     machine: Mapping[str, str | int | float]
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def caveat(self) -> str:
-        """Why the figures are not to be relied on, or nothing."""
+        """Why the figures are not reliable, or an empty text."""
         if self.quick:
             return "gradients were cut down: these figures mean nothing"
         load, cores = float(self.machine["load_before"]), int(self.machine["cores"])
@@ -66,7 +66,7 @@ class Report:
         return ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the JSON file holds: the figures of the tables."""
+        """Return the content of the JSON file: the figures of the tables."""
         return {
             "schema": SCHEMA,
             "machine": dict(self.machine),

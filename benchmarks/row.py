@@ -1,4 +1,4 @@
-"""What is measured: rows, contenders, budgets. Here is no framework and no clock."""
+"""What is measured: rows, contenders, budgets. This module imports no framework and measures no time."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,8 @@ class Budget:
     against : str
         The name of a contender, or ``"floor"``.
     times : float
-        How many times as fast as ``against`` (``"faster"``), or in how many times its time (``"within"``).
+        How many times as fast as ``against`` ours must be (``"faster"``), or within how many times its time
+        (``"within"``).
     kind : {"faster", "within"}
         Which of the two.
     """
@@ -36,7 +37,7 @@ class Budget:
 
     @property
     def speedup(self) -> float:
-        """The least ratio of the other's time to ours."""
+        """The least ratio of the other contender's time to ours."""
         return self.times if self.kind == "faster" else 1 / self.times
 
     def __str__(self) -> str:
@@ -50,11 +51,11 @@ class Contender:
     Parameters
     ----------
     name : str
-        As it stands in the table.
+        The name in the table.
     role : {"ours", "peer", "floor"}
-        A floor does no clipping: it moves the bytes that clipping has to move. Of several, the fastest counts.
+        A floor does not clip: it moves the bytes that clipping has to move. If there are several, the fastest counts.
     call : callable
-        Does the work once, for a threshold.
+        Takes a threshold and does the work once.
     """
 
     name: str
@@ -66,11 +67,11 @@ class Contender:
 class Schedule:
     """The threshold of each call in a sample: call k gets ``first * ratio**k``.
 
-    Clipping in place shrinks the gradients, so that a second call with the same threshold has nothing left to do. Each
-    sample therefore starts from restored gradients, outside of the timed region, and its thresholds fall by 2 % a call:
-    more than the norm is off by after rounding, even in bfloat16, so that every call really clips. The longest sample
-    (``timing.MOST_CALLS``) shrinks the gradients to 3e-5 of what they were, which is far from underflow in float32, and
-    the next sample starts anew. Large sets, those of 16-bit numbers among them, take one call a sample.
+    After clipping in place, a second call with the same threshold has nothing to do. So the gradients are restored
+    before each sample, outside of the timed region, and the threshold falls by 2 % from call to call. That is more than
+    the rounding error of the norm, even in bfloat16, so every call clips. The longest sample (``timing.MOST_CALLS``)
+    shrinks the gradients to 3e-5 of their values, which is far from underflow in float32. Large sets, which include
+    those of 16-bit numbers, have one call per sample.
     """
 
     first: float
@@ -82,7 +83,7 @@ class Schedule:
 
 
 def global_schedule(norm: float, case: str) -> Schedule:
-    """Return thresholds that leave gradients of this norm alone, or that clip them at every call."""
+    """Return thresholds that do not clip gradients of this norm, or that clip them in every call."""
     return Schedule(norm / 2, 0.98) if case == CLIPPED else Schedule(norm * 10)
 
 
@@ -92,7 +93,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything that a row needs in memory, and its contenders, which share it.
+    """The contenders of a row, which work on the same memory, and what is needed to run them.
 
     Parameters
     ----------
@@ -101,11 +102,11 @@ class Setup:
     schedule : Schedule
         The thresholds.
     check : callable
-        Takes what a call returned and its threshold; returns the relative errors of what it did, by what they are of.
+        Takes the result of a call and its threshold; returns a dict of relative errors.
     restore : callable
-        Writes the gradients anew, as a backward pass would have; called before each sample.
+        Writes the gradients again, as a backward pass does; called before each sample.
     wait : callable
-        Returns when everything that was started has ended, for frameworks that run ahead.
+        Waits until all work has ended, for frameworks that return before that.
     """
 
     contenders: Sequence[Contender]
@@ -117,24 +118,24 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One piece of work that everyone does side by side.
+    """One piece of work that all contenders do.
 
     Parameters
     ----------
     framework, operation : str
-        Whose arrays, and which function of ours.
+        The framework of the arrays, and our function.
     gradients : GradientSet
-        What is clipped.
+        The gradients that are clipped.
     dtype, case : str
-        Of what, and whether anything is clipped ("" where there is no such difference).
+        Their dtype, and whether they are clipped ("" if there is no such difference).
     build : callable
         Makes the setup, for these gradients or for others.
     passes : pair of int
-        How many times the work has to read all gradients, and to write them.
+        How often the work has to read all gradients, and how often to write them.
     budgets : tuple of Budget
-        What has to be reached.
+        The ratios that must be reached.
     missing : str or None
-        Why it cannot be measured here.
+        Why the row cannot be measured here.
     memory : bool
         Whether the memory that each contender allocates is measured too.
     rounds : int or None
@@ -155,7 +156,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What ``--only`` is matched with: lower case, unique."""
+        """The name that ``--only`` is matched with: lower case, unique."""
         words = (self.framework, self.operation, self.gradients.title, self.dtype, self.case)
         return "/".join(re.sub(r"[^a-z0-9_]+", "-", word.lower().replace(",", "")) for word in words if word)
 
@@ -171,35 +172,35 @@ class Row:
 
     @property
     def bytes_moved(self) -> tuple[int, int]:
-        """The bytes that have to be read, and written."""
+        """The bytes that have to be read and written."""
         total = self.gradients.size * self.itemsize
         return self.passes[0] * total, self.passes[1] * total
 
     @property
     def tolerance(self) -> Mapping[str, float]:
-        """The errors that we may make: the contract's for the norm, the dtype's rounding for what is written."""
+        """The errors that are allowed: the contract's for the norm, the dtype's rounding for what is written."""
         return {"norm": 1e-6, "result": 1e-3 if self.dtype in _LOW_PRECISION else 1e-6}
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What is not measured, and why."""
+    """A row or framework that is not measured, and why."""
 
     name: str
     reason: str
 
 
 class Framework(Protocol):
-    """What a module ``rows_*`` offers. It imports its framework at the top and may fail there."""
+    """The functions of a module ``rows_*``. The module imports its framework at the top, and may fail there."""
 
     def rows(self) -> Iterable[Row]:
         """Return the framework's rows, in the table's order."""
         ...
 
     def implementations(self) -> Iterable[Implementation]:
-        """Return who takes part in the accuracy table."""
+        """Return the implementations for the accuracy table."""
         ...
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions and settings that its figures depend on."""
+        """Return the versions and settings on which its figures depend."""
         ...

@@ -1,4 +1,4 @@
-"""JAX's rows: gradclip.backends.optax and .jax beside optax, and one pass over the same memory."""
+"""JAX's rows: gradclip.backends.optax and .jax, optax, and one pass over the same memory."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ _OPTAX, _OPTAX_MISSING = frameworks.adapter("optax")
 
 
 def blocked(function: Callable[..., Any], *arguments: Any) -> Callable[[float], Any]:
-    """Return a contender's call that waits for the result: JAX returns before it is there."""
+    """Return a contender's call that waits for the result, because JAX returns before it is computed."""
     return lambda _: ready(function(*arguments))
 
 
@@ -81,7 +81,7 @@ def clip_eagerly(gradients: GradientSet, case: str, *budgets: Budget) -> Row:
 def compiling(leaves: int, *, accelerator: bool = False) -> Row:
     """Return the row of the time that it takes to trace and compile clipping alone, for leaves of 64 elements.
 
-    With ``accelerator``, of what accelerators run to find the norm; XLA compiles it for a CPU as well.
+    With ``accelerator``, the program is the one for accelerators, compiled for a CPU.
     """
 
     def build(chosen: GradientSet) -> Setup:
@@ -118,7 +118,7 @@ def compiling(leaves: int, *, accelerator: bool = False) -> Row:
 
 
 def _for_accelerators() -> AbstractContextManager[Any]:
-    """Return a context in which norms are found on a CPU as they are on accelerators."""
+    """Return a context in which norms are computed on a CPU as they are on accelerators."""
     from gradclip.backends.jax._ops import JaxOps
 
     return patch.object(JaxOps, "_on_need", JaxOps._at_once)

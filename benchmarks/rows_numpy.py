@@ -1,4 +1,4 @@
-"""NumPy's rows: gradclip's core beside what everyone writes, and one pass over the same memory."""
+"""NumPy's rows: gradclip's core, the usual NumPy code, and one pass over the same memory."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -17,11 +17,11 @@ from benchmarks.sets import GradientSet, NDArray
 LINALG = "np.linalg.norm a leaf, multiply"
 BRANCH = "the same, multiply if needed"
 _SMALL = 1 << 22
-"""Elements below which the floor is taken on one array: per leaf, it would be a measurement of calls."""
+"""Below this many elements the floor uses one array, because many small ones would measure the time of calls."""
 
 
 class Gradients:
-    """Leaves that everyone works on, as they were, and their norm."""
+    """The leaves that all contenders work on, a copy of their first values, and their norm."""
 
     def __init__(self, gradients: GradientSet, dtype: str) -> None:
         self.leaves = sets.values(gradients, dtype)
@@ -29,7 +29,7 @@ class Gradients:
         self._kept: list[NDArray] | None = None
 
     def restore(self) -> None:
-        """Write the leaves anew. The copy to do it from is made here, so that memory rows do without."""
+        """Write the first values again. Their copy is made here, so that rows of memory do not include it."""
         if self._kept is None:
             self._kept = [x.copy() for x in self.leaves]
         for x, kept in zip(self.leaves, self._kept, strict=True):
@@ -41,7 +41,7 @@ class Gradients:
         return {"norm": relative_error(norm, self.norm), "result": after}
 
     def same_bytes(self) -> list[NDArray]:
-        """Return flat float32 or float64 arrays of as many bytes: the leaves' own, or one if they are small."""
+        """Return flat float32 or float64 arrays of the same nbytes: the leaves, or one array if they are small."""
         if sum(x.size for x in self.leaves) < _SMALL:
             return [np.concatenate([_as_float32(x.reshape(-1)) for x in self.leaves])]
         return [_as_float32(x.reshape(-1)) for x in self.leaves]

@@ -1,4 +1,4 @@
-"""torch's rows: gradclip.backends.torch beside torch.nn.utils, and one pass over the same memory."""
+"""torch's rows: gradclip.backends.torch, torch.nn.utils, and one pass over the same memory."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from benchmarks.sets import GradientSet, NDArray
 
 PEER = "torch.nn.utils.clip_grad_norm_"
 _SMALL = 1 << 22
-"""Elements below which the floor is taken on one tensor: per leaf, it would be a measurement of calls."""
+"""Below this many elements the floor uses one tensor, because many small ones would measure the time of calls."""
 
 _OURS, _MISSING = frameworks.adapter("torch")
 _BITS = {"bfloat16": (np.int16, torch.bfloat16)}
@@ -38,20 +38,20 @@ def to_numpy(x: Tensor) -> NDArray:
 
 
 class Parameters:
-    """Parameters with the gradients that everyone works on, as they were, and their norm."""
+    """Parameters with the gradients that all contenders work on, a copy of their first values, and their norm."""
 
     def __init__(self, gradients: GradientSet, dtype: str) -> None:
         leaves = sets.values(gradients, dtype)
         self.norm = wide_norm(leaves)
         self._kept = [to_torch(x) for x in leaves]
         self.grads = [x.clone() for x in self._kept]
-        # A parameter's own numbers are not looked at: all of them share one zero, which takes no memory.
+        # The parameters' values are not used: all share one zero, which takes no memory.
         self.all = [torch.nn.Parameter(torch.zeros((), dtype=x.dtype).expand(x.shape)) for x in self.grads]
         for parameter, grad in zip(self.all, self.grads, strict=True):
             parameter.grad = grad
 
     def restore(self) -> None:
-        """Write the gradients anew."""
+        """Write the gradients' first values again."""
         for x, kept in zip(self.grads, self._kept, strict=True):
             x.copy_(kept)
 
@@ -64,7 +64,7 @@ class Parameters:
         }
 
     def same_bytes(self) -> list[Tensor]:
-        """Return flat float32 tensors of as many bytes: the gradients' own, or one if they are small."""
+        """Return flat float32 tensors of the same nbytes: the gradients themselves, or one tensor if they are small."""
         flats = [_as_float32(x.reshape(-1)) for x in self.grads]
         return [torch.cat(flats)] if sum(x.numel() for x in flats) < _SMALL else flats
 
@@ -104,7 +104,7 @@ SPELLINGS: Mapping[str, Callable[[list[torch.nn.Parameter]], tuple[Any, dict[str
     "eps=": lambda params: (params, {"eps": 1e-9}),
     "scale=": lambda params: (params, {"scale": torch.tensor(1.0)}),
 }
-"""Ways to call our function, beside a list of parameters: what is passed first, and by name."""
+"""Other ways to call our function than with a list of parameters: the first argument, and keyword arguments."""
 
 
 def clip_in_place(

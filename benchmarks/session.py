@@ -1,4 +1,4 @@
-"""A run: every row whose name is asked for, framework by framework, then memory and accuracy."""
+"""A run: every row whose name ``--only`` matches, framework by framework, then memory and accuracy."""
 
 import re
 import traceback
@@ -28,9 +28,9 @@ class Session:
     plan : Plan
         How long to measure.
     only : pattern
-        What a name has to contain.
+        The regular expression that a name has to match.
     progress : Console
-        Where to say what is done, and the traceback of what fails.
+        Where progress, and the tracebacks of rows that fail, are printed.
     """
 
     def __init__(self, plan: Plan, only: re.Pattern[str], progress: Console) -> None:
@@ -40,7 +40,7 @@ class Session:
         self._report = Report(machine.describe(), plan.shrink)
 
     def run(self) -> Report:
-        """Measure all that is asked for. What fails is reported, and the rest goes on; so is a run that is stopped."""
+        """Measure the rows. One that fails is reported, and the run goes on. A run that is stopped is reported, too."""
         start = perf_counter()
         try:
             self._run()
@@ -62,7 +62,7 @@ class Session:
                 for row in framework.rows():
                     self._measure(row.name, row.missing, partial(measure, row), self._report.speed)
                     with_memory += [row] if row.memory else []
-        # After the times, which they would disturb, and each row's memory in a process of its own.
+        # Memory comes last, because it would disturb the times; each row has its own process.
         for row in with_memory:
             work = partial(memory.measure, row, shrink=self._plan.shrink)
             self._measure(f"memory/{row.name}", row.missing, work, self._report.memory)
@@ -91,7 +91,7 @@ class Session:
 
 
 def listing() -> Iterator[tuple[str, str]]:
-    """Yield the name of everything that can be measured, with its budgets, or the reason why it cannot."""
+    """Yield the name of every row, with its budgets or the reason why it cannot be measured."""
     with_memory: list[str] = []
     for _, framework in frameworks.all_loaded():
         if isinstance(framework, Skipped):

@@ -21,7 +21,7 @@ class GradientSet:
     Parameters
     ----------
     title : str
-        What it is called in tables.
+        The name in tables.
     shapes : tuple of shapes
         One for each leaf, in the model's order.
     """
@@ -35,7 +35,7 @@ class GradientSet:
         return sum(math.prod(shape) for shape in self.shapes)
 
     def shrunk(self, parts: int = 128, most: int = 6) -> "GradientSet":
-        """Return a few leaves with the longest axis of each cut, for a run that only shows that everything works."""
+        """Return a few leaves, each with its longest axis cut, for ``--quick``."""
         return GradientSet(self.title, tuple(_shrunk(shape, parts) for shape in self.shapes[:most]))
 
 
@@ -102,9 +102,9 @@ def dtype_of(name: str) -> np.dtype[Any]:
 def values(gradients: GradientSet, dtype: str) -> list[NDArray]:
     """Return leaves of normal numbers with standard deviations from 1e-3 to 1.6e-2, another one for each leaf.
 
-    Each leaf is its own allocation, as gradients are, and is written in full, so that its pages are there. The numbers
-    are in the normal range of every dtype, float16 too but for those near zero: arithmetic on subnormal numbers has a
-    speed of its own.
+    Each leaf is a separate allocation, as gradients are, and is written completely, so that its memory pages exist. The
+    numbers are normal in every dtype, except those near zero in float16, because arithmetic on subnormal numbers has
+    another speed.
     """
     random = np.random.default_rng(_SEED)
     block = random.standard_normal(_BLOCK, dtype=np.float32)
@@ -117,6 +117,6 @@ def values(gradients: GradientSet, dtype: str) -> list[NDArray]:
 
 
 def _fill(flat: NDArray, numbers: NDArray) -> None:
-    for start in range(0, flat.size, numbers.size):  # in pieces: no second copy of a leaf, which memory rows would see
+    for start in range(0, flat.size, numbers.size):  # in pieces, because rows of memory would count a copy of a leaf
         piece = flat[start : start + numbers.size]
         piece[:] = numbers[: piece.size]

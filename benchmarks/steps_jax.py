@@ -1,4 +1,4 @@
-"""JAX's rows with an optimizer's step under jit: clip + SGD and clip + Adam, beside optax's."""
+"""JAX's rows with an optimizer's step under jit: clip + SGD and clip + Adam, with gradclip and with optax."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ ready: Callable[[Any], Any] = jax.block_until_ready
 
 
 class Gradients:
-    """Leaves that everyone works on, and their norm. Nothing writes them."""
+    """The leaves that all contenders work on, and their norm. They are not written."""
 
     def __init__(self, gradients: GradientSet, dtype: str = "float32") -> None:
         values = sets.values(gradients, dtype)
@@ -41,7 +41,7 @@ class Gradients:
 
 
 class Training:
-    """Parameters and the state of an optimizer, which every contender's step takes over from the one before.
+    """Parameters and the state of an optimizer. Every step takes over those of the step before it.
 
     Their memory is reused, as in training.
     """
@@ -51,7 +51,7 @@ class Training:
         self.restore()
 
     def restore(self) -> None:
-        """Begin again: all parameters are zero."""
+        """Start again with parameters that are all zero."""
         parameters = [jnp.zeros_like(x) for x in self._grads]
         self._now = ready((parameters, self._optimizer.init(parameters)))
 
@@ -100,7 +100,7 @@ def clip_and_step(gradients: GradientSet, case: str, name: str, *budgets: Budget
 
 
 def rows() -> Iterable[Row]:
-    """Return the rows. The memory that a step allocates is measured with its parameters' and its state's reused."""
+    """Return the rows. Memory is measured for steps that reuse the memory of parameters and state."""
     for case in (UNCLIPPED, CLIPPED):
         yield clip_and_step(sets.GPT2_SMALL, case, "SGD", Budget(f"{PEER} + SGD", 1.03, "within"))
     for case in (UNCLIPPED, CLIPPED):

@@ -15,11 +15,11 @@ from benchmarks.sets import GradientSet, NDArray
 
 _OURS, _MISSING = frameworks.adapter("torch")
 _TINY_RATE = 1e-9
-"""So that the parameters stay what they are however often a step is measured."""
+"""The learning rate: so small that parameters do not change, however many steps are measured."""
 
 
 class Model:
-    """Parameters in memory of their own, of which every contender has an optimizer."""
+    """Parameters, each in its own memory. Every contender has its own optimizer for them."""
 
     def __init__(self, leaves: list[NDArray], fused: bool) -> None:
         self._kept = [torch.from_numpy(x) for x in leaves]
@@ -35,7 +35,7 @@ class Model:
         return made
 
     def restore(self) -> None:
-        """Write the gradients anew."""
+        """Write the gradients' first values again."""
         for parameter, kept in zip(self.parameters, self._kept, strict=True):
             assert parameter.grad is not None
             parameter.grad.copy_(kept)

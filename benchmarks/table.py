@@ -1,4 +1,4 @@
-"""What a run found, as tables for a terminal."""
+"""The results of a run as tables for a terminal."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _STYLE = {"ours": "bold cyan", "peer": "", "floor": "dim"}
 
 
 def show(report: Report, console: Console) -> None:
-    """Print everything. A table is as wide as it has to be: nothing is cut, on a terminal or in a pipe."""
+    """Print all tables. A table is as wide as its content, on a terminal and in a pipe."""
     for table in tables(report):
         console.width = console.measure(table, options=console.options.update(width=_WIDEST, max_width=_WIDEST)).maximum
         console.print(table)
@@ -105,7 +105,7 @@ def memory_table(report: Report) -> Table:
 
 
 def accuracy_table(found: Sequence[Accuracy], title: str, which: str) -> Table:
-    """Return a table of relative errors; an answer that is off by more than 0.1 % stands itself."""
+    """Return a table of relative errors. An answer that is off by more than 0.1 % is shown instead of its error."""
     table = _table(title)
     table.add_column("implementation", no_wrap=True)
     columns: list[Sequence[Answer]] = [getattr(accuracy, which) for accuracy in found]

@@ -1,4 +1,4 @@
-"""The clock: all contenders of a row, interleaved, in one process."""
+"""Measures times: all contenders of a row take turns in one process."""
 
 import gc
 import math
@@ -12,13 +12,13 @@ from time import perf_counter, perf_counter_ns
 from benchmarks.row import Budget, Contender, Role, Row, Setup
 
 MOST_CALLS = 512
-"""Calls in a sample at most: see ``row.Schedule``."""
+"""The most calls in a sample; see ``row.Schedule``."""
 
 _SEED = 1
 
 
 class WrongAnswerError(Exception):
-    """Our own answer is not what the contract promises: there is nothing to time."""
+    """Our own answer breaks the contract, so its time is not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Plan:
     Parameters
     ----------
     rounds : int or None
-        Samples of each contender; None for as many as fit in ``row_seconds``, within ``few`` and ``many``. A row with a
-        budget has three times as long: a few per cent decide there.
+        Samples of each contender; None for as many as fit in ``row_seconds``, at least ``few`` and at most ``many``. A
+        row with a budget has three times as long, because a few per cent decide whether it is met.
     sample_seconds : float
-        The least time of a sample: work that takes less is called more than once.
+        The least duration of a sample. Shorter work is called several times in a sample.
     shrink : bool
-        Whether to cut the gradients down, to see in seconds that everything works.
+        Whether to use small gradients, to check in seconds that everything works.
     """
 
     rounds: int | None = None
@@ -63,19 +63,19 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one contender took.
+    """The times of one contender.
 
     Parameters
     ----------
     seconds : Spread
-        Of one call.
+        The time of one call.
     speedup : Spread
-        Its time over ours, taken round by round and then summed up, so that a machine that is slow for a while is slow
-        for both. 1 for ours.
+        The median and quartiles of (its time / our time) of each round, so that a period in which the machine is slow
+        affects both. 1 for ours.
     calls : int
-        In each sample.
+        Calls in each sample.
     errors : mapping
-        How far its answer is from the right one, by what was looked at.
+        The relative errors of its answer, by name.
     """
 
     name: str
@@ -88,20 +88,20 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A budget and what came of it."""
+    """A budget, and the ratio that was reached."""
 
     budget: Budget
     reached: float
 
     @property
     def met(self) -> bool:
-        """Whether the median is what it has to be."""
+        """Whether the median reaches the budget."""
         return self.reached >= self.budget.speedup
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row that was measured: ours first, then the peers, then the floor."""
+    """The results of a row: our times first, then the peers', then the floor's."""
 
     row: Row
     timings: Sequence[Timing]
@@ -114,7 +114,7 @@ class Result:
 
     @property
     def peers(self) -> list[Timing]:
-        """The peers' timings; the one that stands first is the one that everyone uses."""
+        """The peers' timings. The first peer is the most common one."""
         return [t for t in self.timings if t.role == "peer"]
 
     @property
@@ -124,7 +124,7 @@ class Result:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """The row's budgets, judged."""
+        """The row's budgets, with what was reached."""
         by_name = {t.name: t for t in self.timings} | ({"floor": self.floor} if self.floor else {})
         return [Verdict(b, by_name[b.against].speedup.median) for b in self.row.budgets]
 
@@ -135,13 +135,13 @@ def measure(row: Row, plan: Plan) -> Result:
     Raises
     ------
     WrongAnswerError
-        If our own answer is wrong. A wrong answer of a peer is reported beside its time.
+        If our own answer is wrong. A wrong answer of a peer is reported with its time.
     """
     setup = row.build(row.gradients.shrunk() if plan.shrink else row.gradients)
     errors = {c.name: _answer(setup, c) for c in setup.contenders if c.role != "floor"}
     _refuse_wrong(row, setup, errors)
     with _no_collection():
-        single = {c.name: _single(setup, c) for c in setup.contenders}  # which warms everything up too
+        single = {c.name: _single(setup, c) for c in setup.contenders}  # this also warms everything up
         chosen = _with_fastest_floor(setup.contenders, single)
         calls = {c.name: min(MOST_CALLS, math.ceil(plan.sample_seconds / single[c.name])) for c in chosen}
         start = perf_counter()
@@ -169,7 +169,7 @@ def measure(row: Row, plan: Plan) -> Result:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
-    """Return the spread of the ratios, sample by sample."""
+    """Return the spread of the ratios of corresponding samples."""
     return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])
 
 
@@ -196,7 +196,7 @@ def _single(setup: Setup, contender: Contender) -> float:
 
 
 def _sample(setup: Setup, contender: Contender, calls: int) -> float:
-    """Return the seconds that a call takes, from ``calls`` of them on fresh gradients."""
+    """Return the seconds of a call: the mean of ``calls`` calls, on restored gradients."""
     thresholds = setup.schedule.thresholds(calls)
     setup.restore()
     setup.wait()
@@ -214,12 +214,12 @@ def _with_fastest_floor(contenders: Sequence[Contender], single: Mapping[str, fl
 
 
 def _rounds(plan: Plan, seconds: float, longer: int) -> int:
-    """Return how many rounds of so many seconds to run: an odd number, so that the median is one of them."""
+    """Return how many rounds to run, if one takes ``seconds``: an odd number, so that the median is one of them."""
     return min(plan.many * longer, max(plan.few, round(plan.row_seconds * longer / max(seconds, 1e-9)))) | 1
 
 
 def _orders(contenders: Sequence[Contender], rounds: int) -> Iterator[list[Contender]]:
-    """Yield each round's order: shuffled, so that nobody always runs in the wake of the same one."""
+    """Yield each round's order. It is shuffled, so that no contender always runs after the same one."""
     shuffle = random.Random(_SEED)
     for _ in range(rounds):
         order = list(contenders)

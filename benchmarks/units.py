@@ -1,13 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers as text with units."""
 
 from benchmarks.accuracy import Answer
 from benchmarks.timing import Spread, Timing
 
 WRONG = 1e-3
-"""The relative error from which an answer of the accuracy table stands there itself."""
+"""From this relative error on, the accuracy table shows the answer instead of its error."""
 
 DOUBTFUL = 1e-4
-"""The relative error from which an answer is called out beside its time."""
+"""From this relative error on, the error is shown beside the time."""
 
 
 def time(seconds: float) -> str:
@@ -53,7 +53,7 @@ def bandwidth(moved: tuple[int, int], seconds: float) -> str:
 
 
 def doubt(timing: Timing) -> str:
-    """Return how far an answer is off, if that is more than rounding, or nothing."""
+    """Return the error of an answer as text, or an empty text if it is only rounding."""
     worst = max(timing.errors.values(), default=0.0)
     return "" if worst <= DOUBTFUL else f"off by {worst:.0e}"
 
@@ -64,7 +64,7 @@ def is_wrong(answer: Answer) -> bool:
 
 
 def answer(answer: Answer) -> str:
-    """Return the error of an answer, or the answer itself where it is wrong; a dash where nobody asked."""
+    """Return the error of an answer, the answer itself if it is wrong, or a dash if there is none."""
     if answer.value is None or answer.error is None:
         return "–"
     return f"{answer.value:.4g}" if is_wrong(answer) else f"{answer.error:.0e}" if answer.error else "0"

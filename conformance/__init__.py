@@ -1,5 +1,5 @@
-"""The contract of gradclip as a suite that runs on any array namespace or adapter. See README.md.
+"""The contract of gradclip as a test suite that runs on any array namespace or adapter. See README.md.
 
-``conformance/`` is a top-level folder and is imported as ``gradclip.conformance``, in a clone through the link
-``gradclip/conformance``.
+The folder ``conformance/`` is imported as ``gradclip.conformance``; in a clone, ``gradclip/conformance`` is a link to
+it.
 """

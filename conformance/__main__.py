@@ -1,6 +1,6 @@
 """Runs the installed suite: ``python -m gradclip.conformance --namespace your.namespace --report contract.md``.
 
-It is pytest without the configuration of the folder where it is started; every option of pytest is taken.
+It runs pytest without the configuration of the current folder, and takes every option of pytest.
 """
 
 import os

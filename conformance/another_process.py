@@ -1,4 +1,4 @@
-"""Runs a module of the suite on a target of this run, in a process of its own."""
+"""Runs a module of the suite on a target in a new process."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from gradclip.conformance.targets import Target
 def run(
     config: pytest.Config, target: Target, module: str, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Return what came of ``gradclip.conformance.MODULE.main(target, *arguments)``."""
+    """Run ``gradclip.conformance.MODULE.main(target, *arguments)`` and return the finished process."""
     modules = config.getoption("adapter")
     namespaces = config.getoption("namespace") if modules else [target.name.partition("[")[0]]
     given = json.dumps([target.name, namespaces, modules, module, arguments])
@@ -30,7 +30,7 @@ def run(
 
 
 def main(given: str) -> None:
-    """Find the target and run the module on it: what `run` starts."""
+    """Find the target and run the module on it; `run` starts this in the new process."""
     name, namespaces, modules, module, arguments = json.loads(given)
     target = choice.of_name(name, namespaces, modules)
     with target.active():

@@ -1,4 +1,4 @@
-"""Assertions, each against an exact answer and with the bound that the contract gives."""
+"""Assertions. Each compares with an exact answer, within the bound that the contract gives."""
 
 import math
 from collections.abc import Sequence
@@ -24,24 +24,25 @@ NORM_ERROR = {"float32": 1e-6, "float64": 1e-14}
 """Relative error of a norm, by its dtype (clause 2)."""
 
 EPS_OF_NORM = 3
-"""By how many eps of float32, or of float64 among doubles alone, the norm of clipped leaves may differ from
-``max_norm`` (clause 5), besides what comes of rounding each element once."""
+"""How far the norm of clipped leaves may be from ``max_norm`` (clause 5), in eps of float32, or of float64 if all
+leaves have double precision. The rounding of each element is allowed in addition."""
 
 ULPS = {"float16": 0.51, "bfloat16": 0.51, "float32": 4.0, "float64": 4.0}
-"""Units in the last place between a clipped element and its exact value (clause 5).
+"""The largest distance between a clipped element and its exact value, in units in the last place (clause 5).
 
-Half precision is computed wider and rounded once; in float32 and float64 norm, coefficient and product are rounded.
+Half precision is computed in a wider dtype and rounded once. In float32 and float64, the norm, the coefficient and the
+product are each rounded.
 """
 
 POWERS = 4
-"""How many times as far off elements may be in orders other than 1, 2 and inf: powers and roots are less exact."""
+"""In orders other than 1, 2 and inf, `ULPS` is multiplied by this, because powers and roots are less exact."""
 
 ULPS_OF_ONE_COEFFICIENT = {"float16": 0.51, "bfloat16": 0.51, "float32": 2.0, "float64": 2.0}
-"""The same, against the one coefficient that fits all elements best: how far the direction is kept (clause 5)."""
+"""As `ULPS`, but for the coefficient that fits all elements best: it measures whether the direction is kept."""
 
 
 def assert_norm(got: float, right: Real, dtype: str) -> None:
-    """Assert that a norm is right: within clause 2's error, inf where its dtype cannot represent it."""
+    """Assert that a norm has at most the error of clause 2, or is inf if its dtype cannot represent the right norm."""
     if math.isinf(round_to(right, dtype)):
         assert got == math.inf, f"norm {got!r}, but it is not representable: inf was expected"
         return
@@ -72,13 +73,13 @@ def assert_close(got: Values, right: Sequence[Real], dtype: str, ord: float = 2.
 
 
 def assert_times(got: Values, before: Values, factor: Real, dtype: str, ord: float = 2.0) -> None:
-    """Assert that a leaf is what it was times a number, one that comes from a norm of order ``ord``."""
+    """Assert that a leaf is ``before`` times a number that was computed from a norm of order ``ord``."""
     assert got.shape == before.shape
     assert_close(got, scaled(before, factor), dtype, ord)
 
 
 def assert_norm_after(after: Sequence[Values], dtypes: Sequence[str], max_norm: float, ord: float = 2.0) -> None:
-    """Assert that clipped leaves have the norm ``max_norm`` to their dtypes' rounding (clause 5); for orders from 1."""
+    """Assert that clipped leaves have the norm ``max_norm`` to their dtypes' rounding (clause 5); for orders >= 1."""
     halves = [
         np.array([float(ulp(exact(v), dtype)) / 2 for v in components(x).tolist()])
         for x, dtype in zip(after, dtypes, strict=True)
@@ -92,7 +93,7 @@ def assert_norm_after(after: Sequence[Values], dtypes: Sequence[str], max_norm: 
 
 
 def assert_one_coefficient(after: Sequence[Values], before: Sequence[Values], dtypes: Sequence[str]) -> None:
-    """Assert that there is a number that takes all leaves from before to after, to rounding (clause 5)."""
+    """Assert that one number exists by which all leaves were multiplied, to rounding (clause 5)."""
     low, high = EXACT.mpf(0), EXACT.inf
     for new, old, dtype in zip(after, before, dtypes, strict=True):
         allowed = ULPS_OF_ONE_COEFFICIENT[component(dtype)]
@@ -107,7 +108,7 @@ def assert_one_coefficient(after: Sequence[Values], before: Sequence[Values], dt
 
 
 def assert_same_bits(after: Values, before: Values) -> None:
-    """Assert that values are the same, sign of zero and NaN included."""
+    """Assert that values are equal, including NaN and the signs of zeros."""
     assert after.shape == before.shape
     one, other = np.ascontiguousarray(after), np.ascontiguousarray(before)
     same = (one == other) | ((one != one) & (other != other))
@@ -120,7 +121,7 @@ def assert_same_bits(after: Values, before: Values) -> None:
 def assert_clipped(
     after: Sequence[Values], before: Sequence[Values], dtypes: Sequence[str], max_norm: float, ord: float = 2.0
 ) -> None:
-    """Assert all of clause 5: the norm, the one coefficient, and that it is the right one."""
+    """Assert all of clause 5: the norm after clipping, one coefficient for all leaves, and its value."""
     size = norm(before, ord)
     assert size > exact(max_norm), "the case is one where nothing is clipped"
     for new, old, dtype in zip(after, before, dtypes, strict=True):

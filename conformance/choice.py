@@ -1,4 +1,4 @@
-"""Which targets a run is on: those that were named, or all known namespaces that can be imported."""
+"""The targets of a run: those that the options name, or all known namespaces that can be imported."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from gradclip.conformance.targets import Target
 
 
 class Choice(NamedTuple):
-    """The targets of a run, and the namespaces of the default list that are not here, each with the reason."""
+    """The targets of a run, and the known namespaces that cannot be tested, each with the reason."""
 
     targets: list[Target]
     missing: dict[str, str]
@@ -24,7 +24,7 @@ def choose(namespaces: Sequence[str] = (), modules: Sequence[str] = ()) -> Choic
     Raises
     ------
     pytest.UsageError
-        If one that was named cannot be imported, or makes no arrays.
+        If one of them cannot be imported, or no array of it can be made.
     """
     if not namespaces and not modules:
         return _known()
@@ -47,13 +47,13 @@ def _known() -> Choice:
     for name in frameworks.KNOWN:
         try:
             targets += frameworks.targets_of(name, gradclip)
-        except Exception as e:  # absent, or broken in whatever way: test_00 skips and tells
+        except Exception as e:  # not installed, or broken: test_00 skips and gives the reason
             missing[name] = f"{type(e).__name__}: {e}".splitlines()[0]
     return Choice(targets, missing)
 
 
 def _named(option: str, find: Callable[[], list[Target]]) -> list[Target]:
-    """Return the targets of an option, or tell what is wrong with it."""
+    """Return the targets of an option, or raise a UsageError that says what is wrong with it."""
     try:
         return find()
     except pytest.UsageError:

@@ -1,4 +1,4 @@
-"""The clauses of the contract, as the docstrings of their tests' files name them."""
+"""The clauses of the contract, read from the docstrings of the test files."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 class Clause(NamedTuple):
-    """A row of the report: ``"5"`` and ``"clipped leaves have the norm ..."``; what is no clause has a name instead."""
+    """A row of the report: ``"5"`` and ``"clipped leaves have the norm ..."``; files that are no clause have a name."""
 
     name: str
     title: str
@@ -18,7 +18,7 @@ class Clause(NamedTuple):
 
 @cache
 def clauses() -> dict[str, Clause]:
-    """Return the clauses by the key that their files have in common, in order."""
+    """Return the clauses in order, by the part of the file name that all files of a clause share."""
     found: dict[str, Clause] = {}
     for file in sorted(HERE.glob("test_*.py")):
         name, _, title = _first_line(file).partition(": ")
@@ -28,7 +28,7 @@ def clauses() -> dict[str, Clause]:
 
 
 def key_of(file: str) -> str | None:
-    """Return the key of the clause that a file belongs to, or None if it is no file of the suite."""
+    """Return the key of a file's clause, or None if it is no file of the suite."""
     return _key(file) if (HERE / file).is_file() and file.startswith("test_") else None
 
 

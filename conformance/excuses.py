@@ -1,4 +1,4 @@
-"""Xfail files: what a target cannot do, a test a line, each with the reason.
+"""Xfail files: tests that a target cannot pass, one per line, each with the reason.
 
 A line is ``pattern  # reason``. The pattern is a test's short name, ``test_03_range.py::test_norm[float32-least]``,
 without the target; ``*`` stands for anything. Empty lines and lines that begin with ``#`` are skipped.
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "xfails"
 
 @dataclass
 class Excuse:
-    """One line of an xfail file, and whether a test was found for it."""
+    """One line of an xfail file, and whether it matched a test."""
 
     file: Path
     line: int
@@ -25,7 +25,7 @@ class Excuse:
     used: bool = field(default=False, compare=False)
 
     def matches(self, name: str) -> bool:
-        """Whether the pattern is that of a test's short name."""
+        """Whether the pattern matches a test's short name."""
         return re.fullmatch(re.escape(self.pattern).replace(r"\*", ".*"), name) is not None
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ def read(file: Path) -> list[Excuse]:
 
 
 def of_target(target: str) -> list[Excuse]:
-    """Return the excuses of a target: of ``jax.numpy.txt``, and of ``jax.numpy-jit.txt`` for that variant."""
+    """Return the excuses of a target: for ``jax.numpy[jit]``, those of ``jax.numpy.txt`` and ``jax.numpy-jit.txt``."""
     base, _, what = target.partition("[")
     names = [base, f"{base}-{what.rstrip(']')}"] if what else [base]
     files = [FOLDER / (re.sub(r"[^\w.,-]", "-", name) + ".txt") for name in names]
@@ -60,7 +60,7 @@ def of_target(target: str) -> list[Excuse]:
 
 
 def mark(item: pytest.Item, name: str, excuses: Iterable[Excuse]) -> None:
-    """Excuse a test whose short name an excuse is for; should it pass, that fails the run."""
+    """Mark a test as xfail if an excuse matches its short name. If it passes, the run fails."""
     for excuse in excuses:
         if excuse.matches(name):
             excuse.used = True
@@ -68,7 +68,7 @@ def mark(item: pytest.Item, name: str, excuses: Iterable[Excuse]) -> None:
 
 
 def unused(excuses: Iterable[Excuse]) -> list[str]:
-    """Return the excuses that no test was found for, on any target that they are read for."""
+    """Return the excuses that matched no test on any of their targets."""
     used: dict[str, bool] = {}
     for excuse in excuses:
         used[str(excuse)] = used.get(str(excuse), False) or excuse.used

@@ -1,4 +1,4 @@
-"""All bits of a norm and of clipped leaves, to compare between calls and between processes."""
+"""The bits of a norm and of clipped leaves as text, to compare calls and processes."""
 
 import sys
 
@@ -8,7 +8,7 @@ from gradclip.conformance.values import spread
 
 
 def fingerprint(target: Target, n: int = 20_000) -> str:
-    """Return the bits of leaves of ``n`` elements of every dtype, clipped by their global norm."""
+    """Return the bits of clipped leaves of ``n`` elements, two of every dtype, and of their norm."""
     dtypes = target.dtypes
     names = [f"layer{i}" for i in range(2 * len(dtypes))]
     grads = {

@@ -1,4 +1,4 @@
-"""The namespaces that the suite runs on by default, and what is particular to each."""
+"""The known namespaces, on which the suite runs by default: how to make and read arrays of each."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ HOST = {"eager", "host", "quick", "writable", "views", "large"}
 
 
 class Numpy(NamespaceTarget):
-    """NumPy, with bfloat16 from ml_dtypes if that is there."""
+    """NumPy, with bfloat16 from ml_dtypes if that is installed."""
 
     def make(self, values: Values, dtype: str) -> Array:
         return np.array(values, dtype=self._bfloat16() if dtype == "bfloat16" else dtype)
@@ -68,7 +68,7 @@ class CudaTorch(Torch):
 
 
 class Jax(NamespaceTarget):
-    """jax.numpy, with or without float64, compiled or not."""
+    """jax.numpy, with or without float64, with or without ``jit``."""
 
     def __init__(self, module: Any, api: Any, name: str, *, x64: bool = False, jit: bool = False) -> None:
         self.jax = load("jax")
@@ -107,12 +107,12 @@ class Jax(NamespaceTarget):
 
 
 def _distinct(given: Any) -> dict[int, Array]:
-    """Return the arrays of a container by identity: the same array twice is traced once, and is the same twice."""
+    """Return the arrays of a container by identity, so that an array that occurs twice is traced once."""
     return {id(x): x for x in trees.arrays(given)}
 
 
 class Dask(NamespaceTarget):
-    """dask.array in several chunks, with a scheduler that refuses to compute anything that was not asked for."""
+    """dask.array in several chunks, with a scheduler that refuses to compute outside of ``asking``."""
 
     def __init__(self, module: Any, api: Any, name: str) -> None:
         self.dask = load("dask")
@@ -124,7 +124,7 @@ class Dask(NamespaceTarget):
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        # Whoever computes decides what NumPy reports about overflow; here, nothing.
+        # NumPy warns where values are computed, which is here; switch its warnings off.
         with self.dask.config.set(scheduler="synchronous"), np.errstate(all="ignore"):
             yield
 
@@ -133,7 +133,7 @@ class Dask(NamespaceTarget):
 
     def read_all(self, xs: Sequence[Array]) -> list[Values]:
         with self.asking():
-            return [widened(x) for x in self.dask.compute(*xs)]  # what they share is computed once
+            return [widened(x) for x in self.dask.compute(*xs)]  # a common part is computed once
 
     def to_numpy(self, x: Array) -> Values:
         return np.asarray(x.compute() if hasattr(x, "compute") else x)
@@ -170,7 +170,7 @@ class Sparse(NamespaceTarget):
 
 
 class Ndonnx(NamespaceTarget):
-    """ndonnx with values that it propagates."""
+    """ndonnx with arrays that have values."""
 
     def to_numpy(self, x: Array) -> Values:
         return np.asarray(x.unwrap_numpy() if hasattr(x, "unwrap_numpy") else x)
@@ -201,7 +201,7 @@ def _strict(xp: Any, api: Any, name: str) -> Iterator[Target]:
 
 
 def _cupy(xp: Any, api: Any, name: str) -> Iterator[Target]:
-    xp.zeros(1)  # which fails where there is no GPU
+    xp.zeros(1)  # raises if there is no GPU
     yield Cupy(xp, api, name, {"eager", "writable", "views", "large"})
 
 
@@ -219,7 +219,7 @@ KNOWN: dict[str, Callable[[Any, Any, str], Iterator[Target]]] = {
     "sparse": lambda xp, api, name: iter([Sparse(xp, api, name, {"eager", "host"}, cases=2)]),
     "ndonnx": lambda xp, api, name: iter([Ndonnx(xp, api, name, {"ndonnx", "writable"}, cases=1)]),
 }
-"""By the name of a namespace, what makes its targets."""
+"""For each known namespace, a function that yields its targets."""
 
 
 def targets_of(name: str, api: Any, label: str = "") -> list[Target]:
@@ -228,7 +228,7 @@ def targets_of(name: str, api: Any, label: str = "") -> list[Target]:
     Raises
     ------
     Exception
-        Whatever its import, or the making of a first array, raises.
+        Any error of the import or of making a first array.
     """
     make = KNOWN.get(name, _unknown)
     return list(make(load(name), api, label or name))

@@ -1,4 +1,4 @@
-"""Short ways to say what most tests do: make leaves, call every clipping function alike, read back."""
+"""What most tests need: make leaves, call every clipping function in the same way, read results."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ PURE: dict[str, Callable[[Any, Any, Any], Any]] = {
     "adaptive_grad_clip": lambda api, grads, limit: api.adaptive_grad_clip(grads, copies(grads), limit),
     "clip_with_norm": lambda api, grads, limit: api.clip_with_norm(grads, limit, api.norm_partial(grads)),
 }
-"""Every pure clipping function as one of gradients and a limit: 0.001 clips all of `normal` values, 10000 none."""
+"""Every pure clipping function, as a function of (api, grads, limit)."""
 
 IN_PLACE: dict[str, Callable[[Any, Any, Any], Any]] = {
     "clip_by_global_norm_": lambda api, grads, limit: api.clip_by_global_norm_(grads, limit),
@@ -60,17 +60,17 @@ IN_PLACE: dict[str, Callable[[Any, Any, Any], Any]] = {
     "adaptive_grad_clip_": lambda api, grads, limit: api.adaptive_grad_clip_(grads, copies(grads), limit),
     "clip_with_norm_": lambda api, grads, limit: api.clip_with_norm_(grads, limit, api.norm_partial(grads)),
 }
-"""The same in place."""
+"""Every clipping function in place, in the same form."""
 
 NORM_CLIPS = ("clip_by_global_norm", "clip_by_norm", "clip_by_rms", "adaptive_grad_clip", "clip_with_norm")
-"""The pure functions that multiply, and so take complex gradients too."""
+"""The pure functions that multiply, so that they take complex gradients."""
 
 CLIPS, LEAVES = 1e-3, 1e4
-"""A limit that clips any leaf of `normal` values, and one that leaves them as they are."""
+"""A limit that clips any leaf of `normal` values, and one that clips none."""
 
 
 def clip(target: Target, function: str, grads: Any, limit: Any) -> Any:
-    """Return what a pure function makes of gradients."""
+    """Return the result of a pure function of `PURE`."""
     return target.run(lambda g: PURE[function](target.api, g, limit), grads)
 
 

@@ -54,7 +54,7 @@ def vector(
     arguments: dict[str, Any],
     norm: Real | float | None,
 ) -> Vector:
-    """Return what all vectors have: the call, and the norm that is reported, rounded to its dtype."""
+    """Return the fields that all vectors have: the call, and the exact norm, rounded to its dtype."""
     made: Vector = {
         "name": f"{name}[{dtype}]",
         "clause": clause,
@@ -72,7 +72,7 @@ def vector(
 
 
 def times(made: Vector, leaves: Sequence[Values], factors: Sequence[Real], dtype: str) -> Vector:
-    """Add the leaves times their factors, each element rounded once, and by how much a port may differ."""
+    """Add the result, leaves times factors with each element rounded once, and how far a port may be from it."""
     made["result"] = [
         leaf([round_to(v, dtype) for v in scaled(x, f)], x.shape, complex_=is_complex(dtype))
         for x, f in zip(leaves, factors, strict=True)
@@ -115,7 +115,7 @@ def ranges() -> Iterator[Vector]:
             for limit in (1.0, unit if unit > 1 else unit * 64 * fmt.eps if name == "least normal" else unit):
                 made = global_clip(f"{name} clipped to {limit:g}", 3, dtype, leaves, float(limit))
                 if _has_subnormals(made):
-                    made["name"] = f"subnormal: {made['name']}"  # a name to excuse those by that flush them to zero
+                    made["name"] = f"subnormal: {made['name']}"  # so that an xfail line can match these
                 yield made
 
 

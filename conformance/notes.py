@@ -1,4 +1,4 @@
-"""Notes taken while tests are collected: processes of pytest-xdist hand them to the one that started them."""
+"""Notes that are taken while tests are collected. Worker processes of pytest-xdist pass theirs to the main process."""
 
 from typing import Any, TypeAlias
 
@@ -10,22 +10,22 @@ OUTPUT = "gradclip.conformance"
 
 
 def notes(config: pytest.Config, topic: str) -> Notes:
-    """Return the notes on a topic, to read and to add to."""
+    """Return the set of notes on a topic, to which notes may be added."""
     return config.stash.setdefault(TAKEN, {}).setdefault(topic, set())
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this is one of the processes of pytest-xdist."""
+    """Whether this is a worker process of pytest-xdist."""
     return hasattr(config, "workerinput")
 
 
 def hand_over(config: pytest.Config) -> None:
-    """Hand all notes to the process that started this one."""
+    """Pass all notes to the main process."""
     taken = {topic: sorted(found) for topic, found in config.stash.setdefault(TAKEN, {}).items()}
     config.workeroutput[OUTPUT] = taken  # type: ignore[attr-defined]
 
 
 def take_over(config: pytest.Config, worker: Any) -> None:
-    """Add the notes of a process that ended; one that crashed has none."""
+    """Add the notes of a worker that ended. A worker that crashed has none."""
     for topic, found in getattr(worker, "workeroutput", {}).get(OUTPUT, {}).items():
         notes(config, topic).update(map(tuple, found))

@@ -23,7 +23,7 @@ EXACT.dps = 80
 
 
 class Format(NamedTuple):
-    """A binary floating-point format: bits of the significand, and the exponents of its least and largest normals."""
+    """A binary floating-point format: bits of the significand, exponents of the least and largest normal numbers."""
 
     precision: int
     emin: int
@@ -64,7 +64,7 @@ def format_of(dtype: str) -> Format:
 
 
 def norm_dtype(dtypes: Iterable[str]) -> str:
-    """Return the dtype that the contract gives to the norm of leaves of these dtypes."""
+    """Return the dtype that the norm of leaves of these dtypes must have."""
     return "float64" if any(component(d) == "float64" for d in dtypes) else "float32"
 
 
@@ -129,7 +129,7 @@ def rms(values: Values) -> Real:
 
 
 def coefficient(size: Real, max_norm: float | Real, eps: float = 0.0) -> Real:
-    """Return what a norm is multiplied by: max_norm / (norm + eps), but at most 1."""
+    """Return the coefficient for a norm: max_norm / (norm + eps), but at most 1."""
     size, limit = size + exact(eps), max_norm if isinstance(max_norm, EXACT.mpf) else exact(max_norm)
     return EXACT.mpf(1) if size <= limit else limit / size
 
@@ -140,21 +140,21 @@ def scaled(values: Values, factor: Real) -> list[Real]:
 
 
 def fraction_of(x: Real) -> Fraction:
-    """Return a number of `EXACT` as the fraction that it is."""
+    """Return a number of `EXACT` as a fraction, exactly."""
     sign, mantissa, exponent, _ = x._mpf_
     power: Fraction = Fraction(2) ** exponent
     return Fraction(-int(mantissa) if sign else int(mantissa)) * power
 
 
 def ulp(x: Real, dtype: str) -> Real:
-    """Return the distance between neighbours of ``x`` in a dtype; below its normal numbers, its least number."""
+    """Return the distance between neighbours of ``x`` in a dtype; for subnormal ``x``, the least positive number."""
     fmt = format_of(dtype)
     exponent = fmt.emin if x == 0 else max(int(EXACT.frexp(abs(x))[1]) - 1, fmt.emin)
     return EXACT.mpf(2) ** (exponent - fmt.precision + 1)
 
 
 def round_to(x: Real, dtype: str) -> float:
-    """Return the nearest number of a dtype, to even between two; inf beyond its range."""
+    """Return the nearest number of a dtype, with ties to even; inf beyond its range."""
     fmt, unit = format_of(dtype), ulp(x, dtype)
     steps = round(fraction_of(x) / fraction_of(unit))  # Python rounds fractions half to even
     nearest = steps * fraction_of(unit)

@@ -1,6 +1,6 @@
 """Runs the contract on namespaces and adapters: ``pytest conformance --namespace dask.array``. See README.md.
 
-What it does to tests, it does to the suite's own and to no other.
+It changes only tests of this suite and no others.
 """
 
 from collections.abc import Generator
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*traits): runs on targets with these traits; `!` before one: without it")
     if config.getoption("namespace") or config.getoption("adapter"):
-        _choice(config)  # at once, so that a name that is wrong is told as one
+        _choice(config)  # here, so that a wrong name is a usage error
     report.start(config, lambda: _choice(config).targets)
 
 
@@ -52,7 +52,7 @@ def _choice(config: pytest.Config) -> Choice:
 
 @pytest.fixture
 def missing(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Return the namespaces of the default list that are not here, each with what its import said."""
+    """Return the known namespaces that cannot be tested, each with the error of its import."""
     return _choice(request.config).missing
 
 
@@ -74,7 +74,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _fitting(metafunc: pytest.Metafunc) -> list[Target]:
-    """Return the targets that have the traits which a test needs; the report tells of the others."""
+    """Return the targets that have the traits which a test needs. The others are noted for the report."""
     needs = [trait for mark in metafunc.definition.iter_markers("needs") for trait in mark.args]
     fit = []
     for target in _choice(metafunc.config).targets:
@@ -97,7 +97,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the excused tests, refuse excuses for tests that there are not, and thin out cases where that is agreed."""
+    """Mark excused tests, refuse excuses that match no test, and deselect cases beyond a target's number of cases."""
     ours = [(item, target) for item in items if (target := _target_of(item)) is not None]
     further = [line for name in config.getoption("xfails") for line in excuses.read(Path(name))]
     read = {name: [*excuses.of_target(name), *further] for name in {target.name for _, target in ours}}
@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _refuse(config: pytest.Config, unused: list[str], items: list[pytest.Item]) -> None:
-    """Refuse xfail lines that match no test; a process of pytest-xdist cannot tell: it notes them and runs nothing."""
+    """Raise for xfail lines that match no test. A worker of pytest-xdist notes them instead, and runs nothing."""
     if unused and not is_worker(config):
         raise pytest.UsageError("\n".join([UNUSED, *unused]))
     if unused:
@@ -147,18 +147,18 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @cache
 def _is_ours(path: Path) -> bool:
-    """Whether a file is one of the suite, by whichever name it was found."""
+    """Whether a file belongs to the suite, also if it was found through a link."""
     return HERE in path.resolve().parents
 
 
 def _has_target(item: pytest.Item) -> bool:
-    """Whether a test is one of ours that runs on a target, be it on one that there is or on none."""
+    """Whether a test of the suite takes a target, also if there is no target for it."""
     return "target" in getattr(getattr(item, "callspec", None), "params", ()) and _is_ours(item.path)
 
 
 def _target_of(item: pytest.Item) -> Target | None:
     target = item.callspec.params["target"] if _has_target(item) else None  # type: ignore[attr-defined]
-    return target if hasattr(target, "read") else None  # pytest puts a mark of its own where there is none
+    return target if hasattr(target, "read") else None  # without a target, pytest passes a marker object
 
 
 def _is_whole(config: pytest.Config, items: list[pytest.Item]) -> bool:

@@ -1,4 +1,4 @@
-"""Clips in place in memory that nobody can write: a process of its own, for a write ends it."""
+"""Clips in place in memory that is write-protected. It runs in its own process, because a write would end it."""
 
 import contextlib
 import ctypes
@@ -17,14 +17,14 @@ PAGE = mmap.PAGESIZE
 
 
 def protect(memory: mmap.mmap) -> None:
-    """Take the right to write to pages from the whole process; their arrays still say that they are writable."""
+    """Write-protect pages of memory. Arrays in them still say that they are writable."""
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     if ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(address), len(memory), mmap.PROT_READ):
         raise OSError(ctypes.get_errno(), "mprotect")
 
 
 def leaf(target: Target, dtype: str) -> tuple[Any, mmap.mmap]:
-    """Return an array of a target in pages of its own."""
+    """Return an array of a target in its own pages of memory."""
     narrow = target.read(target.make(normal(257, dtype), dtype))
     numpy_dtype = load("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
     memory = mmap.mmap(-1, PAGE * -(-257 * numpy_dtype.itemsize // PAGE))
@@ -34,7 +34,7 @@ def leaf(target: Target, dtype: str) -> tuple[Any, mmap.mmap]:
 
 
 def main(target: Target, dtype: str, function: str, limit: str) -> None:
-    """Clip protected leaves of one dtype or of all by one function or by all that go by a norm."""
+    """Clip protected leaves of one dtype or of all dtypes, by one function or by all that use a norm."""
     dtypes = [d for d in target.dtypes if d != "bfloat16"] if dtype == "all" else [dtype]
     for each in IN_PLACE.keys() - {"clip_by_value_"} if function == "all" else [function]:
         for some in dtypes:

@@ -1,4 +1,4 @@
-"""``--report FILE.md``: collects what came of each test, also from the processes of pytest-xdist, and writes it."""
+"""``--report FILE.md``: collects the outcome of each test, also from workers of pytest-xdist, and writes the report."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ LEFT_OUT = "left out"
 
 
 def start(config: pytest.Config, targets: Callable[[], Sequence[Target]]) -> None:
-    """Collect for a report if one is asked for.
+    """Collect outcomes if a report was requested.
 
     Raises
     ------
     pytest.UsageError
-        If its folder is not there.
+        If the folder of the report does not exist.
     """
     if not config.getoption("report"):
         return
@@ -33,7 +33,7 @@ def start(config: pytest.Config, targets: Callable[[], Sequence[Target]]) -> Non
 
 
 def leave_out(config: pytest.Config, test: str, target: str, lacking: Iterable[str]) -> None:
-    """Note that a test is not run on a target, which lacks traits: ``!`` before one that it has and must not have."""
+    """Note that a test does not run on a target, which lacks traits, or has a trait that is written with ``!``."""
     for trait in lacking:
         why = f"for targets without the trait {trait[1:]!r}" if trait.startswith("!") else f"needs the trait {trait!r}"
         notes(config, LEFT_OUT).add((test, target, why))
@@ -50,7 +50,7 @@ class Report:
         self._written = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or report.outcome != "passed":  # a set-up or a tear-down counts where it did not pass
+        if report.when == "call" or report.outcome != "passed":  # set-up and tear-down count if they did not pass
             self._reports[report.nodeid] = report
 
     @pytest.hookimpl(trylast=True)
@@ -75,8 +75,8 @@ class Report:
 
 
 def _line(report: pytest.TestReport, targets: Sequence[str]) -> Line | None:
-    """Return what came of a test of the suite, or None of another one."""
-    file, test = report.location[0], report.nodeid.partition("::")[2]  # an id need not have the file
+    """Return the outcome of a test of the suite; None for other tests."""
+    file, test = report.location[0], report.nodeid.partition("::")[2]  # the id need not contain the file
     key = key_of(Path(file).name)
     if key is None:
         return None

@@ -19,7 +19,7 @@ LONGEST = 200
 
 
 class Outcome(Enum):
-    """What came of a test; the value stands after the count in a cell."""
+    """The outcome of a test. Its value is the text after the count in a cell."""
 
     FAILED = "failed"
     PASSED = "✓"
@@ -29,7 +29,7 @@ class Outcome(Enum):
 
 
 class Line(NamedTuple):
-    """One test, or one that is not run, on one target. The reason is one line."""
+    """The outcome of one test on one target, also of a test that did not run. The reason is one line."""
 
     clause: str
     target: str
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All that a report tells."""
+    """The content of a report."""
 
     targets: Sequence[Target]
     lines: Sequence[Line]
@@ -82,7 +82,7 @@ def _targets(run: Run) -> str:
 
 
 def _versions(target: Target) -> str:
-    """Return the versions of the packages that a target's names and arrays come from, but for gradclip's own."""
+    """Return the versions of the packages of a target's functions and arrays, except gradclip's."""
     modules = [*target.name.partition("[")[0].split(":"), getattr(getattr(target, "xp", None), "__name__", "")]
     roots = dict.fromkeys(name.partition(".")[0] for name in modules)
     versions = {root: getattr(sys.modules.get(root), "__version__", None) for root in roots if root != "gradclip"}

@@ -1,4 +1,4 @@
-"""Fewer cases for targets that compile or delay everything: a few of each test, as different as can be."""
+"""Selects a few cases of each test, as different as possible, for targets on which a case takes long."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from gradclip.conformance.targets import Target
 
 
 def thinned(items: Sequence[tuple[pytest.Item, Target]], cases: int | None = None) -> set[pytest.Item]:
-    """Return the items that run: ``cases``, or else ``target.cases``, of each test function; None is for all."""
+    """Return the items to run: of each test function ``cases`` or, if None, ``target.cases``; all if both are None."""
     kept: set[pytest.Item] = set()
     groups: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     limits = {target.name: cases or target.cases for _, target in items}
@@ -23,10 +23,10 @@ def thinned(items: Sequence[tuple[pytest.Item, Target]], cases: int | None = Non
 
 
 def _spread(items: Sequence[pytest.Item], limit: int, seed: int) -> list[pytest.Item]:
-    """Return some items, each with as many values of parameters as possible that those before it have not."""
+    """Return some items. Each has as many values of parameters as possible that earlier items do not have."""
     if limit >= len(items):
         return list(items)
-    start = seed % len(items)  # so that different tests, and targets, take different cases
+    start = seed % len(items)  # so that tests and targets differ in their cases
     left = [*items[start:], *items[:start]]
     chosen: list[pytest.Item] = []
     seen: set[tuple[str, int]] = set()
@@ -39,7 +39,7 @@ def _spread(items: Sequence[pytest.Item], limit: int, seed: int) -> list[pytest.
 
 
 def _function(item: pytest.Item) -> str:
-    """Return the name of a test's function: the same wherever the suite is, so that the same cases run."""
+    """Return the name of a test's function, which does not depend on the folder of the suite."""
     return f"conformance/{item.path.name}::{item.name.partition('[')[0]}"
 
 

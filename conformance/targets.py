@@ -1,4 +1,4 @@
-"""What the suite must know of a namespace or an adapter, and how it finds that out for one it has never heard of."""
+"""What the suite needs to know about a namespace or an adapter, and how it finds this out for an unknown one."""
 
 import contextlib
 import importlib
@@ -14,31 +14,31 @@ from gradclip.conformance.oracles import Values
 Array: TypeAlias = Any
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-"""The dtypes that the contract is tested with, where a target has them."""
+"""The dtypes with which the contract is tested, if a target has them."""
 
 
 class Target(Protocol):
-    """What runs the suite: the functions under test, and a way to make and to read their arrays exactly.
+    """The functions under test, and how to make and read their arrays exactly.
 
-    Values travel as NumPy arrays of float64 or complex128, which hold the numbers of each dtype exactly: ``make`` gets
-    only values that its dtype represents, and ``read`` must not round. No tolerance belongs to a target: what it cannot
-    do is excused in its xfail file, by name and with a reason.
+    Values are passed as NumPy arrays of float64 or complex128, which represent all numbers of the other dtypes.
+    ``make`` gets only values that its dtype represents, and ``read`` must not round. A target has no tolerance of its
+    own: what it cannot do is excused in its xfail file, by name and with a reason.
 
     Parameters
     ----------
     name : str
-        As in ``--namespace`` and in the names of the tests, such as ``"jax.numpy[jit]"``.
+        The name in reports and in the names of the tests, such as ``"jax.numpy[jit]"``.
     api : object
-        Has gradclip's public functions as attributes; of an adapter, those that it offers.
+        Has gradclip's public functions as attributes; for an adapter, those that it offers.
     dtypes : sequence of str
-        Those of `DTYPES` that there are.
+        Those of `DTYPES` that the target has.
     traits : set of str
         What arrays and functions can do:
 
-        - "eager": values can be read at once, so that errors about values are raised by the call.
-        - "host": and reading them waits for no device.
-        - "deferred": nothing is computed before it is read, and the target refuses that outside of ``asking``.
-        - "jit": ``run`` compiles with JAX, so that no value is known to what it runs.
+        - "eager": values can be read at any time, so that a call can raise errors about values.
+        - "host": to read values does not wait for a device.
+        - "deferred": values are computed when they are read, which the target refuses outside of ``asking``.
+        - "jit": ``run`` compiles with JAX, so that the functions do not know any value.
         - "writable": arrays can be written in place. "views": basic slices share memory.
         - "shares": ``share`` works. "grad": ``gradient`` works. "complex": there is complex64.
         - "quick": a call takes milliseconds, so that many examples can be tried.
@@ -55,7 +55,7 @@ class Target(Protocol):
     cases: int | None
 
     def make(self, values: Values, dtype: str) -> Array:
-        """Return an array of these values: a copy, writable where arrays are."""
+        """Return an array of these values: a copy, writable if the target's arrays are."""
         ...
 
     def read(self, x: Array) -> Values:
@@ -83,7 +83,7 @@ class Target(Protocol):
         ...
 
     def compiled(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``fn`` as it is run: itself, or compiled once for all arguments of one structure, values not known."""
+        """Return ``fn``, or a function that compiles it once for all arguments of a structure, without their values."""
         ...
 
     def run(self, fn: Callable[..., Any], *trees: Any) -> Any:
@@ -95,16 +95,16 @@ class Target(Protocol):
         ...
 
     def active(self) -> AbstractContextManager[Any]:
-        """Return what must be in force during each test, such as flags."""
+        """Return a context for each test, which sets flags, for example."""
         ...
 
     def asking(self) -> AbstractContextManager[Any]:
-        """Return what must be in force where reading a value is asked for; outside of it a target may refuse that."""
+        """Return a context in which values are read. Outside of it, a target may refuse to compute."""
         ...
 
 
 class NamespaceTarget:
-    """Arrays of a namespace that follows the array API standard, run by functions that take them as they are.
+    """A target for functions that take arrays of a namespace of the array API standard.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class NamespaceTarget:
     name : str
         The target's name; the module's if not given.
     traits : iterable of str
-        What the arrays can do; tried out if not given.
+        What the arrays can do; if not given, the target tries it out.
     cases : int or None
         As of `Target`.
     """
@@ -202,15 +202,15 @@ class NamespaceTarget:
         try:
             x = self.make(np.ones(1, "complex128" if dtype.startswith("complex") else "float64"), dtype)
             return self.dtype(x) == dtype and bool(np.all(self.read(x) == 1))
-        except Exception:  # whatever an unknown namespace says: it does not have it
+        except Exception:  # any error means that the namespace does not have the dtype
             return False
 
     def _try(self) -> frozenset[str]:
-        """Return the traits that arrays turn out to have."""
+        """Try out the arrays, and return their traits."""
         x, traits = self.make(np.ones(2), "float32"), set()
-        with contextlib.suppress(Exception):  # lazy, in whatever way
+        with contextlib.suppress(Exception):  # lazy arrays raise any error
             traits |= {"eager", "host", "quick"} if float(x[0]) == 1 else set()
-        with contextlib.suppress(Exception):  # immutable, in whatever way
+        with contextlib.suppress(Exception):  # immutable arrays raise any error
             part = x[:1]
             part[...] = 2 * part
             traits |= {"writable", "views"} if self.read(x)[0] == 2 else {"writable"}
@@ -218,14 +218,14 @@ class NamespaceTarget:
 
 
 def widened(values: Any) -> Values:
-    """Return values in the dtype in which they travel."""
+    """Return values as float64, complex128 or int64."""
     found: Values = np.asarray(values)
     wide = {"c": np.complex128, "i": np.int64, "u": np.int64, "b": np.int64}.get(found.dtype.kind, np.float64)
     return found.astype(wide)
 
 
 def load(name: str) -> Any:
-    """Return a module by name; warnings at its import are its own business."""
+    """Return a module by name. Warnings of its import are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(name)

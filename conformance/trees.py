@@ -11,7 +11,7 @@ STATIC = (str, bytes, bool, int, float, complex, type(None))
 def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
     """Return the container with every array replaced; None and Python's own values stay.
 
-    Dicts are walked in the order of their keys, for some libraries give them back in that order.
+    Dicts are walked in sorted order of their keys, because some libraries return them in that order.
     """
     if isinstance(tree, STATIC):
         return tree

@@ -1,4 +1,4 @@
-"""Values of leaves to test with: exact in their dtype, the same on every machine (`spread` but for its last bit)."""
+"""Values of leaves for tests. Their dtype represents them exactly. Except for `spread`, all machines get the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
 
 
 def normal(shape: tuple[int, ...] | int, dtype: str, seed: int = 0, size: float = 1.0) -> Values:
-    """Return normally distributed values of about a magnitude."""
+    """Return normally distributed values of standard deviation ``size``."""
     rng = np.random.default_rng(seed)
     values = rng.standard_normal(shape)
     if is_complex(dtype):
@@ -48,7 +48,7 @@ def normal(shape: tuple[int, ...] | int, dtype: str, seed: int = 0, size: float 
 
 
 def spread(shape: tuple[int, ...] | int, dtype: str, seed: int = 0) -> Values:
-    """Return values whose magnitudes differ by many orders, all of them normal numbers, the largest about 1."""
+    """Return normal numbers whose magnitudes differ by many orders of magnitude; the largest is about 1."""
     rng = np.random.default_rng(seed)
     lowest = max(-60.0, format_of(dtype).emin + 1.0)
     values = np.asarray(np.exp2(rng.uniform(lowest, 0, shape)) * rng.choice([-1.0, 1.0], shape))
@@ -58,7 +58,7 @@ def spread(shape: tuple[int, ...] | int, dtype: str, seed: int = 0) -> Values:
 
 
 def portable_spread(shape: tuple[int, ...] | int, dtype: str, seed: int = 0) -> Values:
-    """Return what `spread` does, to the last bit the same on every machine: np.exp2 depends on the processor."""
+    """Return values like those of `spread`, with the same bits on every machine; np.exp2 depends on the processor."""
     rng = np.random.default_rng(seed)
     lowest = max(-60, format_of(dtype).emin + 1)
 
@@ -72,7 +72,7 @@ def portable_spread(shape: tuple[int, ...] | int, dtype: str, seed: int = 0) -> 
 
 
 def model(dtypes: str | Sequence[str], seed: int = 0, size: float = 1.0) -> list[tuple[Values, str]]:
-    """Return values for leaves of all of `SHAPES`, each with its dtype; the dtypes take turns."""
+    """Return values for one leaf of each of `SHAPES`, with its dtype; the dtypes alternate."""
     dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
     turns = [dtypes[i % len(dtypes)] for i in range(len(SHAPES))]
     return [

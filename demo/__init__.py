@@ -1,1 +1,1 @@
-"""The demo: clipping saves the training of a recurrent network. In the root of the repository: ``python -m demo``."""
+"""The demo: trains a recurrent network with and without clipping. In the root of the repository: ``python -m demo``."""

@@ -1,4 +1,4 @@
-"""The command ``python -m demo``: says in one line what is missing for it, or what it cannot use."""
+"""The command ``python -m demo``. If a package is missing or an input is wrong, it prints one line that says so."""
 
 import sys
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ def main() -> None:
         sys.exit(f'demo: {", ".join(missing)} not installed; run: make demo, or: pip install -e ".[demo]"')
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a narrow encoding must not end a run that has taken a minute
+            stream.reconfigure(errors="replace")  # characters that the encoding lacks must not end the run
     from demo.checks import RefusedError
     from demo.command import app
 

@@ -1,4 +1,4 @@
-"""What a framework must be able to do to run the demo; training, report and figure are the same for all of them."""
+"""What a framework must provide to run the demo. Training, report and figure are the same for all frameworks."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +18,7 @@ BACKENDS = {
 """The module of each backend. It has a class ``RNN`` and is imported only if the user asks for it."""
 
 TEMPERATURE = 0.5
-"""Of the sample; below 1 the network prefers what it is sure of."""
+"""The temperature of the sample: below 1, likely characters become more likely."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Sizes:
     hidden : int
         The number of recurrent units.
     rows : int
-        Pieces of text that are read side by side.
+        The number of pieces of text that are read in parallel.
     length : int
-        Characters through which the gradient goes back in time.
+        The number of characters through which the gradient goes back.
     """
 
     vocabulary: int
@@ -51,8 +51,8 @@ class Sizes:
 class Backend(Protocol[Array]):
     """A plain recurrent network on one framework; parameters and gradients are a dict of its arrays.
 
-    A method may write to the gradients and parameters that it is given and return them, or return new ones: the
-    caller goes on with what comes back.
+    A method may write to the gradients and parameters that it gets and return them, or return new ones. The caller
+    uses what the method returns.
     """
 
     def init(self, seed: int, sizes: Sizes) -> dict[str, Array]:
@@ -96,7 +96,7 @@ def load_backend(name: str) -> Backend[Any]:
     Raises
     ------
     RefusedError
-        If there is none, or its framework is not installed, or it finds no GPU and needs one.
+        If there is none, or its framework is not installed, or it needs a GPU and finds none.
     """
     if name in BACKENDS:
         try:

@@ -1,4 +1,4 @@
-"""What the user asked for, checked before anything runs. A message says what came, what was expected, what to do."""
+"""Checks of the options, before anything runs. Messages say what was passed, what was expected, and what to do."""
 
 import math
 import os
@@ -9,7 +9,7 @@ FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 
 
 class RefusedError(Exception):
-    """An input that cannot be used; the message is for the user, who sees it without a stack trace."""
+    """An input that cannot be used. The user sees the message without a stack trace."""
 
 
 def whole_number(option: str, least: int, example: int) -> Callable[[object], int]:
@@ -47,7 +47,7 @@ def positive(option: str, example: float) -> Callable[[object], float]:
 
 
 def check_figure(path: Path) -> None:
-    """Refuse a figure that could not be saved, now rather than after the training."""
+    """Raise if the figure cannot be saved, before the training begins."""
     if path.suffix.lower() not in FIGURE_SUFFIXES:
         came = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
         expected = ", ".join(FIGURE_SUFFIXES)

@@ -1,4 +1,4 @@
-"""The three ways to treat a gradient that the demo sets side by side."""
+"""The three rules that the demo compares: no clipping, clipping by global norm, clipping by value."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 from demo.backend import Backend
 
 Treated: TypeAlias = tuple[dict[str, Any], float, bool]
-"""The gradients to go on with, their norm before clipping, and whether clipping changed any of them."""
+"""The clipped gradients, their norm before clipping, and whether clipping changed any of them."""
 
 
 class Rule(Protocol):
@@ -19,18 +19,18 @@ class Rule(Protocol):
         ...
 
     def __call__(self, backend: Backend[Any], grads: dict[str, Any]) -> Treated:
-        """Treat the gradients."""
+        """Apply the rule to gradients."""
         ...
 
 
 @dataclass(frozen=True)
 class NoClipping:
-    """Let every gradient through."""
+    """Do not clip."""
 
     name: str = "no clipping"
 
     def __call__(self, backend: Backend[Any], grads: dict[str, Any]) -> Treated:
-        """Measure only."""
+        """Compute the norm only."""
         return grads, backend.global_norm(grads), False
 
 
@@ -42,7 +42,7 @@ class ByGlobalNorm:
     name: str = "by global norm"
 
     def __call__(self, backend: Backend[Any], grads: dict[str, Any]) -> Treated:
-        """Measure and clip in one call."""
+        """Compute the norm and clip in one call."""
         grads, norm = backend.clip_by_global_norm(grads, self.max_norm)
         return grads, norm, norm > self.max_norm
 
@@ -55,6 +55,6 @@ class ByValue:
     name: str = "by value"
 
     def __call__(self, backend: Backend[Any], grads: dict[str, Any]) -> Treated:
-        """Measure, then clip; the norm of order inf is the largest element."""
+        """Compute the norm, then clip. The norm of order inf, the largest element, says if anything changes."""
         norm, largest = backend.global_norm(grads), backend.global_norm(grads, math.inf)
         return backend.clip_by_value(grads, self.max_value), norm, largest > self.max_value

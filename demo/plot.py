@@ -21,27 +21,27 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "legend.frameon": False,
     "lines.linewidth": 0.9,
-    "pdf.fonttype": 42,  # text stays text, as journals ask for
+    "pdf.fonttype": 42,  # text stays text in the file, as journals require
     "svg.fonttype": "none",
 }
 _GREY = "0.35"
-_LAYERS = (4, 3, 2)  # the run that dies early on top, or the others would hide it
+_LAYERS = (4, 3, 2)  # the run that ends early is on top, because others would hide it
 _SMALLEST_WINDOW, _WINDOW = 3, 0.05
 _HIGHEST_LOSS = 1.5
-"""Where the loss axis ends, in units of the loss of a guess: beyond it a loss is off the chart, dead or not."""
+"""The end of the loss axis, in units of the loss of a guess. Higher losses are outside of the chart."""
 
 
 def save_figure(path: Path, runs: Sequence[Run], vocabulary: int) -> None:
     """Draw the runs and write the figure in the format that the suffix names.
 
-    The steps are on a logarithmic axis: an explosion takes a few dozen of them, learning takes all.
+    The axis of steps is logarithmic, because an explosion takes a few dozen steps and learning takes all.
 
     Parameters
     ----------
     path : Path
     runs : sequence of Run
     vocabulary : int
-        Guessing among so many characters gives the loss from which training starts.
+        The number of characters. The loss of a guess among them is the loss at the start.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.0, 4.8), layout="constrained")
@@ -57,7 +57,7 @@ def save_figure(path: Path, runs: Sequence[Run], vocabulary: int) -> None:
 
 
 def _draw_losses(axes: Axes, runs: Sequence[Run], guess: float) -> None:
-    """Draw the losses up to a little above that of a guess; for a run that lived, pale, with their course on top."""
+    """Draw the losses, up to a little above that of a guess. For a complete run, pale, with their median on top."""
     top = _HIGHEST_LOSS * guess
     for run, colour, layer in zip(runs, COLOURS, _LAYERS, strict=True):
         steps = np.arange(1, run.survived + 1)
@@ -75,7 +75,7 @@ def _draw_losses(axes: Axes, runs: Sequence[Run], guess: float) -> None:
 
 
 def _draw_norms(axes: Axes, runs: Sequence[Run]) -> None:
-    """Draw the norms that are numbers, the largest norm let through, and where a run ended."""
+    """Draw the finite norms, the threshold, and the step at which a run ended."""
     for run, colour, layer in zip(runs, COLOURS, _LAYERS, strict=True):
         norms = np.array(run.norms)
         shown = np.isfinite(norms) & (norms > 0)
@@ -99,7 +99,7 @@ def _course(losses: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _mark_death(axes: Axes, run: Run, colour: str, top: float) -> None:
-    """Mark the step whose loss is not a number, at the upper edge, on the side of it that has more room."""
+    """Mark the step whose loss is not finite at the upper edge, with text on the side that has more space."""
     step = run.survived + 1
     axes.plot([step], [top], marker="X", color=colour, markersize=7, clip_on=False, zorder=9)
     left = step**2 > run.steps
@@ -115,7 +115,7 @@ def _mark_death(axes: Axes, run: Run, colour: str, top: float) -> None:
 
 
 def _label(axes: Axes, height: float, text: str) -> None:
-    """Write what a horizontal line stands for, above its left end."""
+    """Write the label of a horizontal line above its left end."""
     axes.annotate(
         text,
         (0, height),

@@ -1,4 +1,4 @@
-"""The training as it runs: bars on a terminal, a few plain lines in a log."""
+"""Progress of the training: bars on a terminal, a few lines in a log."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from demo.style import COLOURS, death, number
 from demo.train import Run, Watch
 
 LINES = 5
-"""How many lines a run writes into a log."""
+"""The number of lines that a run writes to a log."""
 
 
 @contextmanager
 def watching(console: Console, rules: Sequence[Rule], steps: int) -> Iterator[Watch]:
-    """Give the function that shows each step, in the form that suits where the output goes."""
+    """Yield the function that shows each step, on a terminal or in a log."""
     if console.is_terminal and not console.is_dumb_terminal:
         with _bars(console) as bars:
             yield _watch_bars(bars, rules, steps)
@@ -25,7 +25,7 @@ def watching(console: Console, rules: Sequence[Rule], steps: int) -> Iterator[Wa
 
 
 def _bars(console: Console) -> Progress:
-    """Return the display: one row for each run."""
+    """Return the display, which has one row per run."""
     return Progress(
         TextColumn("[{task.fields[colour]}]{task.description:<14}"),
         BarColumn(bar_width=14),
@@ -55,14 +55,14 @@ def _watch_bars(bars: Progress, rules: Sequence[Rule], steps: int) -> Watch:
 
 
 def _status(run: Run) -> str:
-    """Return where a run stands."""
+    """Return the state of a run in a few words."""
     if run.fatal is not None:
         return f"[bold red]{death(run.survived + 1, run.fatal)}"
     return f"loss {number(run.losses[-1]):<7} norm {number(run.norms[-1]):<7}"
 
 
 def _write_line(console: Console, run: Run) -> None:
-    """Write a line now and then, and when a run ends."""
+    """Write a line for some of the steps, and when a run ends."""
     line = f"{run.rule.name:<14}  step {run.survived:>5,} of {run.steps:,}"
     if run.fatal is not None:
         console.print(f"{line}  {death(run.survived + 1, run.fatal)}", highlight=False)

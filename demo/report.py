@@ -1,4 +1,4 @@
-"""What the runs came to: a table, and what it means in a sentence or two."""
+"""The results of the runs: a table, and a conclusion of a sentence or two."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from demo.train import LAST, Run
 
 
 def show_report(console: Console, runs: Sequence[Run]) -> None:
-    """Print the table, a column for each run, and the conclusion."""
+    """Print the table, with one column per run, and the conclusion."""
     table = Table(box=box.SIMPLE_HEAD, show_lines=False, padding=(0, 1))
     table.add_column("", no_wrap=True)
     for run, colour in zip(runs, COLOURS, strict=True):
@@ -34,7 +34,7 @@ def show_report(console: Console, runs: Sequence[Run]) -> None:
 
 
 def conclusion(runs: Sequence[Run]) -> str:
-    """Return what the runs show, whatever it is: with other options nothing need have exploded."""
+    """Return what the runs show. With other options, perhaps no run explodes."""
     free, *clipped = runs
     as_well = " as well" * (free.fatal is not None)
     if free.fatal is not None:
@@ -59,12 +59,12 @@ def _clipped(run: Run) -> str:
 
 
 def _final_loss(run: Run) -> Text:
-    """Return the final loss; one that is not finite stands out."""
+    """Return the final loss; one that is not finite is highlighted."""
     return Text(number(run.final_loss), style="" if run.fatal is None else "bold red")
 
 
 def _sample(run: Run) -> Text:
-    """Return what the network writes, on one line: its own line breaks would break up the column."""
+    """Return the network's text on one line, because line breaks would disturb the column."""
     if run.sample == run.prompt:
         return Text("nothing: its weights are not finite", style="dim")
     return Text(" ".join(run.sample.split()))

@@ -1,10 +1,10 @@
-r"""A plain recurrent network in NumPy, with backpropagation through time written out.
+r"""A plain recurrent network in NumPy, with explicit backpropagation through time.
 
 .. math:: h_t = \max(0,\; W_x[x_t] + h_{t-1} W_h + b_h), \qquad p_t = \mathrm{softmax}(h_t W_y + b_y)
 
-The gradient goes back through :math:`W_h` once for every character. With rectified units nothing bounds the state, so
-both the state and the gradient grow geometrically as soon as the largest eigenvalues of :math:`W_h` pass 1: this is
-the explosion that the demo shows, and nobody has to inject it.
+The gradient goes back through :math:`W_h` once for every character. Rectified units do not bound the state. So the
+state and the gradient grow geometrically as soon as the largest eigenvalues of :math:`W_h` exceed 1. This is the
+explosion that the demo shows; it is not injected.
 
 References
 ----------
@@ -26,7 +26,7 @@ Floats: TypeAlias = NDArray[np.floating]
 Params: TypeAlias = dict[str, Floats]
 
 _INPUT, _RECURRENT, _OUTPUT = 0.1, 0.8, 0.3
-"""The scale of the first weights; the recurrent one is below 1, so training starts in the calm."""
+"""The scale of the first weights. The recurrent one is below 1, so training starts without an explosion."""
 
 
 class RNN:
@@ -35,7 +35,7 @@ class RNN:
     Parameters
     ----------
     dtype : type
-        Of all weights, states and gradients.
+        The dtype of all weights, states and gradients.
     """
 
     def __init__(self, dtype: type[np.floating] = np.float32) -> None:
@@ -85,7 +85,7 @@ class RNN:
         return params
 
     def sample(self, params: Params, prompt: list[int], length: int, seed: int) -> list[int]:
-        """Draw one character after another, each from the network's distribution given those before."""
+        """Draw one character after another, each from the network's distribution given the characters before it."""
         rng = np.random.default_rng(seed)
         state = np.zeros((1, params["recurrent"].shape[0]), self.dtype)
         text = list(prompt)
@@ -135,10 +135,10 @@ def _backward(params: Params, states: Floats, dlogits: Floats, inputs: Codes) ->
     carried = xp.zeros_like(states[0])
     for step in reversed(range(length)):
         dstates[step] += carried
-        dstates[step] *= states[step + 1] > 0  # the rectifier passes the gradient where it passed the state
+        dstates[step] *= states[step + 1] > 0  # the gradient passes where the state was positive
         carried = dstates[step] @ recurrent
     flat = dstates.reshape(length * rows, hidden)
-    # One-hot rows times the gradient: each character's row of `input` collects what its occurrences received.
+    # One-hot rows times the gradient: each character's row of `input` is the sum over its occurrences.
     onehot = xp.zeros_like(dlogits)
     onehot[xp.arange(inputs.size), inputs.ravel()] = 1
     return {

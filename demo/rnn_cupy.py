@@ -1,4 +1,4 @@
-"""The demo's recurrent network on a GPU, through CuPy: the NumPy network's arithmetic on CuPy's arrays."""
+"""The demo's recurrent network on a GPU: the code of the NumPy network on CuPy's arrays."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class RNN(rnn.RNN):
     Raises
     ------
     RefusedError
-        If there is no CuPy or no GPU.
+        If CuPy is not installed, or there is no GPU.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The demo's recurrent network in JAX: the weights and the steps are those of the NumPy one, the gradient is JAX's."""
+"""The demo's recurrent network in JAX: same weights and steps as the NumPy network, with JAX's gradient."""
 
 from typing import TypeAlias
 
@@ -16,10 +16,10 @@ Params: TypeAlias = dict[str, Array]
 
 
 class RNN:
-    """The network on JAX, a `Backend`. Gradients and parameters are values; every step makes new ones."""
+    """The network on JAX, a `Backend`. Every step returns new gradients and parameters."""
 
     def init(self, seed: int, sizes: Sizes) -> Params:
-        """Draw the weights that the NumPy network draws."""
+        """Return the weights that the NumPy network draws."""
         return {name: jnp.asarray(x) for name, x in rnn.RNN().init(seed, sizes).items()}
 
     def hidden(self, sizes: Sizes) -> Array:

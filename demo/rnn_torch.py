@@ -1,4 +1,4 @@
-"""The demo's recurrent network in PyTorch, with autograd: the weights and the steps are those of the NumPy one."""
+"""The demo's recurrent network in PyTorch: same weights and steps as the NumPy network, with autograd's gradient."""
 
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ class RNN:
     """The network on PyTorch, a `Backend`. Gradients and parameters are written in place."""
 
     def init(self, seed: int, sizes: Sizes) -> Params:
-        """Draw the weights that the NumPy network draws."""
+        """Return the weights that the NumPy network draws."""
         return {name: torch.from_numpy(x).requires_grad_() for name, x in rnn.RNN().init(seed, sizes).items()}
 
     def hidden(self, sizes: Sizes) -> Tensor:

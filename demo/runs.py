@@ -1,4 +1,4 @@
-"""The three runs of the demo, from one end to the other: train, report, draw."""
+"""The three runs of the demo: train, report, draw."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from demo.train import Recipe, train
 
 @dataclass(frozen=True)
 class Demo:
-    """What the user asked for, checked."""
+    """The checked options."""
 
     backend: Backend[Any]
     corpus: Corpus
@@ -28,7 +28,7 @@ class Demo:
 
 
 def run_demo(console: Console, demo: Demo) -> None:
-    """Train without clipping, by global norm and by value, and show what came of it."""
+    """Train without clipping, with clipping by global norm and by value, and show the results."""
     sizes = Sizes(len(demo.corpus.characters))
     rules: list[Rule] = [NoClipping(), ByGlobalNorm(demo.max_norm), ByValue(demo.max_value)]
     _introduce(console, demo, sizes)
@@ -46,7 +46,7 @@ def run_demo(console: Console, demo: Demo) -> None:
 
 
 def _introduce(console: Console, demo: Demo, sizes: Sizes) -> None:
-    """Say what is trained, and on what."""
+    """Print what is trained, on which text."""
     recipe = demo.recipe
     lines = (
         f"Text      {demo.corpus.source}, {len(demo.corpus.codes):,} characters",

@@ -1,13 +1,13 @@
-"""What terminal and figure share, so that a run has one colour in both."""
+"""Colours and texts that terminal and figure share, so that a run has the same colour in both."""
 
 import math
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73")
-"""For the runs in their order; from the palette of Okabe and Ito, which colour-blind readers tell apart too."""
+"""The runs' colours in order, from the palette of Okabe and Ito, which colour-blind readers can distinguish."""
 
 
 def number(value: float) -> str:
-    """Return a loss or norm in the form that its size asks for: 0.473, 12.3, 8.1e+03, inf."""
+    """Return a loss or norm as text in a form that suits its size: 0.473, 12.3, 8.1e+03, inf."""
     if not math.isfinite(value):
         return str(value)
     if abs(value) >= 1000:
@@ -21,5 +21,5 @@ def counted(count: int, noun: str) -> str:
 
 
 def death(step: int, loss: float) -> str:
-    """Return how a run ended that did not last; ``step`` counts from 1."""
+    """Return how a run ended before its last step; ``step`` counts from 1."""
     return f"died at step {step:,} (loss {loss})"

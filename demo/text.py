@@ -1,4 +1,4 @@
-"""The text that the demo learns: characters as codes, cut into the rows of a batch."""
+"""The text that the demo learns: codes of characters, cut into the rows of a batch."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ from demo.style import counted
 Codes: TypeAlias = NDArray[np.intp]
 
 LARGEST_VOCABULARY = 256
-"""The output layer costs time for each character; text in a large script keeps its most frequent ones."""
+"""The most characters of a vocabulary, because the output layer takes time for each. Rare ones are left out."""
 
 RARE = "\ufffd"
-"""Stands for all characters that the vocabulary leaves out."""
+"""The character that replaces those which the vocabulary leaves out."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Corpus:
     Parameters
     ----------
     source : str
-        Where the text is from, in words.
+        A description of where the text is from.
     characters : str
         The vocabulary: the character of code ``i`` is ``characters[i]``.
     codes : array of intp, shape (number of characters in the text,)
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     """A piece of the text for each row; the targets are the inputs one character later.
 
     ``inputs`` and ``targets`` have shape (length, rows). ``first`` marks the start of a pass through the text, where
-    the hidden state starts anew; otherwise each row goes on where it stopped.
+    the hidden state is reset. Otherwise each row continues where the last batch ended.
     """
 
     inputs: Codes
@@ -67,7 +67,7 @@ def read_corpus(path: Path | None, shortest: int) -> Corpus:
     path : Path or None
         A text file in UTF-8.
     shortest : int
-        The number of characters that one batch takes.
+        The number of characters of one batch.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def read_corpus(path: Path | None, shortest: int) -> Corpus:
 
 
 def batches(codes: Codes, rows: int, length: int, start: int) -> Iterator[Batch]:
-    """Yield batches without end: the text as ``rows`` parallel rows, read from left to right and then again.
+    """Yield batches without end: the text is cut into ``rows`` parallel rows, which are read again and again.
 
     The first pass begins ``start`` characters into each row (modulo a row), the later ones at 0.
     """
@@ -110,7 +110,7 @@ _REMEDY = "Give a longer text in UTF-8, or leave --text out for Python's own doc
 
 
 def _read_file(path: Path) -> str:
-    """Return a file's text, with a plain word on why if that cannot be done."""
+    """Return a file's text, or raise an error that says why it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def _read_file(path: Path) -> str:
 
 
 def _corpus(source: str, text: str) -> Corpus:
-    """Return the text as numbers. The vocabulary is sorted: codes do not depend on the order in the text."""
+    """Return the text as numbers. The vocabulary is sorted, so codes do not depend on the order in the text."""
     counts = Counter(text)
     if len(counts) > LARGEST_VOCABULARY:
         kept = {character for character, _ in counts.most_common(LARGEST_VOCABULARY - 1)}

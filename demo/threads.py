@@ -1,4 +1,4 @@
-"""How many threads NumPy's linear algebra may use."""
+"""Limits the threads of NumPy's linear algebra."""
 
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -6,11 +6,11 @@ from typing import cast
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Keep NumPy's BLAS to one thread while the context lasts, if threadpoolctl is there to do it.
+    """Limit NumPy's BLAS to one thread within the context, if threadpoolctl is installed.
 
-    The products of a small recurrent network are too small to share: a second core gains a fifth, while on a busy
-    machine, or in a container that sees more cores than it may use, threads that wait for each other in a spin make
-    a step up to thirty times slower.
+    The matrix products of a small recurrent network are too small for several threads: a second core makes a step a
+    fifth faster. On a busy machine, or in a container that sees more cores than it may use, threads that spin while
+    they wait for each other make a step up to thirty times slower.
     """
     try:
         controller = import_module("threadpoolctl")

@@ -1,4 +1,4 @@
-"""One training run: the same network, text and seed for every rule, and only the rule differs."""
+"""One training run. Network, text and seed are the same for every rule."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from demo.text import Corpus, batches
 from demo.threads import one_thread
 
 WARM_UP = 0.1
-"""The share of the steps in which the learning rate rises from 0. Without it the unclipped run dies even sooner."""
+"""The fraction of the steps in which the learning rate rises from 0. Without it, the unclipped run ends sooner."""
 
 LAST = 0.1
-"""The final loss is the median over this share of the steps: a single batch is too noisy to compare."""
+"""The final loss is the median over this fraction of the steps, because the loss of one batch is noisy."""
 
 PROMPT, SAMPLE = "The ", 160
 
@@ -33,7 +33,7 @@ class Recipe:
     ----------
     steps : int
     seed : int
-        Of the first weights, of the place in the text where reading starts, and of the sample.
+        The seed of the first weights, of the position in the text where reading starts, and of the sample.
     rate : float
         The largest learning rate: it rises linearly to it and then falls linearly to 0.
     """
@@ -55,15 +55,16 @@ class Run:
     ----------
     rule : Rule
     steps : int
-        How many steps it was to have.
+        The number of steps that were planned.
     losses, norms : list of float
-        One for each step that it survived: nats per character, and the norm of the gradient before clipping.
+        For each step with a finite loss: nats per character, and the norm of the gradient before clipping.
     clipped : int
         The number of steps in which clipping changed something.
     fatal : float or None
-        The loss that ended the run, not finite; None if it lived.
+        The loss that is not finite and ended the run, or None.
     prompt, sample : str
-        What the network is given in the end, and that with what it writes: nothing if its weights are not finite.
+        The start of a text for the trained network, and that start with the network's continuation, which is empty if
+        weights are not finite.
     """
 
     rule: Rule
@@ -96,8 +97,7 @@ class Run:
 def train(backend: Backend[Any], corpus: Corpus, sizes: Sizes, recipe: Recipe, rule: Rule, watch: Watch) -> Run:
     """Train until the steps are over or the loss is not finite.
 
-    Nothing is injected and nothing rescued: an overflow is left to take its course, and NumPy's warnings about it are
-    off, since the run itself reports it.
+    Overflows are neither caused nor prevented. NumPy's warnings about them are off, because the run reports them.
     """
     run = Run(rule, recipe.steps)
     params, hidden = backend.init(recipe.seed, sizes), backend.hidden(sizes)

@@ -1,4 +1,4 @@
-"""Equinox: a training step that clips by hand, with the functions of the JAX adapter and without an optimizer."""
+"""Equinox: a training step that calls `clip_by_global_norm` of the JAX adapter itself and uses no optimizer."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ def train_step(model: eqx.nn.MLP, x: jax.Array, y: jax.Array) -> tuple[eqx.nn.ML
 
 
 def main() -> tuple[float, float, float]:
-    """Train, and return the first and the last loss and the last norm."""
+    """Train; return the first loss, the last loss and the last norm before clipping."""
     model = eqx.nn.MLP(4, "scalar", 16, 1, activation=jnp.tanh, key=jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (64, 4))
     losses = []

@@ -1,4 +1,4 @@
-"""Flax NNX: a training step whose gradients are clipped by their global norm; the norm is in the optimizer's state."""
+"""Flax NNX: the optimizer clips gradients by their global norm, and its state holds the norm."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from gradclip.backends import optax as gradclip
 
 
 class Model(nnx.Module):
-    """Two layers."""
+    """A perceptron with two layers."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.first = nnx.Linear(4, 16, rngs=rngs)
         self.second = nnx.Linear(16, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return a number for each row."""
+        """Return one number for each row of ``x``."""
         return self.second(jnp.tanh(self.first(x)))[:, 0]
 
 
@@ -29,7 +29,7 @@ def train_step(model: Model, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Arra
 
 
 def main() -> tuple[float, float, gradclip.ClipState]:
-    """Train, and return the first and the last loss and what clipping did."""
+    """Train; return the first loss, the last loss and the state of clipping."""
     model = Model(nnx.Rngs(0))
     transformation = optax.chain(gradclip.clip_by_global_norm(0.5), optax.adam(0.02))
     optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)

@@ -1,4 +1,4 @@
-"""Haiku's style, parameters in a dict of dicts and a pure function: adaptive clipping, layer by layer but the last."""
+"""Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last."""
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,15 @@ def init(key: jax.Array) -> Params:
 
 
 def apply(params: Params, x: jax.Array) -> jax.Array:
-    """Return a number for each row."""
+    """Return one number for each row of ``x``."""
     first, second = params["mlp/~/linear_0"], params["mlp/~/linear_1"]
     return (jnp.tanh(x @ first["w"] + first["b"]) @ second["w"] + second["b"])[:, 0]
 
 
 def main() -> tuple[float, float]:
-    """Train, and return the first and the last loss."""
+    """Train; return the first and the last loss."""
     params = init(jax.random.key(0))
-    # The paper leaves the last layer out of adaptive clipping: optax.masked says which ones are clipped.
+    # As in the paper, the last layer is not clipped: optax.masked gets the layers that are.
     clipped = {name: name != "mlp/~/linear_1" for name in params}
     tx = optax.chain(optax.masked(gradclip.adaptive_grad_clip(0.1), clipped), optax.adam(0.02))
 

@@ -1,7 +1,7 @@
-"""A small character transformer on Python's own documentation, clipped in its optimizer.
+"""A small character transformer, trained on Python's documentation; `attach` clips before each step of its optimizer.
 
-``python examples/torch_char_transformer.py`` runs offline in less than a minute on a CPU and prints the loss, the norm
-before clipping, and in the end which parameters made up the norm.
+``python examples/torch_char_transformer.py`` runs offline, in less than a minute on a CPU. It prints the loss and the
+norm before clipping, and at the end how much each parameter contributes to the norm.
 """
 
 import pydoc_data.topics
@@ -16,7 +16,7 @@ LENGTH, WIDTH = 64, 64
 
 
 class Transformer(nn.Module):
-    """Two layers of causal attention over characters."""
+    """A transformer that predicts the next character: two layers of causal attention."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""An LSTM that adds two marked numbers of a long sequence, clipped by the drop-in: python examples/torch_lstm.py.
+"""An LSTM that adds two marked numbers of a sequence, clipped by `clip_grad_norm_`: python examples/torch_lstm.py.
 
-The adding problem: of each sequence of pairs (number, mark) the sum of the two marked numbers is wanted. The gradient
-goes back through every step. Runs offline in less than a minute on a CPU.
+The adding problem: the input is a sequence of pairs (number, mark), the output is the sum of the two marked numbers.
+The gradient goes back through every step of the sequence. It runs offline, in less than a minute on a CPU.
 
 References
 ----------
@@ -24,7 +24,7 @@ def sequences(n: int, length: int) -> tuple[Tensor, Tensor]:
 
 
 def train(steps: int = 300, length: int = 20, max_norm: float = 0.5, seed: int = 0) -> tuple[list[float], list[float]]:
-    """Return the mean squared errors and the norms before clipping; guessing the mean has an error of 1/6."""
+    """Return the mean squared errors and the norms before clipping; to predict the mean always has an error of 1/6."""
     torch.manual_seed(seed)
     lstm, head = nn.LSTM(2, 32, batch_first=True), nn.Linear(32, 1)
     parameters = [*lstm.parameters(), *head.parameters()]

@@ -1,7 +1,7 @@
-"""A WGAN critic on a ring of Gaussians, its weights and gradients kept in bounds: python examples/torch_wgan_critic.py.
+"""A WGAN on a ring of Gaussians; the critic's gradients are clipped by value: python examples/torch_wgan_critic.py.
 
-The critic's gradients are clipped by value in its optimizer; its weights are clamped as the paper does, which is what
-keeps it Lipschitz. Runs offline in some seconds on a CPU.
+`attach` clips the critic's gradients by value before each step of its optimizer. The critic's weights are clamped, as
+in the paper, so that the critic is Lipschitz. It runs offline, in a few seconds on a CPU.
 
 References
 ----------
@@ -19,7 +19,7 @@ CENTRES, RADIUS, CLAMP = 8, 2.0, 0.1
 
 
 def ring(n: int) -> Tensor:
-    """Return points around eight centres on a circle: shape (n, 2)."""
+    """Return random points near eight centres on a circle: shape (n, 2)."""
     angle = 2 * math.pi * torch.randint(CENTRES, (n,)) / CENTRES
     return RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.1 * torch.randn(n, 2)
 
@@ -30,7 +30,7 @@ def network(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def train(steps: int = 120, seed: int = 0) -> tuple[list[float], Tensor]:
-    """Return the estimated distances between the distributions, and samples of the generator in the end."""
+    """Return the estimated distance between the distributions at each step, and samples of the trained generator."""
     torch.manual_seed(seed)
     critic, generator = network(2, 1), network(4, 2)
     of_critic = torch.optim.RMSprop(critic.parameters(), lr=5e-3)

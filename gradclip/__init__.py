@@ -1,6 +1,6 @@
 """Gradient clipping that is right, fast, and the same on every array framework.
 
-Pure functions return new arrays and never touch their input; a trailing underscore means in place.
+Pure functions return new arrays and never write to their input. Functions whose names end in ``_`` write in place.
 """
 
 import sys
@@ -40,7 +40,7 @@ __all__ = [
 
 __path__.extend(_elsewhere.__path__)
 
-if not typing.TYPE_CHECKING:  # to type checkers, this would say that every name is here
+if not typing.TYPE_CHECKING:  # a type checker would take this for a definition of every name
 
     def __getattr__(name: str) -> None:
         """Raise an error that says where a name is."""

@@ -1,8 +1,9 @@
-"""``Ops`` over the Array API standard: right on every namespace, without a copy of a leaf where slices can be written.
+"""``Ops`` for any namespace of the Array API standard.
 
-Leaves are widened to the accumulation dtype (float64, or float32 where the device has no float64) a chunk at a time.
-Lazy and traced leaves are taken whole, for their compilers fuse what is written here into one pass; so are those whose
-derivatives are recorded, for the record would keep what a chunk frees.
+A leaf is widened to the accumulation dtype (float64, or float32 if the device has no float64) one chunk at a time. So
+no copy of a leaf is made if slices of it can be written. Lazy and traced leaves are not cut into chunks, because their
+compilers fuse the operations below into one pass. Nor are leaves whose derivatives are recorded, because the record
+would keep every widened chunk.
 """
 
 import math
@@ -22,14 +23,14 @@ class ArrayOps:
     Parameters
     ----------
     xp : namespace
-        The leaves' own, as array_api_compat gives it.
+        The namespace of the leaves, as array_api_compat returns it.
     """
 
     def __init__(self, xp: Namespace) -> None:
         self.xp = xp
 
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        """Return the norm of all leaves laid end to end and the coefficient."""
         return decide_by_arrays(self.partial(leaves, rule.ord), rule)
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
@@ -41,7 +42,7 @@ class ArrayOps:
         return stack([self._whole(x, ord) for x in leaves])
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
-        """Return the partial norms of one leaf's slices, merged from chunks."""
+        """Return the partial norms of one leaf's slices, merged from those of chunks."""
         return self._piece(leaf, ord, axes) if ns.is_whole(leaf) else self._box(leaf, whole(leaf.shape), ord, axes)
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
@@ -49,15 +50,15 @@ class ArrayOps:
         return [self._scale(x, self._there(c, x)) for x, c in zip(leaves, coefficients, strict=True)]
 
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
-        """Multiply each leaf by its coefficient in place; on a host, only where that changes anything."""
+        """Multiply each leaf by its coefficient in place; on a host, write only leaves that change."""
         for x, c in zip(leaves, coefficients, strict=True):
-            if 0 not in x.shape and _may_change(self.xp, x, c.changed):  # Dask cannot assign nothing
+            if 0 not in x.shape and _may_change(self.xp, x, c.changed):  # Dask cannot assign an empty array
                 self._write(x, self._there(c, x))
 
     def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         xp = self.xp
-        if 0 in leaf.shape:  # Dask cannot add up nothing in several chunks
+        if 0 in leaf.shape:  # Dask cannot sum an empty array of several chunks
             return xp.zeros(tuple(leaf.shape[1:]), dtype=leaf.dtype, device=ns.device(leaf))
         if ns.is_whole(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
@@ -89,7 +90,7 @@ class ArrayOps:
         return NormPartial(scale, total, ord, partial.dtype)
 
     def _box(self, x: Array, box: Box, ord: float, axes: Axes) -> NormPartial:
-        """Return the partial of a box: of its two halves, merged where the cut is summed over, else side by side."""
+        """Return the partial norms of a box from those of its halves: merged if the cut is in ``axes``, else joined."""
         if size(box) <= _limit(x):
             return self._piece(x[box] if box else x, ord, axes)
         axis, *halves = halve(box)
@@ -97,7 +98,7 @@ class ArrayOps:
         return first.merge(second) if axis in axes else concat(first, second, axis)
 
     def _piece(self, x: Array, ord: float, axes: Axes | None = None) -> NormPartial:
-        """Return the partial of an array that is small enough to be widened."""
+        """Return the partial norm of a chunk, or of a leaf that is not cut."""
         xp = self.xp
         dtype = ns.norm_dtype(xp, x)
         wide = self._wide(x)
@@ -106,7 +107,7 @@ class ArrayOps:
             return NormPartial(zero + 1, zero, ord, dtype)
         parts = [xp.real(x), xp.imag(x)] if ns.is_complex(x.dtype) else [x]
         parts = [xp.astype(part, wide) for part in parts]
-        if _fits(x, wide, ord):  # no power of a leaf's elements leaves the range of the wide dtype
+        if _fits(x, wide, ord):  # the powers of all elements are in the range of the accumulation dtype
             total = reduce_powers(xp, magnitudes(xp, parts), ord, axes)
             return NormPartial(xp.ones_like(total), total, ord, dtype)
         scale = self._unit(parts, axes)
@@ -114,15 +115,15 @@ class ArrayOps:
         return NormPartial(scale, total, ord, dtype)
 
     def _wide(self, x: Array) -> Array:
-        """Return the dtype that a leaf is accumulated in."""
+        """Return the dtype in which a leaf's powers are added."""
         return ns.wide_dtype(self.xp, x)
 
     def _there(self, c: Coefficient, x: Array) -> Coefficient:
-        """Return a coefficient on a leaf's device, in arrays."""
+        """Return a coefficient as arrays on a leaf's device."""
         return c.arrays(self.xp, self._wide(x), ns.device(x))
 
     def _unit(self, parts: Sequence[Array], axes: Axes | None) -> Array:
-        """Return the scale that an array is divided by, given whole or as its real and imaginary parts."""
+        """Return the scale to divide an array by. The array is given as one part, or as real and imaginary parts."""
         xp = self.xp
         peaks = [ns.peak(xp, xp.abs(part), axes) for part in parts]
         return safe_scale(xp, peaks[0] if len(peaks) == 1 else xp.where(peaks[0] >= peaks[1], peaks[0], peaks[1]))
@@ -143,7 +144,7 @@ class ArrayOps:
 
 
 def scaled(xp: Namespace, x: Array, c: Coefficient) -> Array:
-    """Return ``x`` times a coefficient in the accumulation dtype; bits stay where nothing changes."""
+    """Return ``x`` times a coefficient, in the accumulation dtype."""
     y = _multiplied(xp, x, c)
     return xp.where(c.changed, y, xp.astype(x, y.dtype))
 
@@ -158,25 +159,25 @@ def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
 
 
 def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
-    """Return ``x`` times a coefficient, cast last; where nothing changes, not even cast there and back."""
-    if ns.is_narrow(x.dtype):  # which some frameworks cannot choose from; cast there and back, they are what they were
+    """Return ``x`` times a coefficient in its own dtype, rounded once. Unchanged elements are not even cast."""
+    if ns.is_narrow(x.dtype):  # `where` does not take these in some frameworks; a cast and back keeps every value
         return xp.astype(scaled(xp, x, c), x.dtype)
     same = _native(xp, x)
     return _typed(xp, xp.where(c.changed, xp.astype(_multiplied(xp, x, c), same.dtype), same), x.dtype)
 
 
 def _native(xp: Namespace, x: Array) -> Array:
-    """Return ``x`` in the machine's byte order: bfloat16 is not calculated in rightly in the other one."""
+    """Return ``x`` in the machine's byte order: arithmetic on bfloat16 of another byte order is wrong."""
     return x if ns.is_native(x.dtype) else xp.astype(x, x.dtype.newbyteorder("="))
 
 
 def _typed(xp: Namespace, x: Array, dtype: Array) -> Array:
-    """Return ``x`` in a dtype, which may be of another byte order."""
+    """Return ``x`` cast to a dtype, which may differ in its byte order only."""
     return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
 def magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
-    """Return the absolute values of an array, given whole or as its real and imaginary parts."""
+    """Return the absolute values of an array, given as one part, or as real and imaginary parts."""
     if len(parts) == 1:
         return xp.abs(parts[0])
     return root(xp, parts[0] * parts[0] + parts[1] * parts[1], 2)
@@ -187,7 +188,7 @@ def _fits(x: Array, wide: Array, ord: float) -> bool:
 
 
 def _may_change(xp: Namespace, x: Array, changed: Array) -> bool:
-    """Whether anything may have to be written: known on a host, assumed elsewhere."""
+    """Whether a leaf may change. On a host the value is read; elsewhere it may."""
     return changed if isinstance(changed, bool) else not ns.is_host(x) or bool(xp.any(changed))
 
 
@@ -196,19 +197,19 @@ def _limit(x: Array) -> int:
 
 
 def _keys(x: Array) -> Sequence[object]:
-    """Return what selects each chunk of a leaf for reading and writing; the whole leaf if it is lazy."""
+    """Return the index of each chunk of a leaf; one index for the whole leaf if it is lazy."""
     return [...] if ns.is_lazy(x) else list(boxes(x.shape, _limit(x)))
 
 
 def _fit(shape: tuple[int, ...], key: object) -> object:
-    """Return the part of a key that an array of ``shape`` has, where it broadcasts along axes of length 1."""
+    """Return the index of a chunk for an array of ``shape``, which broadcasts along its axes of length 1."""
     return (
         tuple(slice(None) if n == 1 else k for n, k in zip(shape, key, strict=True)) if isinstance(key, tuple) else key
     )
 
 
 def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
-    """Return the bounds in the leaf's dtype and the machine's byte order, moved into its range (see `limited`)."""
+    """Return the bounds in the leaf's dtype and the machine's byte order, limited to its range (see `limited`)."""
     dtype = x.dtype if ns.is_native(x.dtype) else x.dtype.newbyteorder("=")
     return tuple(
         xp.asarray(limited(bound, dtype), dtype=dtype, device=ns.device(x))
@@ -219,13 +220,13 @@ def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Arra
 
 
 def limited(bound: float, dtype: object) -> float:
-    """Return a bound that a dtype can have: its largest finite number for one beyond, infinity if it has that."""
+    """Return a bound limited to a dtype's finite range. An infinite bound stays if the dtype has infinity."""
     most = ns.largest(dtype)
     return max(-most, min(most, bound)) if math.isfinite(bound) or not ns.has_infinity(dtype) else bound
 
 
 def _limited(xp: Namespace, bound: Array, dtype: object) -> Array:
-    """Return what `limited` returns, for a bound whose value is not known here."""
+    """Return what `limited` returns, for a bound that is an array and is not read."""
     most = ns.largest(dtype)
     if most >= ns.largest(bound.dtype):
         return bound
@@ -234,7 +235,7 @@ def _limited(xp: Namespace, bound: Array, dtype: object) -> Array:
 
 
 def _clamped(xp: Namespace, x: Array, bounds: tuple[Array, Array]) -> Array:
-    if ns.is_narrow(x.dtype):  # which some frameworks cannot compare; float32 has all their numbers
+    if ns.is_narrow(x.dtype):  # some frameworks cannot compare these; float32 represents all their values
         wide = (xp.astype(values, xp.float32) for values in (x, *bounds))
         return xp.astype(_between(xp, *wide), x.dtype)
     return _typed(xp, _between(xp, _native(xp, x), *bounds), x.dtype)

@@ -1,4 +1,4 @@
-"""Calls with the wrong arguments: the error says what the function takes, and which function was probably meant."""
+"""Errors for calls with wrong arguments: they say what the function takes, and what was probably meant."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,14 +9,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
-    """Decorate a function whose calls people get wrong.
+    """Decorate a function so that a call with wrong arguments raises a TypeError that says how to call it.
 
     Parameters
     ----------
     optax : str
-        The call of Optax's that has the same name or does the same, without the gradients.
+        The call of optax's function that does the same, which takes no gradients: it is shown if arguments are missing.
     by_name : str
-        A call with those arguments by their names that people pass by position.
+        A call that passes by name what people pass by position: it is shown if there are too many arguments.
     """
     remedies = {}
     if optax:
@@ -30,7 +30,7 @@ def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Fun
                 return function(*args, **kwargs)
             except TypeError:
                 _check_call(function, args, kwargs, remedies)
-                raise  # it is about something else
+                raise  # the arguments fit; the error is the function's own
 
         return cast("Function", call)
 
@@ -40,7 +40,7 @@ def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Fun
 def _check_call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], remedies: dict[str, str]
 ) -> None:
-    """Raise TypeError if a function does not take these arguments."""
+    """Raise TypeError if these arguments do not fit a function's signature."""
     takes = signature(function)
     try:
         takes.bind(*args, **kwargs)

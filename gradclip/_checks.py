@@ -1,6 +1,6 @@
-"""Argument checks, and every error message: what came, what was expected, and the remedy.
+"""Checks of arguments. Each error message says what was passed, what was expected, and the remedy.
 
-All run before the first write.
+All checks run before the first write.
 """
 
 import math
@@ -20,7 +20,7 @@ _POLICIES = ("propagate", "error", "zero")
 
 
 def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
-    """Return a threshold as a float, a 0-d array or None: not negative and not NaN, as far as that can be known.
+    """Return a threshold as a float, a 0-d array or None; if its value is known, it is >= 0 and not NaN.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
 
 
 def live_threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
-    """Return a checked threshold that is used later: a number as a float, an array itself, whose value may change."""
+    """Return a checked threshold for later use: a number as a float; an array itself, whose value may change."""
     checked = threshold(value, name, optional=optional)
     return value if ns.is_array(value) and not isinstance(value, np.generic) else checked
 
@@ -68,7 +68,7 @@ def positive(value: object, name: str, remedy: str) -> Scalar:
 
 
 def known_norm(value: object, name: str = "norm") -> Scalar | NormPartial:
-    """Return a norm that is known already: a float that is not negative, a 0-d array, or a 0-d NormPartial."""
+    """Return a norm that the caller passes: a float >= 0, a 0-d array, or a 0-d NormPartial."""
     if isinstance(value, NormPartial):
         return value
     number = as_number(value, name, "a NormPartial")
@@ -86,7 +86,7 @@ def not_negative(value: object, name: str) -> Scalar:
 
 
 def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
-    """Return the bounds of clipping by value, low and high."""
+    """Return the lower and the upper bound of clipping by value."""
     if min_value is None:
         high: Scalar = threshold(max_value, "max_value", optional=False)
         return -high, high
@@ -138,7 +138,7 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
 
 
 def _instead(x: object) -> str:
-    """Return what to pass instead of what is no array."""
+    """Return what to pass instead of an object that is no array."""
     if hasattr(x, "__next__"):
         return "pass list(...) of it"
     if any(base.__module__.startswith("torch.") for base in type(x).__mro__):
@@ -147,7 +147,7 @@ def _instead(x: object) -> str:
 
 
 def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
-    """Check that a leaf has an order of its elements, so that they can be bounded."""
+    """Check that a leaf is not complex, because complex numbers cannot be compared with bounds."""
     if ns.is_complex(x.dtype):
         raise TypeError(
             f"{paths()[place]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
@@ -161,7 +161,7 @@ def lengths(leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str
     Raises
     ------
     ValueError
-        If one is not, as in Dask where it depends on values; ``remedy`` is what else can be done then.
+        If one is not: in Dask, it may depend on values. ``remedy`` is added to the message.
     """
     for i, x in enumerate(leaves):
         if not ns.has_lengths(x):
@@ -172,7 +172,7 @@ def lengths(leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str
 
 
 def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
-    """Report leaves that do not belong together, given as (path, type)."""
+    """Raise TypeError for leaves of different libraries, given as (path, type)."""
     (path, kind), (other_path, other) = kinds[0], next(k for k in kinds if k[1] != kinds[0][1])
     raise TypeError(
         f"{path} is {a(kind)} and {other_path} {a(other)}, expected arrays of one library; convert them to one, or "
@@ -186,7 +186,7 @@ def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str)
     Raises
     ------
     TypeError
-        If a leaf is read-only or immutable; names the pure function.
+        If a leaf is read-only or immutable; the message names the pure function.
     ValueError
         If a leaf overlaps itself or another one, or has axes of unknown lengths.
     """

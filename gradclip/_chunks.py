@@ -1,4 +1,4 @@
-"""Boxes of a leaf, small enough to work on without a copy of the leaf."""
+"""Chunks of a leaf, described as boxes: small enough to be widened without a copy of the whole leaf."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ HOST_ELEMENTS = 1 << 16
 """Elements of a chunk on a host: 512 KiB in float64, which stays in the second-level cache."""
 
 DEVICE_ELEMENTS = 1 << 20
-"""Elements of a chunk on an accelerator, where each costs a launch: 8 MiB in float64."""
+"""Elements of a chunk on an accelerator, where each chunk costs launches: 8 MiB in float64."""
 
 
 def whole(shape: tuple[int, ...]) -> Box:
@@ -25,7 +25,7 @@ def size(box: Box) -> int:
 
 
 def halve(box: Box) -> tuple[int, Box, Box]:
-    """Return a box in two parts and the axis between them: the first axis that can be cut, so that parts lie together.
+    """Cut a box in two along its first axis longer than 1, so that halves are contiguous; return the axis and halves.
 
     The box must have more than one element.
     """
@@ -37,7 +37,7 @@ def halve(box: Box) -> tuple[int, Box, Box]:
 
 
 def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
-    """Yield boxes of at most ``limit`` elements that make up a leaf, in order."""
+    """Yield the boxes of a leaf in order, each of at most ``limit`` elements."""
     pending = [whole(shape)]
     while pending:
         box = pending.pop()

@@ -1,7 +1,7 @@
-"""From a norm and a threshold to the one number that every leaf is multiplied by, for arrays and for floats.
+"""The coefficient, which every leaf is multiplied by: computed from a norm and a threshold.
 
-`coefficient` branches on no value, so the same lines run on an accelerator and under tracing. On a host the norm is
-known, and `coefficient_of_floats` computes the same in a fraction of the time.
+`coefficient` takes arrays. No Python branch depends on a value, so it also runs on an accelerator and under tracing.
+`coefficient_of_floats` computes the same from floats, in less time; it is used on a host, where the norm is known.
 """
 
 import math
@@ -14,21 +14,21 @@ from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._types import Array, Nonfinite, Scalar
 
 _NORMAL = {True: 2.0**-1022, False: 2.0**-126}
-"""The least normal number, by whether numbers are kept in double precision."""
+"""The smallest positive normal number: of float64 for True, of float32 for False."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coefficient:
-    """The number ``factor / divisor`` that a leaf is multiplied by, kept as two so that neither over- nor underflows.
+    """The number ``factor / divisor`` that a leaf is multiplied by, kept as two numbers that are each in range.
 
     Parameters
     ----------
     divisor, factor : array or float
         Of the accumulation dtype, 0-d or of a shape that broadcasts with the leaf. On a host, floats.
     changed : array or bool
-        Where it is False, the leaf stays as it is, bit for bit.
+        Where it is False, the leaf is not changed, bit for bit.
     zeroed : array, bool or None
-        Where it is True, the leaf becomes zero, NaN too.
+        Where it is True, all elements of the leaf become zero, also NaN. None if the rule does not ask for this.
     """
 
     divisor: Scalar
@@ -38,10 +38,11 @@ class Coefficient:
 
     @cached_property
     def multipliers(self) -> tuple[Scalar, Scalar]:
-        """Two numbers to multiply by one after the other; once for all leaves, for it is a handful of operations.
+        """Two numbers whose product is the coefficient; leaves are multiplied by one, then by the other.
 
-        The second is 1 where the quotient is normal, so that tiny elements survive beside huge ones. Products, as
-        compilers fuse them into every use, but not quotients.
+        Where ``factor / divisor`` is a normal number, the first is that quotient and the second is 1, so that small
+        elements do not underflow between the two products. Leaves are multiplied, not divided, because compilers fuse
+        products into the loop over a leaf. The two numbers are computed once for all leaves.
         """
         whole = self.factor / self.divisor
         if isinstance(whole, float):
@@ -52,7 +53,7 @@ class Coefficient:
 
     @property
     def number(self) -> Scalar:
-        """What a leaf is multiplied by, as one number to be told: 0 where it becomes zero."""
+        """The coefficient as one number, for users to read: 0 where leaves become zero."""
         whole = self.factor / self.divisor
         if self.zeroed is None:
             return whole
@@ -62,12 +63,12 @@ class Coefficient:
         return xp.where(self.zeroed, xp.zeros_like(whole), whole)
 
     def __getitem__(self, key: Any) -> "Coefficient":
-        """Return the coefficient of a part: of one leaf of a batch, or of one slice of a leaf."""
+        """Return the coefficient of one leaf of a batch, or of one slice of a leaf."""
         zeroed = None if self.zeroed is None else self.zeroed[key]
         return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
 
     def to(self, target: object) -> "Coefficient":
-        """Return the coefficient on a device; floats are on every device."""
+        """Return the coefficient on a device. Floats need not be moved."""
         if target is None or isinstance(self.factor, float) or target == device(self.factor):
             return self
         zeroed = None if self.zeroed is None else to_device(self.zeroed, target)
@@ -75,7 +76,7 @@ class Coefficient:
         return Coefficient(divisor, factor, changed, zeroed)
 
     def arrays(self, xp: Any, dtype: Array, where: object) -> "Coefficient":
-        """Return the coefficient as arrays of a namespace, of this dtype and on this device, if it is floats."""
+        """Return the coefficient as arrays on a device; floats become arrays of this namespace and dtype."""
         if not isinstance(self.factor, float):
             return self.to(where)
         divisor, factor = (xp.asarray(x, dtype=dtype, device=where) for x in (self.divisor, self.factor))
@@ -83,7 +84,7 @@ class Coefficient:
         return Coefficient(divisor, factor, changed, zeroed)
 
     def floats(self) -> "Coefficient | None":
-        """Return the coefficient as floats; None if it is more than one number, or its values are not to be read."""
+        """Return the coefficient as floats; None if it is a batch, or its values must not be read."""
         if isinstance(self.factor, float):
             return self
         if self.factor.ndim or is_whole(self.factor):
@@ -103,27 +104,27 @@ def coefficient(
     scale: Scalar = 1.0,
     nonfinite: Nonfinite = "propagate",
 ) -> Coefficient:
-    """Return what brings a norm down to ``max_norm``: max_norm / (norm + eps) where that is below 1, else 1.
+    """Return the coefficient that clips a norm to ``max_norm``: max_norm / (norm + eps) if that is below 1, else 1.
 
-    With s · r the norm of the leaves, of which r = total^(1/p), and L the loss scale by which they are too large:
+    Let s · r be the norm of the leaves, with r = total^(1/p), and L the loss scale. Then
 
-        max_norm / (s · r / L + eps) / L  =  max_norm / (r + eps · L / s)  /  s
+        max_norm / (s · r / L + eps) / L  =  [ max_norm / (r + eps · L / s) ]  /  s
 
-    of which the right side is computed: ``factor`` and ``divisor`` are in range even where s · r is not.
+    The right side is computed: ``factor`` is in brackets and ``divisor`` is s. Both are in range even if s · r is not.
 
     Parameters
     ----------
     partial : NormPartial
         The norm, 0-d or a batch of them.
     max_norm : float, array or None
-        The threshold, or one for each norm of the batch; None or inf never clips. One that is negative, as an array may
-        be whose value was not known when it was checked, is taken as 0, so that no leaf is ever turned round.
+        The threshold, or one for each norm of the batch; None or inf never clips. A negative one counts as 0, so that
+        no leaf is reversed: it may be an array whose value was not known when arguments were checked.
     eps : float or 0-d array
-        Added to the norm, for parity with libraries that do so. Negative, it is taken as 0 likewise.
+        Added to the norm in the denominator, as other libraries do. A negative one counts as 0.
     scale : float or 0-d array
         The loss scale L: the leaves are divided by it, clipped or not.
     nonfinite : {"propagate", "error", "zero"}
-        With "zero", leaves become zero where ``partial`` is NaN or inf.
+        With "zero", leaves become zero where the partial norm is NaN or inf.
     """
     xp = namespace([partial.total])
     one = xp.ones_like(partial.total)
@@ -135,7 +136,7 @@ def coefficient(
         divisor, factor = one, unscaled
     else:
         limit, eps = _like(partial, max_norm), at_least_zero(eps)
-        norm = partial.scale / scale * r  # in this order, for the norm of the scaled leaves may be out of range
+        norm = partial.scale / scale * r  # divide first: scale · r, the norm of the scaled leaves, may be out of range
         below = norm + eps <= limit  # False for NaN, so that NaN spreads
         clipped = ~(below | (limit == math.inf))
         divisor = xp.where(clipped, partial.scale, one)
@@ -151,9 +152,9 @@ def coefficient(
 def coefficient_of_floats(
     scale: float, total: float, ord: float, max_norm: float, *, eps: float, loss_scale: float, zero: bool
 ) -> Coefficient:
-    """Return what `coefficient` returns, for a partial of two floats: ``scale * total ** (1 / ord)``.
+    """Return what `coefficient` returns, for a norm given by two floats: ``scale * total ** (1 / ord)``.
 
-    ``max_norm`` is inf where nothing is clipped, and with ``zero`` leaves become zero where ``total`` is NaN or inf.
+    ``max_norm=inf`` clips nothing. With ``zero``, leaves become zero if ``total`` is NaN or inf.
     """
     r = root_of_float(total, ord)
     clipped = max_norm != math.inf and not scale / loss_scale * r + eps <= max_norm
@@ -165,7 +166,7 @@ def coefficient_of_floats(
 
 
 def root_of_float(total: float, ord: float) -> float:
-    """Return ``total ** (1 / ord)``, inf where that is out of range."""
+    """Return ``total ** (1 / ord)``; inf if that is out of range."""
     if ord == 2:
         return math.sqrt(total)
     try:
@@ -175,7 +176,7 @@ def root_of_float(total: float, ord: float) -> float:
 
 
 def at_least_zero(value: Scalar) -> Scalar:
-    """Return a number, 0 for an array whose value could not be checked and is negative; NaN stays."""
+    """Return a number, or 0 if it is negative, as the value of an array may be that could not be checked. NaN stays."""
     if isinstance(value, float):  # NumPy's float64 too
         return type(value)(0) if value < 0 else value
     xp = namespace([value])
@@ -183,7 +184,7 @@ def at_least_zero(value: Scalar) -> Scalar:
 
 
 def _like(partial: NormPartial, value: Scalar) -> Array:
-    """Return a threshold as an array beside the partial, in its dtype and at least 0."""
+    """Return a threshold as an array of the partial's dtype, on its device and at least 0."""
     xp = namespace([partial.total])
     if isinstance(value, float):
         return xp.full_like(partial.total, value)

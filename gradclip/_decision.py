@@ -1,4 +1,4 @@
-"""What is decided before anything is written: the norm, whether it is clipped, and the coefficient."""
+"""`Rule`, the checked arguments of a call, and `Decision`, which is made before anything is written."""
 
 import math
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ class Rule:
 
     @property
     def zero(self) -> bool:
-        """Whether gradients with NaN or inf become zero."""
+        """Whether all gradients become zero if one is NaN or inf."""
         return self.nonfinite == "zero"
 
     def numbers(self) -> tuple[Scalar, Scalar, Scalar]:
-        """Return the threshold, which is inf for none, eps and the loss scale."""
+        """Return the threshold (inf if there is none), eps and the loss scale."""
         return math.inf if self.max_norm is None else self.max_norm, self.eps, self.scale
 
     def floats(self) -> tuple[float, float, float] | None:
-        """Return the same numbers as floats, or None if one is traced; one that is out of range is brought into it."""
+        """Return these as floats, or None if one is traced. A negative one is 0, a loss scale not above 0 is NaN."""
         max_norm, eps, scale = self.numbers()
         if not (isinstance(max_norm, float) and isinstance(eps, float) and isinstance(scale, float)):
             try:
@@ -52,7 +52,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was found out about gradients, and what is done with them.
+    """The norm of gradients, and the coefficient that they are multiplied by.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Decision:
     coefficient : Coefficient
         What every leaf is multiplied by.
     total : array or float
-        NaN or inf if and only if a gradient is.
+        The total of the partial norm: finite if and only if all gradients are finite.
     """
 
     norm: Array
@@ -82,7 +82,7 @@ class Decision:
 
 
 def decide_by_arrays(partial: NormPartial, rule: Rule) -> Decision:
-    """Return the decision about gradients with this partial norm; no value is looked at."""
+    """Return the decision for gradients with this partial norm; no Python branch depends on a value."""
     c = coefficient(partial, rule.max_norm, eps=rule.eps, scale=rule.scale, nonfinite=rule.nonfinite)
     return Decision(unscaled_norm(partial, rule.scale), c, partial.total)
 
@@ -90,14 +90,14 @@ def decide_by_arrays(partial: NormPartial, rule: Rule) -> Decision:
 def decide_by_floats(
     scale: float, total: float, ord: float, numbers: tuple[float, float, float], *, zero: bool
 ) -> tuple[float, Coefficient]:
-    """Return the norm and the coefficient for a partial of two floats; the numbers are those of `Rule.floats`."""
+    """Return the norm and the coefficient for a partial norm of two floats; ``numbers`` is from `Rule.floats`."""
     max_norm, eps, loss_scale = numbers
     c = coefficient_of_floats(scale, total, ord, max_norm, eps=eps, loss_scale=loss_scale, zero=zero)
     return scale / loss_scale * root_of_float(total, ord), c
 
 
 def unscaled_norm(partial: NormPartial, loss_scale: Scalar) -> Array:
-    """Return the norm of gradients that are ``loss_scale`` times too large."""
+    """Return the norm of the unscaled gradients: of the gradients divided by ``loss_scale``."""
     if isinstance(loss_scale, float) and loss_scale == 1:
         return partial.norm()
     loss_scale = positive(beside(partial, loss_scale))
@@ -105,6 +105,6 @@ def unscaled_norm(partial: NormPartial, loss_scale: Scalar) -> Array:
 
 
 def _read(number: Scalar) -> float:
-    """Return the value of a number, which may be an array elsewhere: the host waits for it."""
+    """Return the value of a number; if it is an array on a device, the host waits for it."""
     value: Any = number
     return float(value if isinstance(value, float) else value.detach() if hasattr(value, "detach") else value)

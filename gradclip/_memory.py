@@ -1,4 +1,4 @@
-"""Where leaves lie in memory: which are the same, which overlap, and how to walk one in the order of its bytes."""
+"""Where leaves are in memory: which are the same, which overlap, and a view of one in the order of its bytes."""
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
@@ -12,18 +12,18 @@ from gradclip._types import Array
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
 _EFFORT = 100_000
-"""How hard NumPy tries to prove that two strided arrays share no element before we refuse them."""
+"""NumPy's limit of work to decide whether two strided arrays share an element. Beyond it, we refuse them."""
 
 
 def identities(leaves: Sequence[Array]) -> list[Hashable]:
-    """Return a key for each leaf: equal where two are the same array, or NumPy views of all the same elements."""
+    """Return a key for each leaf: equal for the same array, and for NumPy views of exactly the same elements."""
     if owns_all(leaves) or not any(isinstance(x, np.ndarray) for x in leaves):
         return [id(x) for x in leaves]
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
 def owns_all(leaves: Sequence[Array]) -> bool:
-    """Whether every leaf is a NumPy array with memory of its own, which then can overlap nothing."""
+    """Whether every leaf is a NumPy array that is no view, so that it overlaps no other leaf."""
     return all(type(x) is np.ndarray and x.base is None for x in leaves)
 
 
@@ -32,9 +32,9 @@ def _place(x: NDArray) -> Hashable:
 
 
 def in_byte_order(x: NDArray) -> NDArray:
-    """Return a view of all elements in the order in which they lie in memory: 1-D where there are no gaps.
+    """Return a view of all elements in the order of their addresses: 1-D if there are no gaps between them.
 
-    Element order does not matter to norms and scaling, so a Fortran or channels-last array need not be copied.
+    The order of elements does not matter to norms and scaling. So a Fortran or channels-last array need not be copied.
     """
     if x.flags.c_contiguous:
         return x.reshape(-1)
@@ -45,7 +45,7 @@ def in_byte_order(x: NDArray) -> NDArray:
 
 
 def overlaps_itself(x: Array) -> bool:
-    """Whether two elements of ``x`` may lie in the same place, as in a broadcast array."""
+    """Whether two elements of ``x`` may have the same address, as in a broadcast array."""
     span = view_of(x)
     if span is None or span.flags.c_contiguous or span.size < 2:
         return False
@@ -60,7 +60,7 @@ def overlaps_itself(x: Array) -> bool:
 def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
     """Return the positions of two leaves that share an element, or None.
 
-    Leaves whose memory is not known (see ``view_of``) are taken not to overlap.
+    Leaves whose address is not known (see ``view_of``) count as not overlapping.
     """
     if owns_all(leaves):
         return None
@@ -80,18 +80,18 @@ def _share(one: NDArray, other: NDArray) -> bool:
     try:
         return np.shares_memory(one, other, max_work=_EFFORT)  # type: ignore[arg-type]  # any int, NumPy says
     except np.exceptions.TooHardError:
-        return True  # not proved apart: refuse rather than risk scaling an element twice
+        return True  # undecided: refuse them, because an element might be scaled twice
 
 
 def view_of(x: Array) -> NDArray | None:
-    """Return a NumPy array with the address, shape and strides of ``x``, or None if it does not tell them.
+    """Return a NumPy array with the address, shape and strides of ``x``, or None if these are not known.
 
-    It is only compared, never read: the address may be a GPU's.
+    It is compared and never read, because the address may belong to a GPU.
     """
     if isinstance(x, np.ndarray):
         return x
     if hasattr(x, "data_ptr") and hasattr(x, "stride"):  # torch
-        address = x.data_ptr()  # 0 on a device without memory, and of a tensor without elements
+        address = x.data_ptr()  # 0 for a meta tensor, and for a tensor without elements
         return _phantom(address, tuple(x.shape), x.element_size(), x.stride()) if address else None
     if ns.is_lazy(x):
         return None

@@ -1,7 +1,7 @@
-"""What an array is: its namespace, its dtype's kind, its device, and whether its values may be read at once.
+"""Properties of an array: its namespace, kind of dtype and device, and whether its values may be read.
 
-The only module that imports array_api_compat. No framework is imported here: array_api_compat recognises the arrays of
-frameworks that the user has imported already.
+This is the only module that imports array_api_compat. It imports no framework: array_api_compat recognises the arrays
+of frameworks that the user has imported.
 """
 
 import warnings
@@ -32,14 +32,15 @@ _LARGEST = {
 }
 """The real dtypes that gradients may have, each with its largest finite value.
 
-Not among them: float8_e8m0fnu, which has no sign and no zero; two numbers packed in a byte; and more than float64.
+These are left out: float8_e8m0fnu, which has no sign and no zero; dtypes that pack two numbers into a byte; dtypes
+wider than float64.
 """
 
 _COMPLEX = {"complex32", "complex64", "complex128"}
 _DOUBLE = {"float64", "complex128"}
 
 
-# typed=True keeps dtypes of different namespaces from being compared with each other, which some warn about.
+# typed=True: otherwise the cache compares dtypes of different namespaces, and some of them warn about that.
 @lru_cache(maxsize=256, typed=True)
 def dtype_name(dtype: object) -> str:
     """Return the bare name of a dtype or scalar type, such as ``"float32"``, where torch prints ``torch.float32``."""
@@ -49,7 +50,7 @@ def dtype_name(dtype: object) -> str:
 
 @lru_cache(maxsize=256, typed=True)
 def is_real(dtype: object) -> bool:
-    """Whether a dtype is real floating-point, counting bfloat16 and narrower ones, which the standard does not know."""
+    """Whether a dtype is real floating-point, including bfloat16 and narrower ones that the standard does not know."""
     return dtype_name(dtype) in _LARGEST
 
 
@@ -61,18 +62,18 @@ def is_complex(dtype: object) -> bool:
 
 @lru_cache(maxsize=256, typed=True)
 def is_double(dtype: object) -> bool:
-    """Whether a dtype has double precision: nothing wider can accumulate it."""
+    """Whether a dtype has double precision, so that there is no wider dtype to add its elements in."""
     return dtype_name(dtype) in _DOUBLE
 
 
 @lru_cache(maxsize=256, typed=True)
 def is_narrow(dtype: object) -> bool:
-    """Whether a real dtype has less than 16 bits: made to store numbers, so that frameworks hardly calculate in it."""
+    """Whether a real dtype has less than 16 bits. Frameworks store such numbers, but have few operations for them."""
     return dtype_name(dtype).startswith(("float8_", "float6_", "float4_"))
 
 
 def is_native(dtype: object) -> bool:
-    """Whether a dtype has the machine's byte order, as all have but some of NumPy's."""
+    """Whether a dtype has the machine's byte order. Only NumPy has dtypes of another one."""
     return getattr(dtype, "isnative", True) is True
 
 
@@ -82,7 +83,7 @@ def largest(dtype: object) -> float:
 
 
 def has_infinity(dtype: object) -> bool:
-    """Whether a real dtype has a value for infinity: not those whose names say that they are finite (fn)."""
+    """Whether a real dtype can represent infinity. Those with "fn" (finite) in their name cannot."""
     return "fn" not in dtype_name(dtype)
 
 
@@ -96,13 +97,13 @@ def _is_array_type(kind: Any) -> bool:
 
 
 def is_array(x: object) -> bool:
-    """Whether ``x`` is an array that array_api_compat has, or can make, a namespace for."""
+    """Whether ``x`` is an array for which array_api_compat has a namespace."""
     kind: Any = type(x)  # any type is hashable
     return _is_array_type(kind) and (kind.__module__ == "numpy" or compat.is_array_api_obj(x))
 
 
 def namespace(leaves: Iterable[Array]) -> Namespace:
-    """Return the namespace that all leaves share, looked up once for each distinct type.
+    """Return the namespace of all leaves; it is looked up once for each distinct type.
 
     Raises
     ------
@@ -111,24 +112,24 @@ def namespace(leaves: Iterable[Array]) -> Namespace:
     """
     one_of_each = {type(x): x for x in leaves}
     if len(one_of_each) == 1 and np.ndarray in one_of_each:
-        return np  # which follows the standard by itself, and is faster than its wrapper
+        return np  # NumPy follows the standard itself, and is faster than array_api_compat's wrapper
     return compat.array_namespace(*one_of_each.values())
 
 
 def is_numpy(xp: Namespace) -> bool:
-    """Whether a namespace is NumPy's."""
+    """Whether a namespace is NumPy, or array_api_compat's wrapper of it."""
     return xp is np or compat.is_numpy_namespace(xp)
 
 
 def adds_pairwise(xp: Namespace) -> bool:
-    """Whether a namespace's ``sum`` is known to add in a tree, so that its rounding error stays small at any size."""
+    """Whether a namespace's ``sum`` is known to add in a tree, with a small rounding error at any size."""
     return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp)  # XLA rewrites sums as trees
 
 
 def peak(xp: Namespace, values: Array, axes: Axes | None = None) -> Array:
-    """Return the largest of numbers that are not negative, over ``axes``, which stay, or over all for None.
+    """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None.
 
-    Of no numbers it is 0 in Dask, where nobody knows how many there are before they are computed.
+    In Dask, the number of elements may be unknown before they are computed. If there are none, the result is 0.
     """
     keep = axes is not None
     if compat.is_dask_namespace(xp):  # its own maximum fails where some chunks are empty
@@ -137,16 +138,16 @@ def peak(xp: Namespace, values: Array, axes: Axes | None = None) -> Array:
 
 
 def _peak_of_chunk(x: Array, axis: object, keepdims: bool) -> Array:
-    return (x.max if x.size else x.sum)(axis=axis, keepdims=keepdims)  # a sum of nothing is 0
+    return (x.max if x.size else x.sum)(axis=axis, keepdims=keepdims)  # the sum of an empty array is 0
 
 
 def is_lazy(x: Array) -> bool:
-    """Whether ``x`` is traced or delayed: its values cannot be read, or only by running everything before it."""
+    """Whether ``x`` is traced or delayed: its values cannot be read, or only by running the graph before it."""
     return not isinstance(x, np.ndarray | np.generic) and compat.is_lazy_array(x)
 
 
 def is_host(x: Array) -> bool:
-    """Whether Python may branch on the values of ``x``: it is there already, and in the host's memory."""
+    """Whether Python may branch on the values of ``x``: they are computed, and in the host's memory."""
     if isinstance(x, np.ndarray | np.generic):
         return True
     if compat.is_lazy_array(x) or compat.is_cupy_array(x):
@@ -160,64 +161,64 @@ def is_writable(x: Array) -> bool:
 
 
 def is_recorded(x: Array) -> bool:
-    """Whether what is done with ``x`` is recorded for derivatives, as torch does unless that is switched off."""
+    """Whether PyTorch records operations on ``x`` for derivatives."""
     if not getattr(x, "requires_grad", False) or not compat.is_torch_array(x):
         return False
     return bool(compat.array_namespace(x).is_grad_enabled())
 
 
 def is_whole(x: Array) -> bool:
-    """Whether ``x`` has to be taken as a whole: lazy or recorded, where each part costs a node in a graph."""
+    """Whether ``x`` must not be cut into chunks: it is lazy or recorded, so each chunk would add nodes to a graph."""
     return is_lazy(x) or is_recorded(x)
 
 
 def as_array(x: Array) -> Array:
-    """Return ``x``, or a 0-d array for one of NumPy's scalars, which its functions return in place of 0-d arrays."""
+    """Return ``x``, or a 0-d array if it is one of NumPy's scalars, which NumPy returns instead of 0-d arrays."""
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def size(x: Array) -> int:
-    """Return the number of elements, 0 where it is not known yet (in torch, ``x.size`` is a method)."""
+    """Return the number of elements, or 0 if it is not known yet; in torch, ``x.size`` is a method."""
     return compat.size(x) or 0
 
 
 def has_lengths(x: Array) -> bool:
-    """Whether the length of each axis is known. Dask counts as NaN what depends on values, as in ``x[x > 0]``."""
+    """Whether the length of each axis is known. In Dask it is NaN if it depends on values, as in ``x[x > 0]``."""
     return isinstance(x, np.ndarray) or all(n == n for n in x.shape)
 
 
 def has_device(x: Array) -> bool:
-    """Whether the device of an array can be asked for, by itself or by array_api_compat."""
+    """Whether an array has a device that `device` can return."""
     return hasattr(x, "device") or any(
         knows(x) for knows in (compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array)
     )
 
 
 def device(x: Array) -> object:
-    """Return the device of ``x``, or None where it has none that can be named (traced or delayed arrays)."""
+    """Return the device of ``x``, or None for traced and delayed arrays, whose device is not known."""
     if isinstance(x, np.ndarray | np.generic):
         return "cpu"
     return None if is_lazy(x) else compat.device(x)
 
 
 def stack_numbers(xp: Namespace, numbers: Sequence[Array]) -> Array:
-    """Return 0-d arrays as one of shape (n,); pydata/sparse, where a 0-d result is a fill value, has to be helped."""
+    """Return 0-d arrays as one of shape (n,). In pydata/sparse, 0-d results are fill values and are made dense."""
     if compat.is_pydata_sparse_namespace(xp):
         return xp.asarray(np.stack([x.todense() for x in numbers]))
     return xp.stack(numbers)
 
 
 def to_device(x: Array, target: object) -> Array:
-    """Return ``x`` on ``target``; the same array if it is there, or if ``target`` is None."""
+    """Return ``x`` on device ``target``; the same array if it is there already, or if ``target`` is None."""
     return x if target is None or device(x) in (None, target) else compat.to_device(x, target)
 
 
 def wide_dtype(xp: Namespace, x: Array) -> Array:
-    """Return the dtype that sums on ``x``'s device are kept in: float64, or float32 where there is no float64."""
+    """Return the accumulation dtype on ``x``'s device: float64, or float32 if the device has no float64."""
     if is_numpy(xp) or compat.is_cupy_namespace(xp):
-        return xp.float64  # which all of their devices have
+        return xp.float64  # all of their devices have it
     where = device(x)
-    # JAX can switch float64 on and off at any time: the answer is not kept. Nor for devices without a hash, as CuPy's.
+    # Not cached for JAX, which can switch float64 on and off, nor for devices without a hash, as CuPy's.
     keep = isinstance(where, Hashable) and not compat.is_jax_namespace(xp)
     has = _has_float64 if keep else _has_float64.__wrapped__
     return xp.float64 if has(xp, where) else xp.float32
@@ -227,7 +228,7 @@ def wide_dtype(xp: Namespace, x: Array) -> Array:
 def _has_float64(xp: Namespace, where: object) -> bool:
     try:
         return "float64" in xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
-    except (AttributeError, RuntimeError):  # a namespace before the 2023.12 standard: try it
+    except (AttributeError, RuntimeError):  # a namespace before the 2023.12 standard: make a float64 array below
         pass
     try:
         with warnings.catch_warnings():

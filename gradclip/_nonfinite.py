@@ -1,4 +1,4 @@
-"""Gradients that are NaN or inf: the check, and the one error that every adapter raises."""
+"""The check for NaN and inf, and the error that the core and every adapter raise for them."""
 
 from gradclip import _namespace as ns
 from gradclip._tree import Leaves
@@ -6,10 +6,10 @@ from gradclip._types import Array
 
 
 class NonFiniteError(FloatingPointError, RuntimeError):
-    """A gradient is NaN or inf, and ``nonfinite="error"`` (``error_if_nonfinite=True``) was asked for.
+    """A gradient is NaN or inf, and ``nonfinite="error"`` (in PyTorch, ``error_if_nonfinite=True``) was passed.
 
-    Raised by every adapter, before anything is written. It is a FloatingPointError, and a RuntimeError as PyTorch's
-    functions raise it; its message begins as theirs, and then names the first such gradient.
+    It is raised before anything is written. It is a FloatingPointError, and also a RuntimeError, which PyTorch's
+    functions raise. Its message begins with PyTorch's words, and then names the first such gradient.
     """
 
 
@@ -17,7 +17,7 @@ NonFiniteError.__module__ = "gradclip"  # the name that tracebacks show, and tha
 
 
 def refuse_nonfinite(leaves: Leaves, finite: Array, ord: float) -> None:
-    """Raise NonFiniteError if leaves are not all finite; this reads that flag back."""
+    """Raise NonFiniteError if ``finite`` is False; this reads one flag back from the device."""
     try:
         is_finite = bool(finite)
     except TypeError as e:  # a traced array has no value yet
@@ -30,11 +30,11 @@ def refuse_nonfinite(leaves: Leaves, finite: Array, ord: float) -> None:
 
 
 _SAID_BY_PYTORCH = "The total norm of order {} for gradients from `parameters` is non-finite, so it cannot be clipped."
-"""How ``torch.nn.utils`` begins its error, which training scripts look for."""
+"""The first sentence of the error of ``torch.nn.utils``, which training scripts search for."""
 
 
 def _nonfinite_leaves(leaves: Leaves) -> str:
-    """Return which leaves have NaN or inf, and what to do."""
+    """Return the part of the message that says which leaves have NaN or inf, and what to do."""
     totals = leaves.partials(2.0).total
     xp = ns.namespace([totals])
     bad = [path for i, path in enumerate(leaves.array_paths()) if not bool(xp.isfinite(totals[i, ...]))]

@@ -1,4 +1,4 @@
-"""A number that is passed as an argument: what is one without doubt, and how to pass it where it is not."""
+"""Numbers as arguments: which objects count as a number, and messages that say how to pass one."""
 
 import math
 import numbers
@@ -13,9 +13,9 @@ _REAL = (numbers.Real, Decimal)
 
 
 def as_number(value: object, name: str, remedy: str) -> Scalar:
-    """Return a real number as a float, also that of an array of one element on the host.
+    """Return a real number as a float, also if it is an array of one element in the host's memory.
 
-    An array elsewhere becomes a 0-d one and is not read; so does one whose derivatives are recorded.
+    An array of one element on a device, or whose derivatives are recorded, is returned as a 0-d array and not read.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def as_number(value: object, name: str, remedy: str) -> Scalar:
 
 
 def known_value(number: Scalar) -> float | None:
-    """Return what a number is as far as that can be known here: None of an array elsewhere."""
+    """Return the value of a number as a float, or None for an array whose value must not be read."""
     if isinstance(number, float):
         return number
     return float(number.detach()) if ns.is_recorded(number) and ns.is_host(number) else None
@@ -44,7 +44,7 @@ def known_value(number: Scalar) -> float | None:
 def _as_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an integer or a fraction beyond the range of floats
+    except OverflowError:  # an integer or a fraction out of float64's range
         return math.inf if value > 0 else -math.inf
 
 
@@ -66,7 +66,7 @@ def _element(value: Array, name: str) -> Scalar:
 
 
 def _remedy(value: object, name: str) -> str:
-    """Return how to pass the number that a string spells, or nothing if it spells none."""
+    """Return how to pass the number that a string contains, or "" if it contains none."""
     if not isinstance(value, str | bytes):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The narrow waist between algorithms and frameworks: every algorithm is written once, over ``Ops``."""
+"""``Ops``: the operations that a framework provides. Every algorithm is written once and calls only these."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,14 +10,15 @@ from gradclip._types import Array, Axes, Scalar
 
 
 class Ops(Protocol):
-    """What a framework must be able to do.
+    """The operations that a framework provides.
 
-    Leaves are distinct floating-point arrays of one namespace (an adapter's: of one framework), of any shape, on any
-    device. No method may read a value back from an accelerator, and the pure ones must not write to a leaf.
+    Leaves are distinct floating-point arrays of one namespace (in an adapter: of one framework), of any shape, on any
+    device. No method may read a value back from an accelerator. Methods without a trailing ``_`` must not write to a
+    leaf.
     """
 
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by; nothing is written."""
+        """Return the norm of all leaves laid end to end and the coefficient; write nothing."""
         ...
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
@@ -29,11 +30,11 @@ class Ops(Protocol):
         ...
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
-        """Return the partial norms of one leaf's slices: reduced over ``axes``, which stay with length 1."""
+        """Return the partial norms of one leaf's slices: reduced over ``axes``, which are kept with length 1."""
         ...
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
-        """Return each leaf times its coefficient, in its own dtype. Leaves that need no change may come back."""
+        """Return each leaf times its coefficient, in the leaf's dtype; an unchanged leaf may be the same array."""
         ...
 
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:

@@ -1,8 +1,8 @@
 """The mergeable partial norm: a pair (scale, total) that stands for scale · total^(1/p).
 
-Chunks of a leaf, leaves of a model, devices of a mesh and ranks of a cluster all merge by the functions below. Because
-the magnitude lives in ``scale``, ``total`` neither overflows nor underflows, and merging is associative: one device and
-a thousand give the same norm.
+Partial norms of chunks, leaves, devices and ranks are all merged by the functions below. ``scale`` has the magnitude of
+the gradients, so ``total`` neither overflows nor underflows. Merging is associative, so the norm does not depend on how
+the gradients are spread over devices.
 """
 
 import math
@@ -25,7 +25,7 @@ from gradclip._namespace import (
 from gradclip._types import Array, Axes, Namespace, Scalar
 from gradclip._words import a
 
-_LIMITS = {  # powers of two whose reciprocals are normal too, by whether the partial is kept in double precision
+_LIMITS = {  # (least, largest) power of two whose reciprocal is normal too: of float64 for True, of float32 for False
     True: (2.0**-1022, 2.0**1022),
     False: (2.0**-126, 2.0**126),
 }
@@ -34,10 +34,10 @@ _BLOCK = 128
 
 @dataclass(frozen=True, slots=True)
 class NormPartial:
-    """The norm of a part of the gradients, in a form that merges with the norms of other parts.
+    """The norm of a part of the gradients, in a form that can be merged with the norms of other parts.
 
-    It stands for ``scale * total ** (1 / ord)``; for ``ord=inf``, for ``scale * total``. Two arrays of the same shape:
-    0-d for the norm of one thing, longer for a batch of norms. To merge over processes, gather ``scale`` and ``total``.
+    It stands for ``scale * total ** (1 / ord)``, or for ``scale * total`` if ``ord`` is inf. The two arrays have the
+    same shape: 0-d for one norm, more for a batch of norms. To merge over processes, gather ``scale`` and ``total``.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class NormPartial:
     ord : float
         The order of the norm, positive or inf.
     dtype : dtype
-        The dtype of the norm that it becomes: float64 if any leaf is float64 or complex128, else float32.
+        The dtype that `norm` returns: float64 if any leaf is float64 or complex128, else float32.
 
     See Also
     --------
-    gradclip.norm_partial : makes one from a container of arrays.
-    gradclip.clip_with_norm : the second half, for a norm that was reduced elsewhere.
+    gradclip.norm_partial : computes one from a container of arrays.
+    gradclip.clip_with_norm : clips by a norm that was merged elsewhere.
 
     References
     ----------
@@ -68,12 +68,12 @@ class NormPartial:
 
     @np.errstate(all="ignore")
     def merge(self, other: "NormPartial") -> "NormPartial":
-        """Return the partial of both parts together, element by element, on this partial's device.
+        """Return the partial norm of both parts together, element by element, on this partial's device.
 
         Parameters
         ----------
         other : NormPartial
-            The partial of another part, of the same order and of a shape that broadcasts with this one's.
+            The partial norm of another part. It has the same order, and a shape that broadcasts with this one's.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class NormPartial:
 
     @np.errstate(all="ignore")
     def norm(self) -> Array:
-        """Return the norm: real, of ``dtype``, of this partial's shape; inf where it is not representable.
+        """Return the norm as a real array of ``dtype`` and of this partial's shape; inf where it is not representable.
 
         Examples
         --------
@@ -115,12 +115,12 @@ class NormPartial:
 
 
 def beside(partial: NormPartial, value: Scalar) -> Scalar:
-    """Return a number on the device of a partial, where it is an array on another one."""
+    """Return a number; if it is an array, on the device of a partial norm."""
     return value if isinstance(value, float) else to_device(value, device(partial.total))
 
 
 def positive(scale: Scalar) -> Scalar:
-    """Return a loss scale, NaN for an array whose value could not be checked and is not greater than 0."""
+    """Return a loss scale, or NaN if it is not above 0, as the value of an array may be that could not be checked."""
     if isinstance(scale, float):
         return scale if scale > 0 else math.nan
     xp = namespace([scale])
@@ -132,14 +132,15 @@ def root(xp: Namespace, total: Array, ord: float) -> Array:
     if ord in (1, math.inf):
         return total
     zero = total == 0
-    safe = xp.where(zero, xp.ones_like(total), total)  # the derivative of the root at 0 is inf, and inf · 0 is NaN
+    safe = xp.where(zero, xp.ones_like(total), total)  # at 0 the derivative of a root is inf, and inf · 0 is NaN
     return xp.where(zero, xp.zeros_like(total), xp.sqrt(safe) if ord == 2 else safe ** (1 / ord))
 
 
 def safe_scale(xp: Namespace, largest: Array) -> Array:
-    """Return ``largest``, or the nearest number that its elements can be divided by: never 0, inf or NaN.
+    """Return ``largest``, or the nearest number that elements can be divided by: never 0, inf or NaN.
 
-    Compilers divide by multiplying with the reciprocal, and flush subnormals to zero: both have to be normal.
+    Compilers may replace a division by a multiplication with the reciprocal, and flush subnormal numbers to zero. So
+    the number and its reciprocal must both be normal.
     """
     low, high = (xp.full_like(largest, limit) for limit in _LIMITS[is_double(largest.dtype)])
     usable = (largest >= low) & (largest <= high)
@@ -147,7 +148,7 @@ def safe_scale(xp: Namespace, largest: Array) -> Array:
 
 
 def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = None) -> Array:
-    """Return the sum of ``values ** ord`` (their maximum for inf) over ``axes``, which stay; over all for None."""
+    """Return the sum of ``values ** ord`` (for inf, the maximum) over ``axes``, which are kept; over all for None."""
     if ord == math.inf:
         return peak(xp, values, axes)
     powers = _power(xp, values, ord)
@@ -155,7 +156,7 @@ def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = 
 
 
 def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial:
-    """Return the partial of all elements of a batch together, along one axis (which goes) or 0-d; none may be empty."""
+    """Return the merged partial norms of a batch, along one axis (which is removed) or of all; none may be empty."""
     xp = namespace([partial.total])
     scales = _live(xp, partial.scale, partial.total)
     scale = xp.max(scales, axis=axis)
@@ -165,7 +166,7 @@ def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial
 
 
 def stack(partials: Sequence[NormPartial]) -> NormPartial:
-    """Return 0-d partials as one batch of shape (len(partials),), on the device of the first."""
+    """Return 0-d partial norms as one batch of shape (len(partials),), on the device of the first."""
     xp = namespace([partials[0].total])
     where = device(partials[0].total)
     scale = stack_numbers(xp, [to_device(p.scale, where) for p in partials])
@@ -175,22 +176,22 @@ def stack(partials: Sequence[NormPartial]) -> NormPartial:
 
 
 def concat(first: NormPartial, second: NormPartial, axis: int) -> NormPartial:
-    """Return two batches of partials laid end to end along ``axis``."""
+    """Return two batches of partial norms, concatenated along ``axis``."""
     xp = namespace([first.total])
     scale = xp.concat([first.scale, second.scale], axis=axis)
     return NormPartial(scale, xp.concat([first.total, second.total], axis=axis), first.ord, first.dtype)
 
 
 def from_norm(xp: Namespace, norm: Array) -> NormPartial:
-    """Return the partial of a norm that is known already: a 0-d array of the accumulation dtype."""
+    """Return the partial norm for a known norm, a 0-d array of the accumulation dtype."""
     scale = safe_scale(xp, norm)
     return NormPartial(scale, norm / scale, math.inf, norm.dtype)
 
 
 def _sum(xp: Namespace, values: Array) -> Array:
-    """Return the sum of all elements, added in a tree: rounding grows with the tree's height, not with the size.
+    """Return the sum of all elements, added in a tree: the rounding error grows with the height of the tree only.
 
-    NumPy, Dask and XLA add in a tree of their own; other namespaces may add one by one.
+    NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
     n = size(values)
     if adds_pairwise(xp) or n <= _BLOCK:
@@ -202,12 +203,12 @@ def _sum(xp: Namespace, values: Array) -> Array:
 
 
 def _live(xp: Namespace, scale: Array, total: Array) -> Array:
-    """Return ``scale``, but the least where ``total`` is 0: nothing must not decide the scale of tiny numbers."""
+    """Return ``scale``, or the least scale where ``total`` is 0, so that zeros do not raise the scale of a merge."""
     return xp.where(total == 0, xp.full_like(scale, _LIMITS[is_double(scale.dtype)][0]), scale)
 
 
 def rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:
-    """Return ``total`` for a scale ``1 / ratio`` times as large; NaN and inf stay, for 0 · inf would be NaN."""
+    """Return ``total`` for a scale ``1 / ratio`` times as large. NaN and inf are kept, because 0 · inf is NaN."""
     return xp.where(xp.isfinite(total), total * _power(xp, ratio, ord), total)
 
 
@@ -216,7 +217,7 @@ def _power(xp: Namespace, values: Array, ord: float) -> Array:
         return values
     if ord >= 2:
         return values * values if ord == 2 else values**ord
-    zero = values == 0  # there a derivative of the power is inf, and inf · 0 is NaN
+    zero = values == 0  # at 0 a derivative of the power is inf, and inf · 0 is NaN
     return xp.where(zero, values, xp.where(zero, xp.ones_like(values), values) ** ord)
 
 

@@ -1,17 +1,17 @@
-"""The types that the parts of gradclip agree on."""
+"""The types that all modules of gradclip use."""
 
 from typing import Any, Literal, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
-"""An array of any namespace that follows the Python array API standard. Python has no type for "any of them"."""
+"""An array of any namespace that follows the Python array API standard. Python has no type for these."""
 
 Namespace: TypeAlias = Any
-"""The module of functions that belongs to an array, as ``array_api_compat.array_namespace`` gives it."""
+"""The module with the functions for an array, as ``array_api_compat.array_namespace`` returns it."""
 
 Scalar: TypeAlias = Any
-"""A real number, or a 0-d array: on an accelerator it is used there and never read back."""
+"""A real number, or a 0-d array. An array on an accelerator is used there and never read back."""
 
 Axes: TypeAlias = tuple[int, ...]
 Nonfinite: TypeAlias = Literal["propagate", "error", "zero"]
 Tree = TypeVar("Tree")
-"""A container of arrays. What comes out has the structure of what went in."""
+"""A container of arrays. A function that takes one returns a container of the same structure."""

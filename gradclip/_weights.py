@@ -1,4 +1,4 @@
-"""Weights are no gradients. PyTorch's can be told from gradients; it is not imported for that."""
+"""The check that no PyTorch parameter or state_dict is passed as gradients. PyTorch is not imported for it."""
 
 import dataclasses
 from collections import deque
@@ -22,16 +22,16 @@ def refuse_weights(container: object, name: str, leaves: Sequence[Array], paths:
     Parameters
     ----------
     container : object
-        What the leaves are from.
+        The container of the leaves.
     name : str
-        What it is called in error messages.
+        The name of the container in error messages.
     leaves, paths
-        The leaves, and what gives each a name.
+        The leaves, and a function that returns a name for each.
 
     Raises
     ------
     TypeError
-        If one is, with its path.
+        If there is one; the message has its path.
     """
     kinds: set[Any] = set(map(type, leaves))
     if kinds == _NUMPYS or not any(map(_is_tensor, kinds)):
@@ -47,10 +47,10 @@ def refuse_weights(container: object, name: str, leaves: Sequence[Array], paths:
 
 
 def state_of(source: object) -> str:
-    """Return what a mapping is whose tensors are neither parameters nor gradients, as far as that can be known.
+    """Return "a state_dict ..." or the like for a mapping that holds the state of a module or an optimizer, else "".
 
-    A state_dict is known by the versions of modules that PyTorch puts beside the weights, in ``_metadata``. A plain
-    dict that is made of it cannot be told from a dict of gradients.
+    A module's state_dict has an attribute ``_metadata``. A plain dict that is made from it has none, and cannot be
+    distinguished from a dict of gradients.
     """
     if not isinstance(source, Mapping):
         return ""
@@ -65,13 +65,13 @@ def state_of(source: object) -> str:
 
 
 def is_weight(x: Any) -> bool:
-    """Whether a tensor is a Parameter: by its type, or by the mark on those that keep a type of their own (DTensor)."""
+    """Whether a tensor is a Parameter: by its type, or for other types (DTensor) by PyTorch's mark ``_is_param``."""
     kind: Any = type(x)  # any type is hashable
     return _is_parameter(kind) or getattr(x, "_is_param", False) is True
 
 
 def _states(container: object, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the path of each state of a module or an optimizer in a container, and what it is."""
+    """Yield the path of each state of a module or an optimizer in a container, and its description."""
     if state := state_of(container):
         yield name, state
         return
@@ -80,7 +80,7 @@ def _states(container: object, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield what a container holds that is a container itself, with its path."""
+    """Yield each container directly within a container, with its path."""
     items: Iterable[tuple[str, Any]] = ()
     if isinstance(container, Mapping):
         items = ((f"{name}[{key!r}]", value) for key, value in container.items())
@@ -99,7 +99,7 @@ def _is_tensor(kind: Any) -> bool:
 
 
 def _may_be_weight(kind: Any) -> bool:
-    """Whether a type is a subclass of PyTorch's Tensor, as Parameter is; what is a plain Tensor is no parameter."""
+    """Whether a type is a proper subclass of PyTorch's Tensor, as Parameter is. A plain Tensor is no parameter."""
     return any(_is_tensor(base) for base in kind.__mro__[1:])
 
 

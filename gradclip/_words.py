@@ -1,4 +1,4 @@
-"""Words for error messages: the article of a type's name, and a value in a few characters."""
+"""Text for error messages: a noun with its article, and the short form of a value."""
 
 import reprlib
 
@@ -22,7 +22,7 @@ def a(noun: str) -> str:
 
 
 def kind(value: object) -> str:
-    """Return what a value is: ``"an int"``, ``"None"``; with its module, if it is no builtin: ``"a numpy.ndarray"``."""
+    """Return a value's type with an article, and with its module if it has one: ``"an int"``, ``"a numpy.ndarray"``."""
     if value is None:
         return "None"
     cls = type(value)
@@ -30,5 +30,5 @@ def kind(value: object) -> str:
 
 
 def short(value: object) -> str:
-    """Return the ``repr`` of a value, cut where it is long."""
+    """Return the ``repr`` of a value, shortened to about 60 characters."""
     return _SHORT.repr(value)

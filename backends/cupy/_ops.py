@@ -1,6 +1,7 @@
-"""``Ops`` for CuPy: all leaves in one launch for the norm, one for the coefficient, one for scaling.
+"""``Ops`` for CuPy: for each dtype one launch for partial norms and one for scaling, and one for the coefficient.
 
-What is rare (norms along axes, complex leaves in orders other than 2, float8) is ``ArrayOps``', on the device as well.
+``ArrayOps`` does what is rare: norms along axes, complex leaves in orders other than 2, float8. It too works on the
+device.
 """
 
 import math
@@ -21,7 +22,7 @@ from gradclip.backends.cupy._runtime import Runtime, Uploaded
 from gradclip.backends.cupy._table import CODES
 
 _KERNELS = {math.inf: "partials_inf", 1.0: "partials_one", 2.0: "partials_two"}
-_ANY = 32  # merging does not depend on the dtype that a kernel is compiled for
+_ANY = 32  # merging is the same in the kernels compiled for any dtype; take those for float32
 
 
 class CupyOps(ArrayOps):
@@ -30,11 +31,11 @@ class CupyOps(ArrayOps):
     Parameters
     ----------
     xp : namespace
-        The arrays' own.
+        The namespace of the arrays.
     runtime : Runtime
         The GPUs.
-    arrays : list of arrays
-        Those that the operations will be asked for, by this very list, and ``places``, where they lie.
+    arrays, places : list of arrays, Places
+        Leaves and where they are in memory. Where the operations get this same list, they need not look again.
     """
 
     def __init__(self, xp: Namespace, runtime: Runtime, arrays: Sequence[Array], places: Places) -> None:
@@ -44,7 +45,7 @@ class CupyOps(ArrayOps):
         self._known = places
 
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by, from one kernel."""
+        """Return the norm of all leaves laid end to end and the coefficient, both from one kernel."""
         if not _suits(self._places(leaves), rule.ord):
             return super().decide(leaves, rule)
         return self._result(leaves, rule).decision
@@ -76,7 +77,7 @@ class CupyOps(ArrayOps):
         return out
 
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
-        """Multiply each leaf by its coefficient in place; nothing is written where it is 1."""
+        """Multiply each leaf by its coefficient in place. Leaves that do not change are not written."""
         if self._scales(leaves, coefficients):
             self._multiply(leaves, leaves, coefficients)
         else:
@@ -91,7 +92,7 @@ class CupyOps(ArrayOps):
         return out
 
     def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
-        """Move each leaf's elements into the bounds in place; what lies within them is not written."""
+        """Move each leaf's elements into the bounds in place. Elements within the bounds are not written."""
         if _suits(self._places(leaves), 2.0):
             self._clamp(leaves, leaves, low, high)
         else:
@@ -104,14 +105,14 @@ class CupyOps(ArrayOps):
         return self.runtime.places([x]).items[0].address
 
     def _partials_in(self, memory: Array, first: int, count: int) -> Array:
-        """Return the bytes of partials that lie in memory."""
+        """Return ``count`` partial norms in memory from number ``first`` on, as bytes."""
         return self.runtime.view(memory, first * PARTIAL_BYTES, np.uint8, (count * PARTIAL_BYTES,))
 
     def _scales(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> bool:
         return _suits(self._places(leaves), 2.0) and all(c.factor.ndim == 0 for c in coefficients)
 
     def _result(self, leaves: Sequence[Array], rule: Rule) -> Result:
-        """Return what is found out about all leaves, on the first one's device."""
+        """Return the partial norm, norm and coefficient of all leaves, on the first leaf's device."""
         places = self._places(leaves)
         (first, mine), *others = places.by_device
         elsewhere = [self._merged(device, _chosen(leaves, theirs), rule.ord) for device, theirs in others]
@@ -122,7 +123,7 @@ class CupyOps(ArrayOps):
             return self._finish(first, parts, count + len(elsewhere), _norm_dtype(places), rule)
 
     def _parts(self, leaves: Sequence[Array], ord: float, more: int = 0) -> tuple[Array, int, Uploaded]:
-        """Return the partials of all pieces of leaves on the current device, with room for ``more``."""
+        """Return the partial norms of all pieces of leaves (with space for ``more``), their count, and the table."""
         places = self._places(leaves)
         uploaded = self.runtime.table(places, places)
         count = len(uploaded.table.pieces)
@@ -134,7 +135,7 @@ class CupyOps(ArrayOps):
         return parts, count, uploaded
 
     def _each(self, device: int, leaves: Sequence[Array], ord: float) -> Array:
-        """Return the partials of leaves on one device, one after the other."""
+        """Return one partial norm for each leaf of one device, in one array."""
         with self.runtime.on(device):
             parts, _, uploaded = self._parts(leaves, ord)
             out = self.runtime.scratch(PARTIAL_BYTES * len(leaves))
@@ -144,13 +145,13 @@ class CupyOps(ArrayOps):
             return out
 
     def _merged(self, device: int, leaves: Sequence[Array], ord: float) -> Array:
-        """Return the partial of all leaves on a device that is not the first."""
+        """Return the partial norm of all leaves on a device other than the first."""
         with self.runtime.on(device):
             parts, count, _ = self._parts(leaves, ord)
             return self._partials_in(self._finish(device, parts, count, np.float64, Rule(None, ord)).memory, 0, 1)
 
     def _gather(self, pairs: Sequence[Array], groups: Sequence[tuple[int, list[int]]], count: int) -> Array:
-        """Return the partials of all leaves on the current device, in the order of the leaves."""
+        """Copy the partial norms of the leaves of all devices to the current device, in the order of the leaves."""
         found = self.runtime.scratch(PARTIAL_BYTES * count)
         for part, (_, chosen) in zip(pairs, groups, strict=True):
             for k, place in enumerate(chosen):
@@ -158,7 +159,7 @@ class CupyOps(ArrayOps):
         return found
 
     def _finish(self, device: int, parts: Array, count: int, dtype: Any, rule: Rule) -> Result:
-        """Return the partial of so many partials, its norm and the coefficient, all from one small launch."""
+        """Merge ``count`` partial norms, and return the result with its norm and the coefficient, from one launch."""
         memory = self.runtime.scratch(RESULT_BYTES)
         given, numbers = self._numbers(rule.numbers(), device)
         where = 0 if numbers is None else self._address(numbers)
@@ -169,7 +170,7 @@ class CupyOps(ArrayOps):
         return read_result(memory, bind(self.runtime.view, memory), dtype, rule)
 
     def _numbers(self, numbers: Sequence[Scalar], device: int) -> tuple[Sequence[float], Array | None]:
-        """Return numbers for a kernel: as they are, or as an array on the current device if one is on a device."""
+        """Return numbers as arguments for a kernel, or all in one array on the current device if one is an array."""
         if all(isinstance(x, float) for x in numbers):
             return numbers, None
         memory = self.runtime.scratch(8 * len(numbers))
@@ -179,7 +180,7 @@ class CupyOps(ArrayOps):
         return [0.0] * len(numbers), memory
 
     def _on(self, device: int, x: Array) -> Array:
-        """Return a small array on the current device, which has this number."""
+        """Return a small array on the current device, ``device``; it is copied from another one."""
         if self.runtime.places([x]).items[0].device == device:
             return x
         here = self.runtime.kept(self.xp.empty_like(x))
@@ -198,7 +199,7 @@ class CupyOps(ArrayOps):
     def _pieces(
         self, leaves: Sequence[Array], out: Sequence[Array], chosen: Sequence[int]
     ) -> Iterator[tuple[Any, ...]]:
-        """Yield for each launch over leaves of the current device the code, the number of pieces and their address."""
+        """Yield the code, the number of pieces and their address for each launch over leaves of the current device."""
         sources = self._places(_chosen(leaves, chosen))
         targets = sources if out is leaves else self.runtime.places(_chosen(out, chosen))
         uploaded = self.runtime.table(sources, targets)
@@ -215,7 +216,7 @@ class CupyOps(ArrayOps):
                     self.runtime.launch("scale", *launch, *addresses, np.int32(not one))
 
     def _batch(self, coefficients: Sequence[Coefficient], device: int) -> list[Array | None]:
-        """Return divisors, factors, changed and zeroed of coefficients, each in one array on the current device."""
+        """Return divisors, factors, ``changed`` and ``zeroed`` of coefficients as four arrays on the current device."""
         number, flag = self.xp.float64, self.xp.bool
         kinds = (("divisor", number), ("factor", number), ("changed", flag), ("zeroed", flag))
         return [self._joined([getattr(c, name) for c in coefficients], dtype, device) for name, dtype in kinds]
@@ -230,7 +231,7 @@ class CupyOps(ArrayOps):
         return self.runtime.kept(self.xp.astype(self._on(device, whole), dtype, copy=False))
 
     def _base_of(self, parts: Sequence[Array]) -> Array | None:
-        """Return the batch that 0-d arrays are the elements of, one after the other, if so it is: no need to copy."""
+        """Return the batch whose elements these 0-d arrays are, in order, so that no copy is needed; else None."""
         base = getattr(parts[0], "base", None)
         if base is None or base.shape != (len(parts),) or not base.flags.c_contiguous:
             return None
@@ -248,7 +249,7 @@ class CupyOps(ArrayOps):
 
 
 def _suits(places: Places, ord: float) -> bool:
-    """Whether there are kernels for arrays of these dtypes in this order."""
+    """Whether there are kernels for these dtypes and this order of norm."""
     return places.dtypes <= CODES.keys() and (ord == 2 or not any(name.startswith("complex") for name in places.dtypes))
 
 
@@ -257,5 +258,5 @@ def _norm_dtype(places: Places) -> Any:
 
 
 def _chosen(values: Sequence[Any], which: Sequence[int]) -> Sequence[Any]:
-    """Return the values at these positions: the very sequence if that is all of them."""
+    """Return the values at these positions; the same sequence if these are all positions."""
     return values if len(which) == len(values) else [values[i] for i in which]

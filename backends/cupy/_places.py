@@ -1,4 +1,4 @@
-"""Where arrays lie: what a table of pointers is made from, and what tells whether it still holds."""
+"""Where arrays are in memory. A table of addresses is made from this, and is valid as long as it stays the same."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gradclip._memory import in_byte_order, overlapping_pair, overlaps_itself
 
 
 class Place(NamedTuple):
-    """Where an array lies; equal for arrays of the same elements in the same order.
+    """Where an array is in memory. Places are equal if arrays have the same elements in the same order.
 
     ``steps`` are the strides in bytes, or None for an array in C order without gaps.
     """
@@ -29,11 +29,11 @@ class Place(NamedTuple):
         return math.prod(self.shape)
 
     def view(self) -> np.ndarray[Any, Any]:
-        """Return a NumPy array with this place's address, shape and strides; never read, only compared."""
+        """Return a NumPy array with this address, shape and strides. It is compared and never read."""
         return np.asarray(_Interface(self))
 
     def dense(self) -> int | None:
-        """Return the lowest address of an array without gaps, in whatever order its axes are; None if it has gaps."""
+        """Return the lowest address of an array without gaps, whatever the order of its axes; None if it has gaps."""
         if self.steps is None:
             return self.address
         ordered = in_byte_order(self.view())
@@ -53,7 +53,7 @@ class _Interface:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The places of several arrays, with what follows from them; the same object while the arrays stay the same.
+    """The places of several arrays. While the arrays stay the same, the runtime returns the same object.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Places:
 
     @cached_property
     def askew(self) -> int | None:
-        """The position of an array whose elements lie at no multiple of their size, or None: a GPU cannot read it."""
+        """The position of an array that a GPU cannot read, because its elements are not aligned, or None."""
         for i, place in enumerate(self.items):
             width = place.width // 2 if place.dtype.startswith("complex") else place.width
             if any(n % width for n in (place.address, *(place.steps or ()))):
@@ -79,7 +79,7 @@ class Places:
 
     @cached_property
     def by_device(self) -> list[tuple[int, list[int]]]:
-        """The devices, the first array's first, each with the positions of its arrays."""
+        """Each device with the positions of its arrays, beginning with the first array's device."""
         found: dict[int, list[int]] = {}
         for i, place in enumerate(self.items):
             found.setdefault(place.device, []).append(i)
@@ -87,12 +87,12 @@ class Places:
 
     @cached_property
     def slots(self) -> list[int]:
-        """For each array the number of its place: the same for arrays that are the same."""
+        """A number for each array: equal for arrays of equal places."""
         first: dict[Place, int] = {}
         return [first.setdefault(place, len(first)) for place in self.items]
 
     @cached_property
     def apart(self) -> bool:
-        """Whether every element has an address of its own."""
+        """Whether no two elements share memory."""
         views = [place.view() for place in self.items]
         return not any(map(overlaps_itself, views)) and overlapping_pair(views) is None

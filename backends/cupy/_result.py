@@ -1,4 +1,4 @@
-"""What one small kernel leaves behind: the partial of all leaves, their norm, and the coefficient."""
+"""The result of the kernel ``finish``: the partial norm of all leaves, their norm, and the coefficient."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from gradclip._partial import NormPartial
 from gradclip._types import Array
 
 PARTIAL_BYTES = 16
-"""Of ``struct Partial`` in kernels.cu."""
+"""The size of ``struct Partial`` in kernels.cu."""
 
 RESULT_BYTES = 48
-"""Of ``struct Result`` there, which begins with the partial; what follows is at these offsets:"""
+"""The size of ``struct Result`` in kernels.cu. It begins with the partial norm; the rest is at the offsets below."""
 
 _NORM, _DIVISOR, _FACTOR, _NARROW_NORM, _CHANGED, _ZEROED = 16, 24, 32, 40, 44, 45
 
 
 class Result(NamedTuple):
-    """What is found out about leaves, and the memory where all of it lies."""
+    """The decision and the partial norm of leaves, and the memory that they are views of."""
 
     decision: Decision
     partial: NormPartial
@@ -28,7 +28,7 @@ class Result(NamedTuple):
 
 
 def read_result(memory: Array, view: Callable[[int, Any], Array], dtype: Any, rule: Rule) -> Result:
-    """Return a ``struct Result`` in memory, of which ``view`` gives the 0-d array at an offset."""
+    """Return the contents of a ``struct Result``. ``view`` returns the 0-d array at an offset of ``memory``."""
     norm = view(_NORM, np.float64) if dtype == np.float64 else view(_NARROW_NORM, np.float32)
     zeroed = view(_ZEROED, np.bool_) if rule.zero else None
     divisor, factor, changed = view(_DIVISOR, np.float64), view(_FACTOR, np.float64), view(_CHANGED, np.bool_)

@@ -1,4 +1,4 @@
-"""What the operations need of a GPU: compiled kernels, scratch, tables in its memory, copies between devices."""
+"""What the operations need from a GPU: compiled kernels, scratch memory, uploaded tables, copies between devices."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from gradclip.backends.cupy._places import Place, Places
 from gradclip.backends.cupy._table import Group, Table, table_of
 
 KEPT = 32
-"""Tables that stay in memory: one for each set of arrays that is clipped in turn."""
+"""How many uploaded tables are kept: one for each set of arrays that was clipped last."""
 
 THREADS, FINISHERS = 256, 1024
-"""Of a block, and of the one block of ``finish``, as in kernels.cu."""
+"""Threads of a block, and of the one block of ``finish``, as in kernels.cu."""
 
 _CHEAP_DOUBLE = 4
-"""The largest ratio of float32's rate to float64's at which float64 sums keep up with memory (H100: 2, RTX: 64)."""
+"""If float32 is at most this many times as fast as float64, sums in float64 keep up with memory (H100: 2, RTX: 64)."""
 
 
 _TO_DEVICE = 1  # cudaMemcpyHostToDevice
@@ -35,13 +35,13 @@ class Uploaded:
     Parameters
     ----------
     table : Table
-        What was uploaded.
+        The table that was uploaded.
     memory : array of uint8
-        The device's copy, at ``address``.
+        Its copy on the device.
     address : int
-        Where that is.
+        The address of ``memory``.
     staging : object
-        What has to live until the copy is done.
+        The host's memory, which must be kept until the copy is done, and an event that says when it is.
     """
 
     table: Table
@@ -55,7 +55,7 @@ class Uploaded:
 
 
 class Runtime(Protocol):
-    """The device, or what stands in for it in tests on the CPU."""
+    """Access to GPUs. Tests on a CPU have an implementation of their own."""
 
     def on(self, device: int) -> AbstractContextManager[Any]:
         """Return what makes a device the current one."""
@@ -70,19 +70,19 @@ class Runtime(Protocol):
         ...
 
     def kept(self, memory: Array) -> Array:
-        """Return an array whose memory must not go to others while something that was started may use it."""
+        """Return an array, and keep its memory as long as work that was started may use it."""
         ...
 
     def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
-        """Return an array that lies in ``memory``, ``offset`` bytes from its start."""
+        """Return an array that is a view of ``memory``, ``offset`` bytes from its start."""
         ...
 
     def table(self, sources: Places, targets: Places) -> Uploaded:
-        """Return the table for arrays in the current device's memory."""
+        """Return the table for arrays of the current device, in its memory."""
         ...
 
     def launch(self, name: str, code: int, blocks: int, *arguments: Any) -> None:
-        """Start a kernel on the current stream of the current device: integers are addresses, or of NumPy's types."""
+        """Start a kernel on the current stream of the current device. Python's integers are passed with 64 bits."""
         ...
 
     def copy(self, source: Array, target: Array) -> None:
@@ -91,11 +91,11 @@ class Runtime(Protocol):
 
 
 class CupyRuntime:
-    """GPUs through CuPy.
+    """Access to GPUs through CuPy.
 
-    Nothing waits for a device. Tables are kept by stream, so that memory is used and reused in the order of the stream
-    it was allocated on. While a stream is captured into a graph nothing is taken from them: what the graph reads is
-    uploaded within it, and stays for as long as the process does.
+    Nothing waits for a device. Tables are kept for each stream, because memory may be reused only in the order of the
+    stream on which it was allocated. While a stream is captured into a graph, kept tables are not used: the graph
+    uploads its own, which is kept until the process ends.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -119,17 +119,17 @@ class CupyRuntime:
         return self.kept(self.cupy.empty(nbytes, np.uint8))
 
     def kept(self, memory: Array) -> Array:
-        """Return an array, which stays for as long as the process does if a graph that is being captured uses it."""
+        """Return an array; if a graph is being captured, keep it until the process ends."""
         if self.cupy.cuda.get_current_stream().is_capturing():
             self._captured.append(memory)
         return memory
 
     def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
-        """Return an array that lies in ``memory``."""
+        """Return an array that is a view of ``memory``."""
         return self.cupy.ndarray(shape, dtype, memptr=memory.data + offset)
 
     def table(self, sources: Places, targets: Places) -> Uploaded:
-        """Return the table for arrays in the current device's memory: the last one, while they lie where they lay."""
+        """Return the table for arrays of the current device; it is uploaded again only if the arrays moved."""
         stream = self.cupy.cuda.get_current_stream()
         if stream.is_capturing():
             uploaded = self._upload(table_of(sources.items, targets.items), stream, for_a_graph=True)
@@ -160,7 +160,7 @@ class CupyRuntime:
             stream.wait_event(ready)
             target.data.copy_from_device_async(source.data, source.nbytes, stream)
             done = self._record()
-        with self.on(there):  # where the source's memory may be used again only after it was read
+        with self.on(there):  # the source's memory may be reused only after the copy
             self.cupy.cuda.get_current_stream().wait_event(done)
 
     def _record(self) -> Any:
@@ -170,14 +170,14 @@ class CupyRuntime:
 
     def _upload(self, table: Table, stream: Any, *, for_a_graph: bool = False) -> Uploaded:
         memory = self.scratch(max(1, table.nbytes))
-        pinned = self.cupy.cuda.alloc_pinned_memory(max(1, table.nbytes))  # only from there copies do not wait
+        pinned = self.cupy.cuda.alloc_pinned_memory(max(1, table.nbytes))  # copies from other memory would wait
         np.frombuffer(pinned, np.uint8, table.nbytes)[:] = table.bytes_at(memory.data.ptr)
-        # Not by the array's own method, which refuses to copy while a graph is captured.
+        # The array's own method refuses to copy while a graph is captured.
         self.cupy.cuda.runtime.memcpyAsync(memory.data.ptr, pinned.ptr, table.nbytes, _TO_DEVICE, stream.ptr)
         return Uploaded(table, memory, memory.data.ptr, (pinned, None if for_a_graph else self._record()))
 
     def _forget(self) -> None:
-        """Let go of the table that was not used for longest, and of the host's copies that have arrived."""
+        """Drop the table that was used least recently, and the host's copies of tables that were uploaded."""
         if len(self._tables) > KEPT:
             self._staged.append(self._tables.popitem(last=False)[1].staging)
         self._staged = [staging for staging in self._staged if not staging[1].done]

@@ -1,4 +1,4 @@
-"""The table that the kernels read: every leaf cut into pieces of one size, with addresses. NumPy alone."""
+"""The table that the kernels read: every leaf is cut into pieces, which are listed with addresses. Needs NumPy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ Words: TypeAlias = np.ndarray[Any, Any]
 PIECE = np.dtype(
     [("source", "u8"), ("target", "u8"), ("layout", "u8"), ("start", "i8"), ("count", "i4"), ("leaf", "i4")]
 )
-"""A block's work, as ``struct Piece`` in kernels.cu has it."""
+"""The work of one block of threads: ``struct Piece`` in kernels.cu."""
 
 PIECE_BYTES = 1 << 14
-"""Of one piece, at the least: four accesses of 16 bytes for each of 256 threads, so that small models fill a device."""
+"""The least size of a piece: four accesses of 16 bytes for each of 256 threads. So small leaves use many blocks."""
 
 MOST_PIECES, LARGEST = 1 << 11, 1 << 20
-"""Above this many, pieces grow: they are enough to fill any device, and one block merges their partials. But not above
-this many bytes, of which a running sum has 128 float64 numbers to add: rounding is not to grow with the size."""
+"""If there would be more pieces than ``MOST_PIECES``, they grow, up to ``LARGEST`` bytes. So many pieces are enough for
+any device, and one block has to merge their partial norms. With ``LARGEST`` bytes, a running sum adds 128 float64
+numbers, so the rounding error does not grow with the size of a leaf."""
 
 CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64, "complex64": 32, "complex128": 64}
-"""By dtype, the ``GRADCLIP_DTYPE`` that the kernels are compiled for; complex numbers are pairs of real ones."""
+"""For each dtype, the ``GRADCLIP_DTYPE`` of its kernels. Complex numbers are pairs of real numbers."""
 
 
 class Group(NamedTuple):
-    """The pieces of all leaves that one compiled kernel serves: so many (``blocks``), from ``begin`` on."""
+    """The pieces for one launch: ``blocks`` pieces from number ``begin`` on, whose leaves have the same code."""
 
     code: int
     begin: int
@@ -36,18 +37,18 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is uploaded: the pieces, the range of pieces of each leaf, and the layouts of leaves with gaps.
+    """The table that is uploaded: the pieces, the range of pieces of each leaf, and the layouts of leaves with gaps.
 
     Parameters
     ----------
     pieces : array of PIECE
-        In groups of one dtype; ``layout`` counts words from the start of ``layouts``, and is -1 for none.
+        Sorted by dtype. ``layout`` is an index into ``layouts``, or -1 for a leaf without gaps.
     ranges : array of int64, shape (leaves, 2)
         The first piece of each leaf and the one after its last.
     layouts : array of int64
         For each leaf with gaps, the number of axes, the shape, and the steps in source and target.
     groups : list of Group
-        What is launched.
+        One for each launch.
     """
 
     pieces: Words
@@ -66,7 +67,7 @@ class Table:
         return int(self.pieces.nbytes + self.ranges.nbytes + self.layouts.nbytes)
 
     def bytes_at(self, address: int) -> Words:
-        """Return the bytes of the table, which is to lie at an address: layouts are given by theirs."""
+        """Return the bytes of the table for this address, with the address of a layout in place of its index."""
         pieces = self.pieces.copy()
         base = address + self.pieces.nbytes + self.ranges.nbytes
         offsets = pieces["layout"].view("i8")
@@ -97,7 +98,7 @@ def table_of(sources: Sequence[Place], targets: Sequence[Place]) -> Table:
 
 
 def _piece_bytes(places: Sequence[Place]) -> int:
-    """Return how large pieces have to be for there not to be too many of them."""
+    """Return the size of a piece in bytes: the least for which there are not too many pieces."""
     sizes, limit = [place.size * place.width for place in places], PIECE_BYTES
     while limit < LARGEST and sum(size // limit for size in sizes) > MOST_PIECES:
         limit *= 2
@@ -105,7 +106,7 @@ def _piece_bytes(places: Sequence[Place]) -> int:
 
 
 def _pieces(leaf: int, source: Place, target: Place, limit: int, layouts: list[int]) -> Words:
-    """Return the pieces of a leaf; appends to ``layouts`` if it has gaps, or source and target differ in order."""
+    """Return the pieces of a leaf. Append to ``layouts`` if it has gaps, or source and target differ in strides."""
     lanes = 2 if source.dtype.startswith("complex") else 1
     width = source.width // lanes
     count, each = source.size * lanes, limit // width

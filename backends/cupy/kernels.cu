@@ -1,17 +1,18 @@
-// Multi-tensor kernels for clipping: every leaf of a model in one launch, each element read once.
+// Multi-tensor kernels for clipping: one launch works on all leaves of a dtype and reads each element once.
 //
-// A block works on one `Piece`, 16 KiB to 1 MiB of one leaf, so that one huge leaf and a thousand tiny ones both fill
-// the device. The host lists the pieces in a table once and keeps it while the arrays stay the same. Of every piece there
-// is a partial norm (scale, total), which stands for scale * total^(1/p); `finish` merges them in a fixed order, with
-// no atomics, and computes the coefficient; `scale` multiplies, and returns at once where nothing changes. The host
-// reads nothing back.
+// A block of threads works on one `Piece`: 16 KiB to 1 MiB of one leaf. So one large leaf and a thousand small ones
+// both use the whole device. The host lists the pieces in a table once, and keeps the table while the arrays stay the same.
+//   partials_*  write a partial norm (scale, total) for each piece; it stands for scale * total^(1/p).
+//   finish      merges the partial norms in a fixed order, without atomics, and computes the coefficient.
+//   scale       multiplies; it returns at once if nothing changes.
+// The host reads nothing back.
 //
-// The file is compiled once for each device and dtype and includes no header, so that NVRTC needs no toolkit:
-//   GRADCLIP_DTYPE  16 float16, 17 bfloat16, 32 float32, 64 float64. Complex leaves come as pairs of reals.
-//   GRADCLIP_PAIRS  1: sums of float32 and narrower in compensated float32, for devices whose float64 runs at 1/32 or
-//                   1/64 of the rate of float32; 0: in float64. A piece that leaves the range of float32 is summed
-//                   again in float64, decided by its own block.
-//   GRADCLIP_HOST   the same code as C++ for the CPU, where the tests run it; their shim replaces the part below.
+// The file is compiled once for each device and dtype. It includes no header, so NVRTC needs no toolkit. Macros:
+//   GRADCLIP_DTYPE  16 float16, 17 bfloat16, 32 float32, 64 float64. Complex leaves are pairs of real numbers.
+//   GRADCLIP_PAIRS  0: sums of float32 and narrower dtypes are in float64. 1: they are in compensated float32, for
+//                   devices whose float64 runs at 1/32 or 1/64 of the rate of float32. If a sum is out of float32's
+//                   range, the block sums its piece again in float64.
+//   GRADCLIP_HOST   compiles the same code as C++ for the CPU, for tests. Their shim replaces the part below.
 
 #ifndef GRADCLIP_HOST
 #define INFINITE __longlong_as_double(0x7ff0000000000000LL)
@@ -25,7 +26,7 @@ __device__ unsigned short half_of_float(float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
-// CuPy compiles with -ftz=true, which flushes subnormal float32 to zero in whatever C++ does; not in these.
+// CuPy compiles with -ftz=true: C++ operations flush subnormal float32 numbers to zero. These PTX instructions do not.
 __device__ double double_of_float(float value) {
   double wide;
   asm("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(value));
@@ -48,7 +49,7 @@ __device__ float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
 typedef long long i64;
 typedef unsigned long long u64;
 
-// ---- elements, as they are stored, and what they are in float32 and float64 ----
+// ---- elements as they are stored, and their conversion to float32 and float64 ----
 
 #if GRADCLIP_DTYPE == 16
 struct element { unsigned short bits; };
@@ -60,7 +61,7 @@ struct element { unsigned short bits; };
 __device__ float single_of(element x) { return float_of_bits((unsigned)x.bits << 16); }
 __device__ element narrow(float value) {
   unsigned bits = bits_of_float(value);
-  if (value != value) return element{(unsigned short)((bits >> 16) | 0x40)};  // rounding could carry a NaN into inf
+  if (value != value) return element{(unsigned short)((bits >> 16) | 0x40)};  // rounding could make inf of NaN
   return element{(unsigned short)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};  // to nearest, ties to even
 }
 #define LARGEST 3.3895313892515355e38
@@ -85,16 +86,16 @@ __device__ element narrow(double value) { return narrow(float_of_double(value));
 
 #define DOUBLE (GRADCLIP_DTYPE == 64)
 #define LANES (16 / (int)sizeof(element))  // elements of one 16-byte access
-#define UNROLL 4                           // such accesses in flight for each thread
+#define UNROLL 4                           // 16-byte accesses that a thread has in flight
 #define SUMS 4                             // running sums of each thread
 #define THREADS 256
-#define FINISHERS 1024  // of the one block that all partials go through: the fewer turns, the shorter the others wait
+#define FINISHERS 1024  // threads of the one block that merges all partial norms; with many, it needs few turns
 
 struct alignas(16) Vector { element at[LANES]; };
 
 struct Piece {
-  u64 source, target;  // addresses: of the piece's first element, or of the leaf's if `layout` is given
-  u64 layout;          // address of [axes, shape..., steps in source..., steps in target...] in elements, or 0: dense
+  u64 source, target;  // addresses: of the piece's first element; if `layout` is given, of the leaf's first element
+  u64 layout;          // address of [axes, shape..., strides of source..., strides of target...] in elements; 0: no gaps
   i64 start;           // the piece's first element in C order, if `layout` is given
   int count, leaf;
 };
@@ -103,7 +104,7 @@ struct Partial { double scale, total; };  // scale * total^(1/p)
 
 __device__ bool is_finite(double x) { return x - x == 0; }
 
-// The offset of element `i` in C order: of the source, or of the target.
+// The offset of element `i` in C order from the first element, in the source or in the target.
 __device__ i64 offset_of(const i64* layout, i64 i, bool target) {
   const i64 axes = layout[0];
   const i64* shape = layout + 1;
@@ -127,7 +128,7 @@ __device__ int head_of(u64 address, int count) {
 enum Order { LARGEST_ELEMENT, ONE, TWO, ANY };
 
 template <int ORDER, bool PAIRS>
-struct Sum {  // in float64: a square of float32 neither over- nor underflows
+struct Sum {  // in float64, where squares of float32 neither overflow nor underflow
   double value = 0;
   __device__ void add(double x, double p) {
     x = fabs(x);
@@ -137,7 +138,7 @@ struct Sum {  // in float64: a square of float32 neither over- nor underflows
 };
 
 template <int ORDER>
-struct Sum<ORDER, true> {  // in float32, with what was lost by rounding (Kahan)
+struct Sum<ORDER, true> {  // in float32, with the rounding error in `lost` (Kahan)
   float value = 0, lost = 0;
   __device__ void add(float x, double) {
     const float term = (ORDER == TWO ? x * x : fabsf(x)) - lost;
@@ -153,7 +154,7 @@ struct Sum<LARGEST_ELEMENT, false> {  // a maximum
   double value = 0;
   __device__ void add(double x, double) {
     x = fabs(x);
-    if (x > value || x != x) value = x;  // NaN stays: nothing is greater
+    if (x > value || x != x) value = x;  // NaN stays, because no number is greater
   }
   __device__ double result() const { return value; }
 };
@@ -164,7 +165,7 @@ __device__ double together(double a, double b) {
   return b > a || b != b ? b : a;
 }
 
-// The sum (or maximum) over the block, in every thread; always added in the same order.
+// The sum (or maximum) over the block, returned in every thread. The order of additions is fixed.
 template <bool MAXIMUM>
 __device__ double over_block(double value) {
   __shared__ double of_warp[32];
@@ -174,7 +175,7 @@ __device__ double over_block(double value) {
   __syncthreads();
   value = lane < warps ? of_warp[lane] : 0;
   for (int step = 16; step; step /= 2) value = together<MAXIMUM>(value, __shfl_xor_sync(~0u, value, step));
-  __syncthreads();  // of_warp may be written again
+  __syncthreads();  // now of_warp may be written again
   return value;
 }
 
@@ -186,7 +187,7 @@ __device__ auto summand(element x, double scale) {
     return SCALED ? widen(x) / scale : widen(x);
 }
 
-// The sum of |x / scale|^p over a piece, in every thread of the block.
+// The sum of |x / scale|^p over a piece, returned in every thread of the block.
 template <int ORDER, bool PAIRS, bool SCALED>
 __device__ double sum_of(const Piece& piece, double scale, double p) {
   Sum<ORDER, PAIRS> sums[SUMS];
@@ -222,13 +223,13 @@ __device__ double sum_of(const Piece& piece, double scale, double p) {
   return over_block<maximum>(together<maximum>(low, together<maximum>(sums[2].result(), sums[3].result())));
 }
 
-// What elements can be divided by: never 0, inf or NaN, and its reciprocal is in range too.
+// `largest`, or the nearest number that elements can be divided by: never 0, inf or NaN, with a normal reciprocal.
 __device__ double safe_scale(double largest) {
   const double low = ldexp(1.0, -1022), high = ldexp(1.0, 1022);
   return largest >= low ? (largest <= high ? largest : high) : largest < low ? low : high;
 }
 
-// Whether a sum of so many powers may have overflowed, or lost what matters by underflow.
+// Whether a sum of `count` powers may have overflowed, or lost more than `share` of itself by underflow.
 __device__ bool doubtful(double total, int count, double tiny, double share) {
   return !is_finite(total) || total < count * (tiny / share);
 }
@@ -268,13 +269,13 @@ __device__ double root(double total, double p) {
   return p == 2 ? sqrt(total) : p == 1 || p == INFINITE ? total : total == 0 ? 0 : pow(total, 1 / p);
 }
 
-// `total` for a scale 1 / ratio times as large; NaN and inf stay, for 0 * inf would be NaN.
+// `total` for a scale 1 / ratio times as large. NaN and inf are kept, because 0 * inf is NaN.
 __device__ double rescaled(double total, double ratio, double p) {
   if (ratio == 1 || !is_finite(total)) return total;
   return total * (p == 2 ? ratio * ratio : p == 1 || p == INFINITE ? ratio : pow(ratio, p));
 }
 
-// The partial of several, in every thread of the block. A part that is zero has no say in the scale.
+// The merged partial norm, returned in every thread of the block. Parts that are zero do not influence the scale.
 __device__ Partial merged(const Partial* parts, i64 count, double p) {
   const i64 me = threadIdx.x, step = blockDim.x;
   double scale = 0;
@@ -295,7 +296,7 @@ __device__ Partial merged(const Partial* parts, i64 count, double p) {
 
 struct Range { i64 begin, end; };
 
-// One partial for each range of partials, such as the pieces of a leaf; a block for each.
+// Merges each range of partial norms, such as those of the pieces of a leaf; one block for each range.
 extern "C" __global__ void __launch_bounds__(THREADS)
 merge(const Partial* parts, const Range* ranges, Partial* results, double p) {
   const Range range = ranges[blockIdx.x];
@@ -310,12 +311,12 @@ struct Result {
   bool changed, zeroed;
 };
 
-// Numbers that could not be checked, for they lie here: 0 for one that is negative (NaN stays), NaN for a loss scale that
-// is not positive.
+// Numbers on the device were not checked by the host. A negative threshold or eps counts as 0 (NaN stays); a loss scale
+// that is not positive counts as NaN.
 __device__ double at_least_zero(double x) { return x < 0 ? 0 : x; }
 __device__ double positive(double x) { return x > 0 ? x : INFINITE - INFINITE; }
 
-// All partials together, the norm, and what brings it down to max_norm, in one block: gradclip's `coefficient`.
+// Merges all partial norms; computes the norm and the coefficient, as `coefficient` in gradclip/_coefficient.py does.
 extern "C" __global__ void __launch_bounds__(FINISHERS)
 finish(const Partial* parts, i64 count, double p, double max_norm, double eps, double loss, const double* on_device,
        int zero, Result* result) {
@@ -337,7 +338,7 @@ finish(const Partial* parts, i64 count, double p, double max_norm, double eps, d
 
 // ---- writing ----
 
-// Applies f to every element; f says whether it changed anything, and in place only what changed is written.
+// Applies f to every element. f returns whether it changed the element; in place, only changed elements are written.
 template <class F>
 __device__ void map_piece(const Piece& piece, F f) {
   const element* x = (const element*)piece.source;
@@ -355,7 +356,7 @@ __device__ void map_piece(const Piece& piece, F f) {
       MAP(offset_of(layout, i, false), offset_of(layout, i, true));
     return;
   }
-  if ((piece.source ^ piece.target) & 15) {  // no access of 16 bytes suits both
+  if ((piece.source ^ piece.target) & 15) {  // 16-byte accesses cannot be aligned in both
     for (int i = me; i < count; i += step) MAP(i, i);
     return;
   }
@@ -399,7 +400,7 @@ struct TimesSingle {
   __device__ bool operator()(element& x) const { return x = narrow(product(single_of(x), factor)), true; }
 };
 
-struct Divide {  // for factors that one number cannot hold
+struct Divide {  // for a coefficient that one number cannot represent
   double divisor, factor;
   __device__ bool operator()(element& x) const { return x = narrow(widen(x) / divisor * factor), true; }
 };
@@ -414,8 +415,8 @@ struct Clamp {
   }
 };
 
-// Multiplies by the leaf's coefficient, or by the one for all. The last pieces first: they were read last, and some are
-// in the cache still.
+// Multiplies by the leaf's own coefficient, or by one for all leaves. The last pieces come first, because they were
+// read last and some are still in the cache.
 extern "C" __global__ void __launch_bounds__(THREADS)
 scale(const Piece* pieces, const double* divisors, const double* factors, const bool* changed, const bool* zeroed,
       int each) {
@@ -434,7 +435,7 @@ scale(const Piece* pieces, const double* divisors, const double* factors, const 
   map_piece(piece, Times{both});
 }
 
-// A bound in the leaves' dtype: a finite one beyond its range is its largest finite number.
+// A bound rounded to the leaf's dtype. A finite bound beyond its range becomes its largest finite number.
 __device__ double bound_of(double bound) {
   if (is_finite(bound)) bound = bound > LARGEST ? LARGEST : bound < -LARGEST ? -LARGEST : bound;
   return widen(narrow(bound));

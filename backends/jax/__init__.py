@@ -1,8 +1,8 @@
-"""Gradient clipping for JAX: gradclip's pure functions on any pytree, eager or under any transformation.
+"""Gradient clipping for JAX: gradclip's pure functions on any pytree, outside of ``jit`` or under any transformation.
 
-The functions are those of `gradclip`, with ``axis_name=`` for ``shard_map`` and ``pmap`` and ``donate=`` for memory.
-Outside of ``jit`` each call is compiled once for a structure of pytree. JAX's arrays cannot be written, so there are no
-in-place functions, and they are values, so that a leaf that is passed twice is two leaves.
+The functions are those of `gradclip`, with the arguments ``axis_name=`` for ``shard_map`` and ``pmap`` and ``donate=``
+to reuse memory. Outside of ``jit``, a call is compiled once for each structure of pytree, shapes and dtypes. JAX arrays
+cannot be written, so there are no in-place functions. They are values, so a leaf that is passed twice is two leaves.
 """
 
 from gradclip._elsewhere import Needs

@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
+"""Adaptive gradient clipping (AGC): each unit of a leaf is clipped relative to the norm of its parameters."""
 
 import math
 from typing import Any
@@ -33,21 +33,21 @@ def adaptive_grad_clip(
     grads : pytree of arrays
         As for `global_norm`.
     params : pytree of arrays
-        The parameters, of the structure and the shapes of ``grads``. Where ``grads`` has None, anything may stand.
+        The parameters, of the structure and the shapes of ``grads``. Where ``grads`` has None, any value will do.
     clipping : float or 0-d array
-        λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+        λ, at least 0: the largest ratio of a unit's gradient norm to its parameter norm. inf for no clipping.
     eps : float or 0-d array
-        ε, at least 0: the least norm that a unit of parameters is taken to have, so that one of zeros can move.
+        ε, at least 0: smaller parameter norms count as ε, so that parameters that are zero can change.
     axis : int, tuple of int or None
-        The axes that make up a unit. None: a leaf of at most one axis longer than 1 is one unit; else axis 0 of 2 and
-        3, axes 0-2 of 4, axes 0-3 of 5, as the layouts of Flax and Haiku need.
+        The axes that a unit extends over. With None, a leaf with at most one axis longer than 1 is one unit. Other
+        leaves use axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5, as the layouts of Flax and Haiku need.
     donate : bool
         As for `clip_by_global_norm`.
 
     Returns
     -------
     pytree of arrays
-        Of the structure, shapes, dtypes and shardings of ``grads``; units that need no clipping bit for bit.
+        Of the structure, shapes, dtypes and shardings of ``grads``. Units that need no clipping are equal bit for bit.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def _adaptive(grads: Any, params: Any, clipping: Scalar | None, eps: Scalar, *, 
 
 
 def matched(grads: Any, params: Any) -> tuple[Leaves, list[Array]]:
-    """Return the leaves of gradients, and the parameter for each."""
+    """Return the leaves of the gradients, and the parameter of each leaf."""
     leaves = flatten(grads, beside=params)
     return leaves, flatten(params, "params").arrays
 

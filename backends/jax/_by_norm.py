@@ -15,14 +15,14 @@ from gradclip.backends.jax._tree import alike, flatten, in_order, scalar, split
 def clip_by_norm(
     grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0, axis_name: AxisName = None, donate: bool = False
 ) -> Tree:
-    """Return gradients of which each leaf has a norm of at most ``max_norm``.
+    """Return gradients whose leaves each have a norm of at most ``max_norm``.
 
     Parameters
     ----------
     grads : pytree of arrays
         As for `global_norm`.
     max_norm : float, 0-d array or None
-        The largest norm of a leaf that is let through, at least 0; None or inf for no clipping.
+        The largest norm of a leaf after clipping, at least 0; None or inf for no clipping.
     ord : float
         The order of the norm, greater than 0, or ``math.inf``.
     axis_name : str, tuple of str or None
@@ -59,14 +59,15 @@ def clip_by_norm(
 
 @explained(optax="clip_by_block_rms(threshold)")
 def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = None, donate: bool = False) -> Tree:
-    """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
+    """Return gradients whose leaves each have a root mean square of at most ``max_rms``.
 
     Parameters
     ----------
     grads : pytree of arrays
         As for `global_norm`.
     max_rms : float, 0-d array or None
-        The largest root mean square (norm / sqrt(size)) of a leaf, at least 0; None or inf for no clipping.
+        The largest root mean square (norm / sqrt(size)) of a leaf after clipping, at least 0; None or inf for no
+        clipping.
     axis_name : str, tuple of str or None
         As for `global_norm`: the root mean squares are those of the whole leaves, which must all be split over it.
     donate : bool
@@ -113,6 +114,6 @@ def _by_norm(grads: Any, max_norm: Scalar | None, *, ord: float, axes: tuple[str
 def _by_rms(grads: Any, max_rms: Scalar | None, *, axes: tuple[str, ...]) -> Any:
     leaves = flatten(grads, axes=axes)
     groups, number = alike(leaves), scalar(leaves, max_rms, None)
-    parts = axis_size(axes) if axes else 1  # the whole leaf is so many times as large as its part here
+    parts = axis_size(axes) if axes else 1  # a whole leaf has this many parts of equal size
     clipped = [clip_each(some, number, 2.0, [parts * n for n in numels_of(some)]) for _, some in groups]
     return leaves.restore(in_order(groups, clipped))

@@ -57,7 +57,7 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
 
 
 def _finite(bound: Scalar, arrays: Any) -> Scalar:
-    """Return a bound that is finite in the dtype that is calculated in, if it is finite at all."""
+    """Return a bound; a finite one is limited to the range of the dtype in which bounds are computed."""
     if not isinstance(bound, float) or abs(bound) <= ns.largest(jnp.float32):
         return bound
     double = any(ns.is_double(x.dtype) for x in jax.tree.leaves(arrays))

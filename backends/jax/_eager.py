@@ -1,4 +1,4 @@
-"""Calls outside of ``jit``: compiled once for each structure of pytree and kept, to cost what jitted ones do."""
+"""Calls outside of ``jit``: compiled once for each structure of pytree, so that they are as fast as jitted calls."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,25 +9,25 @@ import jax.numpy as jnp
 
 
 class Compiled:
-    """A function of a pytree of arrays, compiled on its first call with each structure, shapes and dtypes.
+    """A function of a pytree of arrays, compiled once for each structure, shapes and dtypes.
 
-    Called under a transformation it becomes a part of what is being traced.
+    If it is called under a transformation, it is traced as a part of the caller.
 
     Parameters
     ----------
     fn : callable
-        Takes the pytree first, then numbers; keyword arguments are compiled in.
+        Takes the pytree, then numbers, then static keyword arguments.
     static : tuple of str
-        The names of the keyword arguments.
+        The names of the keyword arguments. Another value of one compiles again.
     """
 
     def __init__(self, fn: Callable[..., Any], static: tuple[str, ...]) -> None:
-        # Inlined, so that a step that clips compiles to what it would be without a function call in it.
+        # Inlined, so that XLA sees no function call in a step that clips.
         self._plain = jax.jit(fn, static_argnames=static, inline=True)
         self._donating = jax.jit(fn, static_argnames=static, donate_argnums=0)
 
     def __call__(self, arrays: Any, *numbers: Any, donate: bool = False, **static: Any) -> Any:
-        """Call the function; with ``donate``, its results may take the memory of ``arrays``, which are gone then."""
+        """Call the function. With ``donate``, results may take over the memory of ``arrays``, which are deleted."""
         if donate and not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((arrays, numbers))):
             return self._donating(_apart(arrays, numbers), *numbers, **static)
         return self._plain(arrays, *numbers, **static)
@@ -39,9 +39,9 @@ def compiled(*static: str) -> Callable[[Callable[..., Any]], Compiled]:
 
 
 def _apart(arrays: Any, others: Any) -> Any:
-    """Return a pytree of arrays that share no memory with each other or with ``others``: copies of those that do.
+    """Return a pytree of arrays that share no memory with each other or with ``others``; those that do are copied.
 
-    What is donated must be there once. A tied leaf is two leaves, so that its copy becomes the memory of a result.
+    JAX refuses to donate the same memory twice. A tied leaf is two leaves, and the copy is donated for the second.
     """
     taken = {address for x in jax.tree.leaves(others) for address in _addresses(x)}
 
@@ -56,6 +56,6 @@ def _apart(arrays: Any, others: Any) -> Any:
 
 
 def _addresses(x: Any) -> set[int]:
-    """Return where the memory of an array begins on each of this process's devices; nothing is waited for."""
+    """Return the address of an array on each device of this process, without waiting for its values."""
     shards = x.addressable_shards if hasattr(x, "unsafe_buffer_pointer") else ()
     return {shard.data.unsafe_buffer_pointer() for shard in shards}

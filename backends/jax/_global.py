@@ -1,4 +1,4 @@
-"""Clipping by the global norm: one coefficient for all leaves, so that the direction of the step stays."""
+"""Clipping by the global norm: one coefficient for all leaves, so that the direction of the gradient stays."""
 
 import math
 from typing import Any
@@ -39,32 +39,32 @@ def clip_by_global_norm(
     grads : pytree of arrays
         As for `global_norm`.
     max_norm : float, 0-d array or None
-        The largest norm that is let through, at least 0; None or inf for no clipping, the norm only. It may be traced;
-        a negative one, which could not be checked then, counts as 0.
+        The largest norm after clipping, at least 0. With None or inf, nothing is clipped and only the norm is computed.
+        It may be traced; then a negative value cannot be checked, and counts as 0.
     ord : float
         The order of the norm, greater than 0, or ``math.inf``.
     nonfinite : {"propagate", "error", "zero"}
-        What becomes of gradients with NaN or inf. "propagate": NaN in one element becomes NaN in all, inf becomes NaN
-        and finite elements 0. "error": NonFiniteError; this reads the gradients once more and one flag back from
-        the device, and cannot be traced. "zero": all leaves become zero, decided on the device. The norm is NaN or inf
-        all the same.
+        What happens to gradients with NaN or inf. "propagate": if one element is NaN, all become NaN; if one is inf,
+        infinite elements become NaN and finite ones 0. "error": raises NonFiniteError; it reads the gradients a second
+        time and one flag back from the device, and cannot be traced. "zero": all leaves become zero, decided on the
+        device. The norm is returned as it was, NaN or inf.
     scale : float or 0-d array
-        The loss scale by which the gradients are too large, greater than 0. They are divided by it in the same pass,
-        and ``max_norm`` and the norm are those of the unscaled gradients.
+        The loss scale, greater than 0. The gradients are divided by it in the same pass. ``max_norm`` and the norm
+        refer to the unscaled gradients.
     eps : float or 0-d array
-        Added to the norm in the denominator, for results equal to those of libraries that do so (PyTorch: 1e-6).
+        Added to the norm in the denominator, to get the results of libraries that do so (PyTorch: 1e-6).
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that the leaves are split over, as for `global_norm`.
     donate : bool
-        Whether the result may take the memory of ``grads``, whose arrays are deleted then. Those that share memory with
-        each other or with another argument are copied first. Without effect under transformations such as ``jit``,
-        where the outermost call decides.
+        Whether the result may take over the memory of ``grads``, whose arrays are then deleted. Arrays that share
+        memory with each other or with another argument are copied first. It has no effect under transformations such as
+        ``jit``, where the outermost call decides.
 
     Returns
     -------
     clipped : pytree of arrays
         Of the structure, shapes, dtypes and shardings of ``grads``. The leaves are multiplied in float32 or wider and
-        rounded once. Where nothing is clipped they are ``grads``' bit for bit.
+        rounded once. If nothing is clipped, they are equal to ``grads`` bit for bit.
     norm : array
         As `global_norm` returns it: before clipping, 0-d, not read back.
 
@@ -76,7 +76,7 @@ def clip_by_global_norm(
         If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` not greater than 0, ``eps`` negative (as far as these
         are Python numbers), ``nonfinite`` an unknown name, or ``nonfinite="error"`` is traced.
     NonFiniteError
-        If a gradient is NaN or inf and ``nonfinite="error"``. ``grads`` are all there then, with ``donate`` too.
+        If a gradient is NaN or inf and ``nonfinite="error"``. Then ``grads`` are not deleted, with ``donate`` either.
 
     References
     ----------
@@ -111,18 +111,18 @@ def clip_by_global_norm(
 
 
 def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial, *, donate: bool = False) -> Tree:
-    """Return gradients clipped by a norm that is known already: the second half of `clip_by_global_norm`.
+    """Return gradients clipped by a norm that was computed elsewhere: the second half of `clip_by_global_norm`.
 
-    For gradients that are a part of a whole, whose norm was reduced elsewhere (see `norm_partial`).
+    Use it if ``grads`` are a part of all gradients, whose norm was merged from partial norms (see `norm_partial`).
 
     Parameters
     ----------
     grads : pytree of arrays
         As for `global_norm`.
     max_norm : float, 0-d array or None
-        The largest norm of the whole that is let through, at least 0; None or inf for no clipping.
+        The largest norm of all gradients after clipping, at least 0; None or inf for no clipping.
     norm : float, 0-d array or NormPartial
-        The norm of the whole. A NormPartial is right even where its norm overflows.
+        The norm of all gradients. With a NormPartial the result is right even if the norm overflows.
     donate : bool
         As for `clip_by_global_norm`.
 
@@ -154,7 +154,7 @@ def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPart
 
 
 def limit(threshold: Scalar | None) -> Scalar | None:
-    """Return a threshold, None if it is known to let everything through."""
+    """Return a threshold, or None if it is known to be inf."""
     return None if _is(threshold, math.inf) else threshold
 
 

@@ -1,4 +1,4 @@
-"""Norms over named axes: of ``shard_map`` and ``pmap``, where each device sees only its own part of the leaves."""
+"""Norms over named axes in ``shard_map`` and ``pmap``, where each device sees only its own part of the leaves."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -11,7 +11,7 @@ from gradclip._partial import NormPartial, merge_elements
 from gradclip._types import Array
 
 AxisName: TypeAlias = str | Sequence[str] | None
-"""The name or names of mesh axes that leaves are split over; None for leaves that are whole."""
+"""The name or names of the mesh axes that leaves are split over; None for leaves that are not split."""
 
 
 def names(axis_name: object) -> tuple[str, ...]:
@@ -34,10 +34,11 @@ def names(axis_name: object) -> tuple[str, ...]:
 
 
 def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
-    """Return the partial of the parts on all devices along ``axes`` together, the same on each, by one collective.
+    """Return the partial norm of the parts on all devices along ``axes``, merged by one collective.
 
-    Each device puts its own scale and total into a slot of its own, and the slots are added up: an all-reduce of two
-    numbers a device, which, unlike an all-gather, JAX knows to give the same result everywhere.
+    Each device writes its scale and total into its own slot of an array of zeros, and an all-reduce adds the arrays:
+    two numbers for each device. JAX knows that an all-reduce gives the same result on every device; it does not know
+    that of an all-gather.
     """
     pair = jnp.stack([partial.scale, partial.total])
     devices = axis_size(axes)
@@ -48,15 +49,15 @@ def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
 
 
 def axis_size(axes: tuple[str, ...]) -> int:
-    """Return the number of devices along ``axes``: known when traced."""
+    """Return the number of devices along ``axes``, which is known under tracing."""
     return int(lax.psum(1, axes))  # type: ignore[no-untyped-call]
 
 
 def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
-    """Return a leaf's total on the device that counts it, 0 on others that have a copy of the same leaf.
+    """Return a leaf's total on the first device along the axes that it is copied over, and 0 on the others.
 
-    A leaf that does not vary over an axis is the same on every device along it, and counts once. Where JAX does not
-    track that (``pmap``, ``check_vma=False``), every device's leaf counts as a part of its own.
+    A leaf that does not vary over an axis is the same on every device along it, and counts once. If JAX does not track
+    this (``pmap``, ``check_vma=False``), each device's leaf counts as a separate part.
     """
     copied = [axis for axis in axes if axis in varying(lax.axis_index(axis)) and axis not in varying(leaf)]
     if not copied:
@@ -65,7 +66,7 @@ def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
 
 
 def varying(x: object) -> frozenset[str]:
-    """Return the mesh axes that ``shard_map`` knows an array to vary over; none of what is no JAX array."""
+    """Return the mesh axes over which an array varies, as ``shard_map`` tracks it; none for other objects."""
     kind = jax.typeof(x) if isinstance(x, jax.Array) and hasattr(jax, "typeof") else None
     manual = getattr(kind, "manual_axis_type", None)
     found: frozenset[str] = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
@@ -73,9 +74,9 @@ def varying(x: object) -> frozenset[str]:
 
 
 def vary(x: Array, axes: frozenset[str]) -> Array:
-    """Return an array of a type that varies over mesh axes, whatever it varied over before.
+    """Return an array whose type varies over these mesh axes and those that it varied over before.
 
-    To ``shard_map`` the axes are a part of an array's type, and what a loop carries must keep its type.
+    In ``shard_map`` the axes are a part of an array's type, and a value that a loop carries must keep its type.
     """
     more = tuple(sorted(axes - varying(x)))
     if not more:

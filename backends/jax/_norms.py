@@ -1,4 +1,4 @@
-"""Norms of a pytree: of all leaves together, of each leaf, and as a partial that merges with others."""
+"""Norms of a pytree: of all leaves together, of each leaf, and as a partial norm that can be merged with others."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
 
     .. math:: \|g\|_p = \Big(\sum_{\text{leaves}} \sum_i |g_i|^p\Big)^{1/p}
 
-    Under ``jit``, of arrays that are sharded over devices it is the norm of the whole; nothing has to be said for that.
+    Under ``jit``, if arrays are sharded over devices, this is the norm of the whole arrays.
 
     Parameters
     ----------
     grads : pytree of arrays
         Leaves of any shape and any real or complex floating-point dtype. None, float0 and functions are left out. A
-        leaf that is passed twice is two leaves, as everywhere in JAX, whose arrays are values.
+        leaf that is passed twice is two leaves, because JAX arrays are values.
     ord : float
         The order p, greater than 0, or ``math.inf`` for the largest absolute value.
     axis_name : str, tuple of str or None
-        In ``shard_map`` and ``pmap``: the mesh axes that the leaves are split over. One small collective makes it the
-        norm of the whole, on every device. A leaf that JAX knows to be the same along an axis counts once.
+        In ``shard_map`` and ``pmap``: the mesh axes that the leaves are split over. One small collective computes the
+        norm of the whole leaves on every device. A leaf that JAX knows to be the same along an axis counts once.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     References
     ----------
     .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
-       arXiv:1211.5063: watching this norm is how the threshold is chosen.
+       arXiv:1211.5063: choose the threshold from the values of this norm.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
 
 
 def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> Tree:
-    """Return the norm of each leaf, in the pytree that the leaves came in.
+    """Return the norm of each leaf, in a pytree of the same structure.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     ord : float
         The order, greater than 0, or ``math.inf``.
     axis_name : str, tuple of str or None
-        As for `global_norm`: the norms are those of the whole leaves.
+        As for `global_norm`: each norm is that of the whole leaf.
 
     Returns
     -------
@@ -101,18 +101,18 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> 
 
 
 def norm_partial(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> NormPartial:
-    """Return the norm of these gradients in a form that merges with that of others.
+    """Return the norm of these gradients in a form that can be merged with that of others.
 
-    NormPartial is a pytree here: it passes through ``jit``, ``scan`` and collectives.
+    NormPartial is registered as a pytree, so it can be passed through ``jit``, ``scan`` and collectives.
 
     Parameters
     ----------
     grads : pytree of arrays
         As for `global_norm`.
     ord : float
-        The order, greater than 0, or ``math.inf``; partials merge with those of the same order.
+        The order, greater than 0, or ``math.inf``. Only partial norms of the same order can be merged.
     axis_name : str, tuple of str or None
-        As for `global_norm`: the partial is merged over these axes already.
+        As for `global_norm`: the partial norm is merged over these axes.
 
     Returns
     -------
@@ -154,5 +154,5 @@ def _leaf_norms(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Any:
 @compiled("ord", "axes")
 def _norm_partial(grads: Any, *, ord: float, axes: tuple[str, ...]) -> NormPartial:
     partial = flatten(grads, axes=axes).partial(ord)
-    dtype = jnp.dtype(partial.dtype).name  # one object for each dtype, as what is compiled in must compare equal
+    dtype = jnp.dtype(partial.dtype).name  # jnp's own dtype object: the pytree's static data must compare equal
     return NormPartial(jnp.asarray(partial.scale), jnp.asarray(partial.total), ord, getattr(jnp, dtype))

@@ -1,4 +1,4 @@
-"""Clipping each example of a batch by its own norm, and adding up: the gradient step of private learning."""
+"""Clipping each example's gradient by its own norm and adding them up, as differentially private training does."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     Parameters
     ----------
     grads : pytree of arrays
-        Gradients of shape ``(batch, ...)``, as ``jax.vmap(jax.grad(loss))`` gives them: the leading axis of every leaf
-        counts the examples.
+        Gradients of shape ``(batch, ...)``, as ``jax.vmap(jax.grad(loss))`` returns them: the leading axis of every
+        leaf is the example.
     max_norm : float, 0-d array or None
-        The largest norm of an example's gradient, over all leaves, at least 0; None or inf for no clipping.
+        The largest norm of an example's gradient over all leaves, at least 0; None or inf for no clipping.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
 
 
 def split_examples(grads: Any) -> Parts:
-    """Return gradients of examples in arrays and others, of which float0 is added up: it loses its leading axis."""
+    """Split gradients of examples into arrays and others. float0 loses its leading axis, as in a sum over examples."""
     parts = split(grads)
     others = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype) if is_float0(x) else x, parts.others)
     return Parts(parts.arrays, others)

@@ -1,4 +1,4 @@
-"""Pytrees: to leaves, and back to the same pytree, with all that is not a gradient left where it is."""
+"""Pytrees: to leaves, and back to the same pytree. What is no gradient stays in its position."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -30,14 +30,14 @@ tree_util.register_pytree_node(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A pytree in two: its arrays, and what passes through untouched.
+    """A pytree split into its arrays and other leaves, which are returned as they are.
 
     Parameters
     ----------
     arrays : pytree
-        The pytree, with None in place of what is no array.
+        The pytree, with None in place of the other leaves.
     others : pytree or None
-        The pytree, with None in place of the arrays; None if there is nothing but arrays.
+        The pytree, with None in place of the arrays; None if all leaves are arrays.
     """
 
     arrays: Any
@@ -51,14 +51,14 @@ class Parts:
 
 
 def split(tree: Any, name: str = "grads") -> Parts:
-    """Return a pytree in arrays and others: float0 (of integer inputs), and functions (as Equinox modules carry them).
+    """Split a pytree into arrays and others: float0 (derivatives by integers), and functions (of Equinox modules).
 
-    float0 leaves are NumPy arrays outside of tracing, and traced ones within ``jit``, ``scan`` and the like.
+    float0 leaves are NumPy arrays outside of tracing, and traced arrays within ``jit``, ``scan`` and the like.
 
     Raises
     ------
     TypeError
-        If there is a leaf of another kind, with its path.
+        If there is a leaf of another kind; the message has its path.
     """
     leaves, treedef = tree_util.tree_flatten(tree)
     if all(map(_is_concrete, {type(x): x for x in leaves}.values())):
@@ -81,13 +81,13 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
     Parameters
     ----------
     tree : pytree of arrays
-        As `split` gives it.
+        The ``arrays`` that `split` returns.
     name : str
-        What it is called in error messages.
+        The name of the pytree in error messages.
     axes : tuple of str
         The mesh axes that the leaves are split over.
     beside : pytree of arrays
-        What else is computed with: if it has float64, then so have the operations.
+        Other arrays of the computation. If one is float64, sums and coefficients are float64.
 
     Raises
     ------
@@ -107,9 +107,9 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
 
 
 def alike(leaves: Leaves) -> list[tuple[list[int], Leaves]]:
-    """Return leaves in groups that vary over the same mesh axes, with their positions; mostly it is one group.
+    """Return groups of leaves that vary over the same mesh axes, with their positions; usually there is one group.
 
-    Numbers that are stacked in one array vary over the axes of all of them, and so does what is computed from them.
+    Leaves of different groups must not be stacked in one array: it would vary over the axes of all of them.
     """
     groups: dict[frozenset[str], list[int]] = {}
     for i, x in enumerate(leaves.arrays):
@@ -118,7 +118,7 @@ def alike(leaves: Leaves) -> list[tuple[list[int], Leaves]]:
 
 
 def in_order(groups: Sequence[tuple[list[int], Any]], results: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return one result for each leaf from those of each group that `alike` gave."""
+    """Return one result for each leaf, from the results of the groups that `alike` returned."""
     found = {i: x for (at, _), some in zip(groups, results, strict=True) for i, x in zip(at, some, strict=True)}
     return [found[i] for i in range(len(found))]
 
@@ -135,12 +135,12 @@ def _part(leaves: Leaves, at: Sequence[int]) -> Leaves:
 
 
 def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
-    """Return what gives each leaf a name, such as ``grads['layer'].bias``, for error messages."""
+    """Return a function that returns a name for each leaf, such as ``grads['layer'].bias``, for error messages."""
     return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
 
 
 def scalar(leaves: Leaves, value: Scalar | None, default: float | None) -> Scalar | None:
-    """Return a traced number in the dtype of the leaves' coefficients; a default for None."""
+    """Return a number as an array in the dtype of the leaves' coefficients; ``default`` for None."""
     if value is None:
         return default
     dtype = leaves.ops.dtype if isinstance(leaves.ops, JaxOps) else jnp.float32
@@ -152,7 +152,7 @@ def _is_none(x: object) -> bool:
 
 
 def _is_concrete(x: object) -> bool:
-    """Whether this is an array of JAX's with values, which is never of float0."""
+    """Whether this is a JAX array with values. Such an array is never float0."""
     return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
 
 
@@ -161,7 +161,7 @@ def _passes(x: Any) -> bool:
 
 
 def is_float0(x: object) -> bool:
-    """Whether this is a derivative by integers, which has a shape and no values."""
+    """Whether this is float0, the derivative by an integer: it has a shape and no values."""
     return isinstance(x, jax.Array | np.ndarray) and bool(x.dtype == jax.dtypes.float0)
 
 

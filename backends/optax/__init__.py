@@ -1,7 +1,7 @@
-"""optax's clipping, by its names and signatures, with a norm that is right and a state that tells it.
+"""optax's clipping, with the same names and signatures, a correct norm, and a state that holds the norm.
 
-``from gradclip.backends import optax as gradclip`` and then ``gradclip.clip_by_global_norm(1.0)`` in place of
-``optax.clip_by_global_norm(1.0)``, anywhere in ``optax.chain``.
+Write ``from gradclip.backends import optax as gradclip``, and in ``optax.chain`` use
+``gradclip.clip_by_global_norm(1.0)`` instead of ``optax.clip_by_global_norm(1.0)``.
 """
 
 from gradclip._elsewhere import Needs

@@ -57,23 +57,23 @@ def adaptive(
 
 
 def _told(state: ClipState, norm: Scalar, coefficients: Sequence[Coefficient]) -> ClipState:
-    """Return the state after a step with this norm and these coefficients."""
+    """Return the state after a step that had this norm and these coefficients."""
     changed = [jnp.any(c.changed) for c in coefficients]
     clipped = jnp.any(jnp.stack(changed)) if changed else jnp.asarray(False)
     return following(state, jnp.asarray(norm), _smallest(coefficients), clipped)
 
 
 def _smallest(coefficients: Sequence[Coefficient]) -> Array:
-    """Return the least number that anything was multiplied by, 1 for nothing; NaN if one is.
+    """Return the smallest coefficient as one number: 1 if there is none, NaN if one is NaN.
 
-    It may be subnormal, as leaves are multiplied in two steps then. XLA makes such numbers zero when it calculates on a
-    CPU, so that this one is put together from its bits: they count how many times it has the least number of its dtype.
+    It may be subnormal, because leaves are multiplied in two steps. On a CPU, XLA flushes subnormal results to zero. So
+    a subnormal number is made from its bits, which count how often it contains the smallest number of its dtype.
     """
     if not coefficients:
         return jnp.ones(())
     dtype = coefficients[0].factor.dtype
     kind = np.finfo(dtype)
-    up = 2 * kind.bits  # 2 ** up times as large, all are normal
+    up = 2 * kind.bits  # multiplied by 2 ** up, all positive numbers of the dtype are normal
     raised = jnp.min(jnp.stack([_least(c, 2.0**up) for c in coefficients]))
     count = jnp.round(jnp.minimum(raised, kind.tiny * 2.0**up) * 2.0 ** (kind.nmant - kind.minexp - up))
     subnormal = lax.bitcast_convert_type(count.astype(f"int{kind.bits}"), dtype)
@@ -81,7 +81,7 @@ def _smallest(coefficients: Sequence[Coefficient]) -> Array:
 
 
 def _least(c: Coefficient, up: float) -> Array:
-    """Return the least number that a coefficient stands for, ``up`` times as large."""
+    """Return the smallest number of a coefficient, multiplied by ``up``."""
     first, second = c.multipliers
     number = jnp.minimum(first, 1.0) * up * second  # where the second is 0, the first may be too large for this
     return jnp.min(number if c.zeroed is None else jnp.where(c.zeroed, 0.0, number), initial=up)

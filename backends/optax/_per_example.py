@@ -1,4 +1,4 @@
-"""Clipping each example of a batch, by optax's names: functions of gradients with a leading axis of examples."""
+"""Clipping each example of a batch, with optax's names: functions of gradients whose leading axis is the example."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Scalar) -> tuple[Any,
     Parameters
     ----------
     grads : pytree of arrays
-        Gradients of shape ``(batch, ...)``. Integers are taken as float32, as optax does.
+        Gradients of shape ``(batch, ...)``. Integers are converted to float32, as in optax.
     l2_norm_clip : float or 0-d array
         The largest norm of an example's gradient, over all leaves, at least 0.
 
@@ -62,8 +62,8 @@ def per_example_global_norm_clip(grads: Any, l2_norm_clip: Scalar) -> tuple[Any,
 def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: Scalar, uniform: bool = True) -> tuple[Any, Any]:
     r"""Return the sum of the examples' gradients, clipped leaf by leaf: `optax.per_example_layer_norm_clip`.
 
-    Leaf i of K gets the threshold :math:`C / \sqrt K`, or :math:`C \sqrt{D_i / D}` in proportion to its size, so that
-    the norm of all together is at most C.
+    Leaf i of K gets the threshold :math:`C / \sqrt K`, or with ``uniform=False`` :math:`C \sqrt{D_i / D}`, where
+    :math:`D_i` of D elements are in leaf i. So the norm of all leaves together is at most C.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _by_layer(grads: Any, most: Scalar | None, *, uniform: bool) -> tuple[Any, A
 
 
 def _real(grads: Any) -> Any:
-    """Return gradients with integers as float32."""
+    """Return gradients in which integer leaves are float32."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _is_integer(x) else x, grads)
 
 

@@ -1,4 +1,4 @@
-"""What a clipping transformation remembers of its last step, so that anyone can log it."""
+"""The state of a clipping transformation: what it did in its last step."""
 
 from typing import Any, NamedTuple
 
@@ -13,19 +13,19 @@ from gradclip.backends.jax._mesh import vary, varying
 
 
 class ClipState(NamedTuple):
-    """The state of a clipping transformation: 0-d arrays, on the device. Read them when you log, not every step.
+    """The state of a clipping transformation: 0-d arrays on the device. To read one waits for the device.
 
     Parameters
     ----------
     norm : array
         The global norm of the last updates before clipping, float32 or, for float64 parameters, float64.
     coefficient : array
-        What they were multiplied by: 1 if nothing was clipped, 0 if they became zero. Of many coefficients, the
-        smallest. It is right where the norm overflows to inf, too.
+        What the last updates were multiplied by: 1 if nothing was clipped, 0 if they became zero; the smallest if there
+        are several. It is right even if the norm overflows to inf.
     clipped : array
-        How many steps changed the updates so far, int32.
+        The number of steps that changed the updates, int32.
     step : array
-        How many steps there were, int32: what a schedule is called with.
+        The number of steps, int32. A schedule is called with it.
     """
 
     norm: Array
@@ -35,9 +35,9 @@ class ClipState(NamedTuple):
 
 
 def initial(params: Any, axes: tuple[str, ...] = ()) -> ClipState:
-    """Return the state before the first step, for parameters of any dtypes, whose norm is merged over mesh ``axes``.
+    """Return the state before the first step; ``axes`` are the mesh axes over which norms will be merged.
 
-    Each of its arrays is one of its own, so that all can be donated, and of the type that it keeps in a loop.
+    Its arrays share no memory, so that all can be donated. Their types are those of later states, as loops require.
     """
     leaves = [x for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
     dtype = jnp.float64 if any(ns.is_double(x.dtype) for x in leaves) else jnp.float32
@@ -51,12 +51,12 @@ def initial(params: Any, axes: tuple[str, ...] = ()) -> ClipState:
 
 
 def current(state: Any, updates: Any, axes: tuple[str, ...] = ()) -> ClipState:
-    """Return the state that a step begins with: a new one where there is none, or optax's own, which is empty.
+    """Return the state for a step: the given one, or a new one for None and for optax's own state, which is empty.
 
     Raises
     ------
     TypeError
-        If it is the state of something else.
+        If it is another kind of state.
     """
     if isinstance(state, ClipState):
         return state
@@ -69,7 +69,7 @@ def current(state: Any, updates: Any, axes: tuple[str, ...] = ()) -> ClipState:
 
 
 def following(state: ClipState, norm: Array, coefficient: Array, clipped: Array) -> ClipState:
-    """Return the state after a step, of the same types: loops and conditions want them to stay."""
+    """Return the state after a step. Its types are the same, as loops and conditions require."""
     after = ClipState(
         norm.astype(state.norm.dtype),
         coefficient.astype(state.coefficient.dtype),

@@ -1,4 +1,4 @@
-"""optax's clipping transformations, by its names and signatures."""
+"""optax's clipping transformations, with the same names and signatures."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -28,12 +28,12 @@ def clip(max_delta: Scalar) -> optax.GradientTransformation:
     Parameters
     ----------
     max_delta : float or 0-d array
-        The largest absolute value that is let through, at least 0.
+        The largest absolute value of an element after clipping, at least 0.
 
     Returns
     -------
     optax.GradientTransformation
-        With an empty state. NaN stays NaN, ±inf goes to the bounds.
+        Its state is empty. NaN stays NaN, ±inf becomes the bound.
 
     Raises
     ------
@@ -67,18 +67,18 @@ def clip_by_global_norm(
     Parameters
     ----------
     max_norm : float, 0-d array, schedule or None
-        The largest norm that is let through, at least 0; a schedule is called with the number of steps done before.
-        None or inf: no clipping, the norm only.
+        The largest norm after clipping, at least 0. A schedule is called with the number of earlier steps. With None or
+        inf, nothing is clipped and only the norm is computed.
     nonfinite : {"propagate", "error", "zero"}
-        What becomes of updates with NaN or inf, as in `gradclip.backends.jax.clip_by_global_norm`.
+        What happens to updates with NaN or inf, as in `gradclip.backends.jax.clip_by_global_norm`.
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that the updates are split over.
 
     Returns
     -------
     optax.GradientTransformation
-        With a `ClipState` for a state: the last norm and coefficient, and the number of clipped steps. ``update``
-        begins with a new one where it is given None or optax's own, which is empty.
+        Its state is a `ClipState`: the last norm and coefficient, and the number of clipped steps. If ``update`` gets
+        None or optax's own state, which is empty, it begins with a new state.
 
     Raises
     ------
@@ -128,12 +128,12 @@ def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTran
     Parameters
     ----------
     threshold : float, 0-d array, schedule or None
-        The largest root mean square of a leaf that is let through, at least 0.
+        The largest root mean square of a leaf after clipping, at least 0.
 
     Returns
     -------
     optax.GradientTransformation
-        With a `ClipState` for a state; its coefficient is the smallest of the leaves'.
+        Its state is a `ClipState`, with the smallest coefficient of all leaves.
 
     Raises
     ------
@@ -176,16 +176,16 @@ def adaptive_grad_clip(
     Parameters
     ----------
     clipping : float, 0-d array or schedule
-        The largest ratio of norms that is let through, at least 0.
+        The largest ratio of a unit's update norm to its parameter norm, at least 0.
     eps : float or 0-d array
-        The least norm that a unit of parameters is taken to have, so that one of zeros can move.
+        Smaller parameter norms count as ``eps``, so that parameters that are zero can change.
     axis : int, tuple of int or None
-        The axes that make up a unit; None for those of the usual layouts, as in optax.
+        The axes that a unit extends over; None for those of the usual layouts, as in optax.
 
     Returns
     -------
     optax.GradientTransformation
-        With a `ClipState` for a state; its coefficient is the smallest of the units'. ``update`` wants ``params``.
+        Its state is a `ClipState`, with the smallest coefficient of all units. ``update`` requires ``params``.
 
     Raises
     ------
@@ -228,5 +228,5 @@ def adaptive_grad_clip(
 
 
 def _at(threshold: Scalar | Schedule | None, state: ClipState, name: str) -> Scalar | None:
-    """Return a threshold at this step."""
+    """Return the checked threshold at this step."""
     return _checks.threshold(threshold(state.step) if callable(threshold) else threshold, name)

@@ -26,7 +26,7 @@ def main() -> int:
     options.add_argument("--checks", action="store_true", help="the checks only, without timings")
     options.add_argument("--out", type=Path, default=OUT, help="the JSON file")
     given = options.parse_args()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # of the GPU's memory, which others need too
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory to the others
     cupy, torch, jax = _cupy(), _torch(), _jax()
     if cupy is None and torch is None:
         print("no GPU: neither CuPy nor PyTorch finds one; expected an NVIDIA GPU with either. Nothing was measured.")
@@ -41,14 +41,14 @@ def main() -> int:
     report: dict[str, Any] = {"machine": _machine(cupy, torch), "checks": _counted(results), "rows": []}
     for row in [] if given.checks else _measured(cupy, torch, jax):
         report["rows"].append(asdict(row) | {"share": row.share})
-        compact.write(given.out, report)  # at once: what comes later may not end
+        compact.write(given.out, report)  # write now, because later work may not end
     compact.write(given.out, report)
     print(f"written to {given.out}")
     return 1 if failed else 0
 
 
 def _counted(results: Mapping[str, str]) -> dict[str, Any]:
-    """Return how many checks passed, and what the others said."""
+    """Return how many checks passed, and the errors of the others."""
     failed = {name: result for name, result in results.items() if result != "passed"}
     return {"passed": len(results) - len(failed), "failed": failed}
 

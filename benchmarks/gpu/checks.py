@@ -1,4 +1,4 @@
-"""Whether the results on this GPU are right and nothing waits: without pytest, for a machine that has little."""
+"""Checks that results on this GPU are right and that nothing waits. They need no pytest."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def run(checks: Iterator[tuple[str, Callable[[], bool]]]) -> dict[str, str]:
     for name, check in checks:
         try:
             results[name] = "passed" if check() else "failed"
-        except Exception as e:  # the others shall run all the same
+        except Exception as e:  # run the other checks too
             results[name] = f"failed: {type(e).__name__}: {e}"
         if results[name] != "passed":
             print(f"{name}: {results[name]}")

@@ -1,4 +1,4 @@
-"""Time on the device, by its own events, with the queue kept full; and time on the host, of the call alone."""
+"""Measures time on the device, by its events with a full queue, and the host's time of a call."""
 
 import statistics
 import time
@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians of one contender, in seconds a call."""
+    """Medians of one contender, in seconds per call."""
 
     device: float
     host: float
 
 
 class Device(Protocol):
-    """What a framework does on its GPU."""
+    """What is needed from a framework to measure time on its GPU."""
 
     def event(self) -> Any: ...
     def seconds(self, start: Any, stop: Any) -> float: ...
@@ -74,9 +74,9 @@ def measure(
     before: Callable[[], object] = lambda: None,
     repeats: int = 20,
 ) -> dict[str, Timing]:
-    """Return the medians of each call, all of them in turn: device time behind a full queue, and the host's time.
+    """Return the medians of each call, which take turns: the device's time behind a full queue, and the host's time.
 
-    ``before`` runs before each call and is not timed. A call that raises is left out, and told.
+    ``before`` runs before each call and is not timed. A call that raises is left out, and its error is printed.
     """
     able = {name: call for name, call in calls.items() if _warm(name, call, before)}
     device.wait()

@@ -1,4 +1,4 @@
-"""What is timed: every set of gradients, not clipped and clipped, by each contender."""
+"""The rows: every set of gradients, not clipped and clipped, with each contender."""
 
 import statistics
 import time
@@ -21,7 +21,7 @@ _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Row:
     """One line of the table.
 
-    ``floor`` is the least that must be moved: one read, and one read and one write more where something is clipped.
+    ``floor`` is the least number of bytes to move: one read, and if something is clipped one more read and one write.
     """
 
     framework: str
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The part of the copy's bandwidth that moving the floor's bytes in this time is."""
+        """The floor's bytes divided by the time, as a fraction of a copy's bandwidth."""
         return self.floor / self.timing.device / self.copy
 
 
@@ -110,7 +110,7 @@ def cupy_rows(cupy: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
     contenders = {"gradclip.backends.cupy": ours.clip_by_global_norm_, "cupy.linalg.norm a leaf": leaf_by_leaf}
     for title, dtype, of_set in sets(shapes, cupy.cuda.runtime.memGetInfo()[0] // 2):
         if dtype == "bfloat16":
-            dtype = "float16"  # of the same width, which every CuPy has
+            dtype = "float16"  # CuPy has no bfloat16 in every version; float16 has the same width
         grads = [cupy.random.standard_normal(shape, dtype="float32").astype(dtype) * 1e-2 for shape in of_set]
         grads = [g.astype(dtype) for g in grads]
         kept = [g.copy() for g in grads]
@@ -121,9 +121,9 @@ def cupy_rows(cupy: Any, shapes: Sequence[tuple[int, ...]]) -> Iterator[Row]:
 
 
 def jax_rows(jax: Any, shapes: Sequence[tuple[int, ...]], free: int, copy: float) -> Iterator[Row]:
-    """Yield the rows of JAX under jit, timed by the host with one wait a call; a write each, clipped or not.
+    """Yield the rows of JAX under jit, timed by the host with one wait per call. Every call writes, clipped or not.
 
-    The thousand leaves are left out: XLA compiles them for a minute.
+    The set of a thousand leaves is left out, because XLA takes a minute to compile for it.
     """
     import optax
 
@@ -156,7 +156,7 @@ def jax_rows(jax: Any, shapes: Sequence[tuple[int, ...]], free: int, copy: float
 
 
 def bandwidth(device: Device, make: Callable[[], Any], copy: Callable[[Any, Any], object]) -> float:
-    """Return bytes a second, read and written, of a copy of 1 GB within the device's memory."""
+    """Return the bytes per second, read and written, of a copy of 1 GB within the device's memory."""
     one, other = make(), make()
     return 2 * (1 << 30) / measure(device, {"copy": lambda: copy(one, other)})["copy"].device
 
@@ -177,7 +177,7 @@ def _rows(
     reset: Callable[[], object],
     copy: float,
 ) -> Iterator[Row]:
-    """Yield the rows of one set, whose gradients are the same before every call: none meets what another left."""
+    """Yield the rows of one set. Its gradients are restored before every call, so that all calls get the same."""
     for clipped in (False, True):
         calls = {name: bind(clip, given, 1.0 if clipped else 1e9) for name, clip in contenders.items()}
         for name, timing in measure(device, calls, reset).items():

@@ -1,4 +1,4 @@
-"""The GPU's tests and the contract on its adapters, with the pytest that this machine has: one process a core.
+"""Runs the GPU tests and the contract on both adapters with this machine's pytest, one process per core.
 
 Run as ``python -m benchmarks.gpu.tests``.
 """
@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 
 NEEDED = ("pytest", "mpmath", "ml_dtypes", "hypothesis", "array_api_strict")
-"""What the tests import beside the project and its frameworks."""
+"""What the tests import in addition to the project and its frameworks."""
 
 RUNS = {
     "cupy": (
@@ -21,10 +21,10 @@ RUNS = {
         ["conformance", "--adapter", "gradclip.backends.torch", "-k", "cuda"],
     ),
 }
-"""By framework, what pytest is given."""
+"""The arguments of pytest for each framework."""
 
 PROCESSES = 8
-"""At most: each holds a context and kernels of its own in the GPU's memory."""
+"""The most processes: each has a context and kernels in the GPU's memory."""
 
 
 def main() -> int:

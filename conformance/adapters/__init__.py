@@ -1,7 +1,7 @@
-"""Adapters under test: by its name, what binds an adapter's functions to the suite.
+"""Adapters under test: one file for each says how the suite calls the adapter.
 
 A file ``conformance/adapters/NAME.py`` has a function ``targets(module, name)`` that yields `Target`s for the adapter
-``….NAME``. Its ``api`` may be the adapter itself, if that has gradclip's names, or an object of functions with
+``….NAME``. The ``api`` of a target is the adapter itself, if it has gradclip's names, or an object of functions with
 gradclip's names and signatures that call the adapter. Any module can be such a file: ``--adapter MODULE:FILE``.
 """
 
@@ -16,7 +16,7 @@ from gradclip.conformance.targets import Target, load
 
 
 class Offered:
-    """An adapter's functions; tests of those that it does not offer are skipped, with that reason."""
+    """The functions of an adapter. A test that uses one that the adapter lacks is skipped, with that reason."""
 
     def __init__(self, functions: Any, name: str) -> None:
         self._functions = functions
@@ -29,10 +29,10 @@ class Offered:
 
 
 def targets_of(module: str, namespaces: Sequence[str] = ()) -> list[Target]:
-    """Return the targets of an adapter: on the given namespaces, or as the file that binds it says.
+    """Return the targets of an adapter: on the given namespaces, or those of its file.
 
-    ``module`` is the adapter's name, as in ``gradclip.backends.torch``; ``torch.nn.utils:torch`` names the file too,
-    and ``your.adapter:your.file`` one that is not of the suite.
+    ``module`` is the adapter's name, such as ``gradclip.backends.torch``. It may name the file, too:
+    ``torch.nn.utils:torch`` names one of the suite, ``your.adapter:your.file`` any other module.
     """
     name, _, binding = module.partition(":")
     functions = load(name)
@@ -43,7 +43,7 @@ def targets_of(module: str, namespaces: Sequence[str] = ()) -> list[Target]:
 
 
 def _file(module: str, binding: str) -> Any:
-    """Return the file that binds an adapter: one of this folder, or else any module."""
+    """Return the file of an adapter: a module of this folder, or else any module."""
     for file in (f"{__name__}.{binding}", binding):
         try:
             found = importlib.import_module(file)

@@ -1,7 +1,7 @@
-"""gradclip.backends.torch: PyTorch's own signatures, on gradients that are passed as a dict by their paths.
+"""gradclip.backends.torch: PyTorch's signatures. Gradients are passed as a dict from their paths.
 
-The adapter writes in place. Where a test wants a pure function, it gets a copy that is clipped: a leaf that stands in
-two places is one leaf in the copy too. Functions that the adapter has not are skipped here.
+The adapter writes in place. For a pure function, the binding clips a copy, in which a leaf that occurs twice is one
+leaf too. Tests of functions that the adapter lacks are skipped.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ from gradclip.conformance.adapters import Offered
 from gradclip.conformance.targets import Target, load, variant
 
 NAMES = {"clip_value": "max_value", "norm_type": "ord", "total_norm": "norm"}
-"""gradclip's names for PyTorch's arguments, for the tests of what an error names."""
+"""gradclip's names for PyTorch's arguments. They are replaced in messages, so that tests find the names."""
 
 
 class Functions:
-    """gradclip's names, as far as the adapter has what they do."""
+    """Functions with gradclip's names, as far as the adapter can do what they do."""
 
     def __init__(self, module: Any) -> None:
         self._torch = module
@@ -62,7 +62,7 @@ class Functions:
 
 
 def _by_path(grads: Any) -> dict[str, Any]:
-    """Return gradients by their paths; optree has none for dataclasses, of which only the arrays are taken."""
+    """Return a dict from path to gradient; arrays in dataclasses, for which optree has no path, are numbered."""
     accessors, leaves, _ = optree.tree_flatten_with_accessor(grads)
     if _has_dataclass(leaves):
         return {f"grads[{i}]": x for i, x in enumerate(trees.arrays(grads))}
@@ -74,7 +74,7 @@ def _has_dataclass(leaves: list[Any]) -> bool:
 
 
 def _copied(grads: Any) -> Any:
-    """Return the container with a copy of each tensor, one for all places that it stands in."""
+    """Return the container with a copy of each tensor; a tensor that occurs twice is copied once."""
     copies: dict[int, Any] = {}
 
     def copy(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: ``gradclip doctor``. Nothing here is imported by the library itself."""
+"""The command line: ``gradclip doctor``. The library itself imports nothing from here."""
 
 import sys
 from importlib.util import find_spec
@@ -8,10 +8,9 @@ PACKAGES = ("rich", "typer")
 
 
 def main() -> None:
-    """Run the command line, or say in one line what is missing for it.
+    """Run the command line. If a package that it needs is missing, exit with one line that says so.
 
-    The command line's packages are the extra ``cli``, so that the library stays small: they are imported here, on
-    use, and not on ``import gradclip``.
+    The extra ``cli`` installs these packages. They are imported when the command runs, not by ``import gradclip``.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
@@ -21,7 +20,7 @@ def main() -> None:
         )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a narrow encoding must not end the command
+            stream.reconfigure(errors="replace")  # characters that the encoding lacks must not end the command
     from gradclip._cli.app import app
 
     app(prog_name="gradclip")

@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 def _show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if wanted:
         typer.echo(f"gradclip {__version__}")
         raise typer.Exit
@@ -29,8 +29,8 @@ def gradclip(
 
 @app.command()
 def doctor() -> None:
-    """Show versions, which adapters can be imported, and what computes on which device.
+    """Show versions, which adapters can be imported, and which kernels are used on which device.
 
-    Put its output into a report of a problem.
+    If you report a problem, include this output.
     """
     show_findings(Console())

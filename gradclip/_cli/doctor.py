@@ -1,4 +1,4 @@
-"""What gradclip finds on this machine: versions, adapters, and what computes on which device."""
+"""``gradclip doctor``: versions, adapters, and which kernels are used on which device."""
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
@@ -14,14 +14,14 @@ from gradclip._version import __version__
 from gradclip.backends import ADAPTERS
 
 Finding: TypeAlias = Callable[[], str]
-"""Returns what was found, in a few words; an exception is a finding too."""
+"""A function that returns what was found, in a few words. If it raises, the error is printed."""
 
 PACKAGES = ("numpy", "array_api_compat", "optree", "torch", "triton", "jax", "optax", "cupy", "dask")
-"""Import names: those that gradclip needs, then the frameworks."""
+"""Import names of the packages that gradclip needs, then of the frameworks."""
 
 
 def show_findings(console: Console) -> None:
-    """Print the findings, one a line; what raised an exception is red on a terminal."""
+    """Print one finding per line; errors are red on a terminal."""
     for title, findings in sections().items():
         console.print(Text(title, style="bold"))
         for name, finding in findings.items():
@@ -29,7 +29,7 @@ def show_findings(console: Console) -> None:
 
 
 def sections() -> Mapping[str, Mapping[str, Finding]]:
-    """Return all findings by their sections, in the order of the output."""
+    """Return the findings of each section, in the order of the output."""
     return {
         "Versions": {
             "gradclip": lambda: __version__,
@@ -55,14 +55,14 @@ def _line(name: str, finding: Finding) -> Text:
 
 
 def _version(package: str) -> str:
-    """Return a package's version without importing it; several distributions may bring one, as CuPy's do."""
+    """Return a package's version without importing it. Several distributions may contain it, as for CuPy."""
     found = sorted(set(_distributions().get(package, ())))
     return ", ".join(_named(package, distribution) for distribution in found) or "not installed"
 
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()  # reads every installed package's list of files
+    return metadata.packages_distributions()  # cached, because it reads every installed package's list of files
 
 
 def _named(package: str, distribution: str) -> str:

@@ -1,6 +1,6 @@
-"""What people look for in ``gradclip`` and is elsewhere: adapters, their functions, the frameworks that they need.
+"""Errors for names that are not in ``gradclip`` but in an adapter, and for frameworks that are not installed.
 
-The other modules of this folder are found as ``gradclip.torch`` and so on, and refuse to be imported.
+The other modules of this folder are found as ``gradclip.torch`` and so on. Importing one raises an error.
 """
 
 import sys
@@ -16,14 +16,14 @@ FUNCTIONS = {
     "jax": (),
     "cupy": (),
 }  # fmt: skip
-"""For each adapter, the names that it has and the core has not."""
+"""For each adapter, the public names that the core does not have."""
 
 
 def missing(name: str, caller: FrameType) -> Exception:
-    """Return the error for a name that ``gradclip`` does not have, with the place where it is.
+    """Return the error for a name that ``gradclip`` does not have; it says where the name is.
 
-    It is an ImportError for the statement ``from gradclip import name``, which drops the text of an AttributeError, and
-    an AttributeError otherwise, as ``hasattr`` needs it.
+    The statement ``from gradclip import name`` drops the text of an AttributeError, so it gets an ImportError. Other
+    accesses get an AttributeError, which ``hasattr`` requires.
     """
     where = _place(name)
     if _imports(caller):
@@ -39,14 +39,14 @@ def refuse_import(module: str) -> None:
 
 
 class Needs:
-    """Imports of an adapter: where its framework is not installed, the error says how to install it.
+    """A context for the imports of an adapter: if its framework is not installed, the error says how to install it.
 
     Parameters
     ----------
     adapter : str
-        Its name, which is that of the extra too.
+        The name of the adapter, and of the extra that installs its framework.
     packages : str
-        The frameworks that it imports.
+        The frameworks that the adapter imports.
     """
 
     def __init__(self, adapter: str, *packages: str) -> None:
@@ -56,7 +56,7 @@ class Needs:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(error, ModuleNotFoundError) and error.name in self._packages:  # not what fails within one of them
+        if isinstance(error, ModuleNotFoundError) and error.name in self._packages:  # not an import within a framework
             raise ModuleNotFoundError(
                 f"gradclip.backends.{self._adapter} needs {error.name}, which is not installed; "
                 f'pip install "gradclip[{self._adapter}]"',

@@ -1,1 +1,1 @@
-"""The operations of ``gradclip._ops.Ops`` for PyTorch: one module for each kind of place where tensors lie."""
+"""The operations of ``gradclip._ops.Ops`` for PyTorch: on host, any device, Triton, over devices and ranks."""

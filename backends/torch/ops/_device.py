@@ -1,7 +1,7 @@
-"""``Ops`` for PyTorch on any device: one read for the norm, one pass of multiplication, and nothing read back.
+"""``Ops`` for PyTorch on any device: one read for the norm, one pass for the multiplication, nothing read back.
 
-Here nothing branches on values, so that the same lines run on an accelerator, under ``torch.compile`` and under the
-transforms of ``torch.func``. What can be done better in the host's memory is in ``_host``.
+No Python branch depends on a value, so this also runs under ``torch.compile`` and the transforms of ``torch.func``. The
+module ``_host`` has faster operations for the host's memory.
 """
 
 import math
@@ -22,19 +22,20 @@ from gradclip._partial import NormPartial, stack
 from gradclip._types import Scalar
 
 _MOST = 1 << 31
-"""From so many elements on, a leaf is not given to foreach kernels: those of CUDA count elements in 32 bits."""
+"""Leaves of this many elements or more do not use foreach kernels: CUDA's count elements in 32 bits."""
 
 
 _SMALL, _TOGETHER = 1 << 14, 1 << 20
-"""Leaves of so few elements are laid end to end to be multiplied, up to so many at a time: one launch, not one each."""
+"""Leaves of at most ``_SMALL`` elements are copied into arrays of at most ``_TOGETHER`` elements, to be multiplied in
+one launch instead of one for each leaf."""
 
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
 STORED = dict.fromkeys(_FLOAT8, torch.float32) | {torch.complex32: torch.complex64}
-"""The dtypes that PyTorch stores but hardly calculates in, each with the one that is used for that here."""
+"""Dtypes for which PyTorch has few operations, each with the dtype that leaves are converted to for arithmetic."""
 
 
 class TensorOps(Ops, Protocol):
-    """What the operations for tensors have beside those of ``Ops``."""
+    """``Ops`` for tensors, with one more operation."""
 
     def apart(self, leaves: Sequence[Tensor]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
@@ -42,14 +43,14 @@ class TensorOps(Ops, Protocol):
 
 
 class TorchOps(ArrayOps):
-    """The operations of ``Ops`` for tensors of any device; what is not here is ``ArrayOps``'."""
+    """The operations of ``Ops`` for tensors on any device; ``ArrayOps`` has those that are not here."""
 
     def apart(self, leaves: Sequence[Tensor]) -> bool:
-        """Whether it is plain to see that no two elements of leaves share memory."""
+        """Whether it is certain, without much work, that no two elements of leaves share memory."""
         return apart(leaves)
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
-        """Return one partial norm for each leaf: in one foreach call those whose powers float64 holds."""
+        """Return one partial norm for each leaf; leaves whose powers fit into float64 share one foreach call."""
         fits = [i for i, x in enumerate(leaves) if 0 < x.numel() < _MOST and self._holds(x, ord) and has_memory(x)]
         batch = _norms([leaves[i] for i in fits], ord) if fits else None
         if batch is not None and len(fits) == len(leaves):
@@ -59,7 +60,7 @@ class TorchOps(ArrayOps):
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, in float64 where the device has it, and round once."""
-        factors: dict[tuple[int, torch.device], tuple[Coefficient, Tensor]] = {}  # mostly one for all leaves
+        factors: dict[tuple[int, torch.device], tuple[Coefficient, Tensor]] = {}  # usually there is one for all leaves
         small: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
         for x, c in zip(leaves, coefficients, strict=True):
             key = id(c), x.device
@@ -68,7 +69,7 @@ class TorchOps(ArrayOps):
                 factors[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
             there, factor = factors[key]
             if factor.dim() or ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
-                super().scale_([x], [there])  # one for each unit, or one that may leave the range of the widest dtype
+                super().scale_([x], [there])  # one for each unit, or one that may be out of range as a single number
             elif not _in_memory(x) and _joins(x):
                 small.setdefault((*key, x.dtype), []).append(x)
             else:
@@ -90,7 +91,7 @@ class TorchOps(ArrayOps):
                 x.clamp_(*bounds)
 
     def _bounds(self, x: Tensor, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
-        """Return bounds for a leaf: numbers if they are, for a tensor of them would have to be sent to a device."""
+        """Return bounds for a leaf. Numbers stay numbers, because a tensor would have to be copied to the device."""
         if isinstance(low, float) and isinstance(high, float):
             return limited(low, x.dtype), limited(high, x.dtype)
         low, high = bounds_for(self.xp, x, low, high)
@@ -99,7 +100,7 @@ class TorchOps(ArrayOps):
     def _whole(self, x: Tensor, ord: float) -> NormPartial:
         if not x.numel() or x.dtype in STORED:
             return super()._whole(x, ord)
-        if ord == math.inf and not x.is_complex():  # no arithmetic, so in the leaf's own dtype
+        if ord == math.inf and not x.is_complex():  # a maximum is exact in the leaf's own dtype
             peak = torch.linalg.vector_norm(x, ord).to(self._wide(x))
             return NormPartial(torch.ones_like(peak), peak, ord, ns.norm_dtype(self.xp, x))
         if self._holds(x, ord):
@@ -110,13 +111,13 @@ class TorchOps(ArrayOps):
         return _wide_on(x.device)
 
     def _holds(self, x: Tensor, ord: float) -> bool:
-        """Whether float64 holds the powers of all elements, and is used without a copy of the leaf in float64."""
+        """Whether powers of all elements fit into float64, and PyTorch adds them there without a wide copy."""
         narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         return narrow and 1 <= ord <= 4 and self._wide(x) == torch.float64 and not _in_memory(x)
 
 
 def apart(arrays: Sequence[Tensor]) -> bool:
-    """Whether it is plain to see that no two elements share memory: blocks that do not touch each other."""
+    """Whether it is certain that no two elements share memory: all are contiguous, and their ranges are disjoint."""
     if torch.compiler.is_compiling():
         return True  # there are no addresses yet
     if not all(map(Tensor.is_contiguous, arrays)):
@@ -127,29 +128,29 @@ def apart(arrays: Sequence[Tensor]) -> bool:
         return False
     ends = sorted(map(operator.add, starts, [x.nbytes for x in arrays]))
     starts.sort()
-    return all(map(operator.le, ends, starts[1:]))  # never are two blocks open at once
+    return all(map(operator.le, ends, starts[1:]))  # each range ends before the next begins
 
 
 DEVICE = TorchOps(ns.namespace([torch.zeros((), device="cpu")]))
-"""The operations themselves: they hold nothing."""
+"""The one instance: it has no state."""
 
 
 @cache
 def _wide_on(device: torch.device) -> torch.dtype:
-    """Return the dtype that sums are kept in on a device."""
+    """Return the accumulation dtype of a device."""
     x = torch.empty(0, device=device)
     wide: torch.dtype = ns.wide_dtype(ns.namespace([x]), x)
     return wide
 
 
 def widened(x: Tensor) -> Tensor:
-    """Return a tensor in a dtype that PyTorch calculates in: float8 and complex32 are copied to a wider one."""
+    """Return a tensor in a dtype that PyTorch has arithmetic for; float8 and complex32 are copied to a wider one."""
     wide = STORED.get(x.dtype)
     return x if wide is None else x.to(wide)
 
 
 def pieces(x: Tensor) -> Iterator[Tensor]:
-    """Yield views that make up a tensor, small enough to be widened; all of it on a device that widens as it goes."""
+    """Yield views that make up a tensor: chunks on the host; the whole on devices, whose kernels widen elements."""
     limit = HOST_ELEMENTS if _in_memory(x) else DEVICE_ELEMENTS
     if x.numel() <= limit or not (_in_memory(x) or x.dtype in STORED):
         yield x
@@ -174,7 +175,7 @@ def in_memory_order(x: Tensor) -> Tensor | None:
 
 
 def has_memory(x: Tensor) -> bool:
-    """Whether a tensor has an address: not while a transform of torch.func traces it, which has no foreach kernels."""
+    """Whether a tensor has an address. It has none while a transform of torch.func traces it."""
     try:
         x.data_ptr()
     except RuntimeError:
@@ -183,12 +184,12 @@ def has_memory(x: Tensor) -> bool:
 
 
 def is_lazy(x: Tensor) -> bool:
-    """Whether a tensor is a view that conjugates or negates what is in memory, as the gradient of ``p.conj()``."""
+    """Whether a tensor is a view whose elements are the conjugates or negatives of what is in memory."""
     return x.is_conj() or x.is_neg()
 
 
 def _joins(x: Tensor) -> bool:
-    """Whether a tensor is so small that it is better laid end to end with others, and can be."""
+    """Whether a tensor is so small that it is multiplied together with others, and can be."""
     return x.numel() <= _SMALL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
 
 
@@ -211,7 +212,7 @@ def _of_norm(norm: Tensor, ord: float) -> NormPartial:
 
 
 def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
-    """Multiply by a factor that has an axis, so that it widens the product; a 0-d one would be narrowed to ``x``."""
+    """Multiply in the wider dtype of a factor; it gets an axis, because 0-d factors are converted to ``x``'s dtype."""
     y = widened(x)
     y.mul_(factor.reshape([1] * x.dim()))
     if zeroed is not None:
@@ -221,7 +222,7 @@ def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
 
 
 def _groups(small: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield tensors in groups of so few elements that they may be copied."""
+    """Yield groups of tensors with at most ``_TOGETHER`` elements."""
     group: list[Tensor] = []
     total = 0
     for x in small:

@@ -1,6 +1,6 @@
-"""Gradients on several devices, as a model has them whose layers do not fit on one: each device works on its own.
+"""``Ops`` for gradients on several devices of one process, as in a model whose layers do not fit on one device.
 
-What travels is a partial norm, two numbers, to the first gradient's device, and the coefficient back.
+Each device sends its partial norm, two numbers, to the first gradient's device, which sends the coefficient back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ class SeveralDevices:
     Parameters
     ----------
     parts : dict of device to (TensorOps, list of int)
-        For each device, the first leaf's first, its operations and which leaves are there.
+        For each device, its operations and the positions of its leaves. The first leaf's device comes first.
     """
 
     def __init__(self, parts: dict[torch.device, tuple[TensorOps, list[int]]]) -> None:
         self._parts = parts
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        """Return the norm of all leaves laid end to end and the coefficient."""
         return decide_by_arrays(self.partial(leaves, rule.ord), rule)
 
     def apart(self, leaves: Sequence[Tensor]) -> bool:
@@ -66,7 +66,7 @@ class SeveralDevices:
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place."""
         for ops, which, mine in self._each(leaves):
-            moved = {id(c): c.to(mine[0].device) for c in coefficients}  # mostly one for all
+            moved = {id(c): c.to(mine[0].device) for c in coefficients}  # usually there is one for all leaves
             ops.scale_(mine, [moved[id(coefficients[i])] for i in which])
 
     def scaled_sum(self, leaf: Tensor, coefficient: Coefficient) -> Tensor:

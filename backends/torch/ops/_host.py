@@ -1,4 +1,4 @@
-"""``Ops`` for tensors in the host's memory: `HostOps`, with what there is to know of PyTorch's tensors."""
+"""``Ops`` for tensors in the host's memory: `HostOps`, and `TorchMemory`, which tells it about tensors."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -18,12 +18,13 @@ _is_cpu, _dtype, _nbytes = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter
 
 
 class TorchMemory:
-    """What there is to know of CPU tensors; see `gradclip._host_ops.Memory`."""
+    """`gradclip._host_ops.Memory` for CPU tensors."""
 
     def runs(self, leaves: Sequence[Tensor]) -> Runs | None:
-        """Return where tensors lie, None if they are traced by a transform of torch.func.
+        """Return where tensors are in memory, or None if a transform of torch.func traces them.
 
-        A tensor that conjugates or negates what is in memory has the same norm, and is multiplied alike.
+        A tensor whose elements are the conjugates or negatives of what is in memory is included: it has the same norm,
+        and may be multiplied in memory.
         """
         try:
             return _alike(leaves) or runs_of(map(_place, leaves))
@@ -31,11 +32,11 @@ class TorchMemory:
             return None
 
     def joined(self, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the tensors: to ask where one lies takes no longer than to copy it."""
+        """Return the tensors themselves: to find the address of one takes no longer than to copy it."""
         return leaves
 
     def threads(self) -> int:
-        """Return how many threads may work."""
+        """Return how many threads the kernels may use."""
         return torch.get_num_threads()
 
     def numbers(self, values: Any, double: bool) -> Tensor:
@@ -65,12 +66,12 @@ class TorchMemory:
         """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
         try:
             torch.autograd.graph.increment_version(leaves)
-        except RuntimeError:  # tensors of inference mode have no version; others may count twice
+        except RuntimeError:  # tensors of inference mode have no version; versions of the others may increase by 2
             torch.autograd.graph.increment_version([x for x in leaves if not x.is_inference()])
 
 
 _WITHIN_FLOAT32 = 3e38
-"""Numbers below this are in float32's range for sure; of others PyTorch makes a tensor only by way of float64."""
+"""Larger numbers may be out of float32's range: they become float64 tensors first, because PyTorch refuses others."""
 
 _CPU = torch.device("cpu")
 
@@ -88,7 +89,7 @@ def on_host(leaves: Sequence[Tensor]) -> bool:
 
 
 def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
-    """Return the operations for distinct, plain CPU tensors of one dtype that the kernels read, or None."""
+    """Return the operations for distinct, plain CPU tensors of one dtype that the kernels can read, else None."""
     if not on_host(leaves):
         return None
     try:
@@ -101,7 +102,7 @@ def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
 
 
 def _alike(leaves: Sequence[Tensor]) -> Runs | None:
-    """Return where tensors lie of one dtype, each one run in C's order; None if they are not so. In few calls."""
+    """Return where tensors are in memory, in few calls, if all have one dtype and are contiguous; else None."""
     dtypes = set(map(_dtype, leaves))
     code = _code(dtypes.pop()) if len(dtypes) == 1 else None
     if code is None or not all(map(Tensor.is_contiguous, leaves)):
@@ -111,7 +112,7 @@ def _alike(leaves: Sequence[Tensor]) -> Runs | None:
 
 
 def _place(x: Tensor) -> tuple[int, int, tuple[int, bool]] | None:
-    """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
+    """Return a tensor's address, nbytes and dtype, or None if the kernels cannot read it."""
     code, flat = _code(x.dtype), in_memory_order(x)
     return None if code is None or flat is None else (flat.data_ptr(), flat.nbytes, code)
 

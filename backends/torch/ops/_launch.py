@@ -1,8 +1,8 @@
-"""The multi-tensor kernels in Triton: all leaves of a dtype in one launch, and no write where nothing is clipped.
+"""Launches of the kernels in Triton: one for all leaves of a dtype, and no write if nothing is clipped.
 
-For tensors on a device that Triton compiles for; it comes with PyTorch's builds for GPUs. A program works on one piece
-of one leaf, found in a table of addresses that is kept while the tensors stay the same. What the kernels do is what
-backends/cupy/kernels.cu does and explains.
+They work on devices that Triton compiles for; Triton is part of PyTorch's builds for GPUs. A program (Triton's word for
+a block of threads) works on one piece of one leaf. It finds the piece in a table of addresses, which is kept while the
+tensors stay the same. The kernels do the same as those in backends/cupy/kernels.cu, which has more comments.
 """
 
 import math
@@ -23,10 +23,10 @@ from gradclip.backends.torch.ops import _triton_kernels
 from gradclip.backends.torch.ops._triton_table import Table
 
 _ORDERS = {math.inf: 0, 1.0: 1, 2.0: 2}
-"""Orders of norms, and what they are called in the kernels; 3 is for others, given as a number."""
+"""The kernels' code for each order of norm. Code 3 is for any other order, which is passed as a number."""
 
 _HIGHEST = 4.0
-"""The highest order whose powers of float32 float64 holds."""
+"""The highest order for which powers of all float32 numbers fit into float64."""
 
 _kernels: Any = _triton_kernels  # whose language is not typed
 
@@ -36,8 +36,8 @@ _TYPES = {
     torch.float32: _kernels.tl.float32,
     torch.float64: _kernels.tl.float64,
 }
-_BLOCK = 4096  # elements that a program holds at a time: 16 for each of 256 threads
-_MERGED = 1024  # partials that one program takes at a time where it merges all: the fewer turns, the shorter the wait
+_BLOCK = 4096  # elements that a program works on at a time: 16 for each of 256 threads
+_MERGED = 1024  # partial norms that the merging program reads at a time; with many, it needs few turns
 _WARPS = 8
 _NUMBER, _INTEGER = Struct("d"), Struct("q")
 
@@ -50,7 +50,7 @@ def suits(tensors: Sequence[Tensor]) -> bool:
 
 
 def has_order(table: Table, ord: float) -> bool:
-    """Return whether there is a kernel: float64 holds the powers of narrower dtypes, but not of itself."""
+    """Return whether there is a kernel for this order: other orders need dtypes whose powers fit into float64."""
     return ord in _ORDERS or (ord <= _HIGHEST and torch.float64 not in table.dtypes)
 
 
@@ -70,7 +70,7 @@ def partials(table: Table, ord: float) -> Tensor:
 
 
 def decide(table: Table, rule: Rule) -> tuple[Decision, NormPartial]:
-    """Return what is done with all tensors together, and their partial norm."""
+    """Return the decision for all tensors together, and their partial norm."""
     result, flags = torch.empty_like(table.result), torch.empty_like(table.flags)
     with _on(table.device):
         _partials(table, rule.ord)
@@ -91,7 +91,7 @@ def scale_(table: Table, divisor: Tensor, factor: Tensor, changed: Tensor, zeroe
 
 
 def clamp_(table: Table, low: float, high: float) -> None:
-    """Move the elements of tensors into the bounds in place; those that lie within them are not written."""
+    """Move the elements of tensors into the bounds in place. Elements within the bounds are not written."""
     with _on(table.device):
         for group in table.groups:
             bounds = (float(torch.tensor(limited(b, group.dtype), dtype=group.dtype)) for b in (low, high))
@@ -111,7 +111,7 @@ def _partials(table: Table, ord: float) -> None:
 
 
 def _finish(table: Table, rule: Rule, result: Tensor, flags: Tensor) -> Tensor:
-    """Merge the partials of all pieces into ``result`` and ``flags``, and return the norm."""
+    """Merge the partial norms of all pieces, write ``result`` and ``flags``, and return the norm."""
     norm = torch.empty((), dtype=table.norm_dtype, device=table.device)
     numbers = rule.numbers()
     given = any(isinstance(number, Tensor) for number in numbers)
@@ -135,7 +135,7 @@ def _scale(
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Return what makes a device the current one, on which Triton launches."""
+    """Return a context in which a device is the current one, because Triton launches on the current device."""
     if device.type == "cpu" or (module := torch.get_device_module(device)).current_device() == device.index:
         return nullcontext()
     context: AbstractContextManager[Any] = module.device(device)
@@ -143,7 +143,7 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _stacked(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
-    """Return numbers, some of which are on a device, in one tensor there."""
+    """Return numbers, some of them tensors, as one tensor on a device."""
     wide = [x if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device) for x in numbers]
     return torch.stack([x.to(device, torch.float64) for x in wide])
 
@@ -155,7 +155,7 @@ def _bits(number: float) -> int:
 
 
 def _pairs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether to sum in pairs of float32: where float64 is slow, as on all GPUs but those for data centres."""
+    """Return whether to sum in compensated float32, because float64 is slow: on all GPUs but those for data centres."""
     if device.type != "cuda" or torch.version.hip or dtype == torch.float64:
         return False
     return torch.cuda.get_device_capability(device) not in {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}

@@ -1,7 +1,7 @@
-"""Gradients that lie on a mesh of devices, as FSDP2 and tensor parallelism leave them (``DTensor``).
+"""``Ops`` for gradients on a mesh of devices: ``DTensor``, as FSDP2 and tensor parallelism use it.
 
 Every rank works on its own parts. Their partial norms, two numbers for each mesh, are gathered and merged in the order
-of the ranks, so that all ranks get the same bits and no gradient travels.
+of the ranks. So all ranks get the same bits, and no gradient is sent.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,22 @@ from gradclip.backends.torch.ops._device import TensorOps
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where the parts of a tensor are that make up the whole.
+    """Where the parts of a tensor are: a mesh, and the dimensions of the mesh along which the tensor is split.
 
     Parameters
     ----------
     mesh : DeviceMesh or None
-        The mesh that it is distributed over; None for a tensor that is not.
+        The mesh of the tensor; None for a plain tensor.
     dims : tuple of int
-        The dimensions of the mesh along which it is cut. Along the others every rank has the same, which counts once.
+        The dimensions of the mesh along which the tensor is split. Along the other dimensions, all ranks have the same
+        part, which counts once.
     """
 
     mesh: Any = None
     dims: tuple[int, ...] = ()
 
     def merged(self, local: NormPartial) -> NormPartial:
-        """Return the partial of the whole for that of the part here: 0-d, or a batch of them."""
+        """Return the partial norm of whole tensors, given that of this rank's parts: 0-d, or a batch."""
         values = torch.stack([local.scale, local.total])
         home = values.device
         for dim in self.dims:
@@ -49,12 +50,12 @@ class Scope:
 
 
 def is_distributed(x: object) -> bool:
-    """Whether a tensor lies on a mesh of devices."""
+    """Whether a tensor is a DTensor."""
     return hasattr(x, "device_mesh") and hasattr(x, "placements")
 
 
 def part_of(x: Any) -> Tensor:
-    """Return the part of a tensor that this rank has, in the same memory."""
+    """Return this rank's part of a tensor, in the same memory."""
     part: Tensor = x.to_local() if is_distributed(x) else x
     return part
 
@@ -65,7 +66,7 @@ def scope_of(x: Any, path: str) -> Scope:
     Raises
     ------
     ValueError
-        If it is yet to be added up over the mesh.
+        If a placement is Partial: the tensor is a sum over the mesh that has not been computed.
     """
     if is_distributed(x) and any(placement.is_partial() for placement in x.placements):
         raise ValueError(
@@ -83,24 +84,24 @@ def cut(x: Any) -> Scope:
 
 
 class ShardedOps:
-    """The operations of ``Ops`` for the parts that a rank has of tensors on meshes.
+    """The operations of ``Ops`` for this rank's parts of tensors.
 
     Parameters
     ----------
     here : TensorOps
         The operations for the parts themselves.
     scopes : sequence of Scope
-        That of each leaf.
+        The scope of each leaf.
     every : sequence of Scope
-        All that take part, in the order in which they are merged; it must be the same on every rank, also where a leaf
-        has no gradient on one of them, or that one would be waited for without end.
+        All scopes, in the order in which they are merged. It must be the same on every rank, also on a rank that has no
+        gradient for a leaf. Otherwise other ranks would wait for this rank forever.
     """
 
     def __init__(self, here: TensorOps, scopes: Sequence[Scope], every: Sequence[Scope]) -> None:
         self._here, self._scopes, self._every = here, scopes, every
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
-        """Return the norm of all whole tensors laid end to end, and what they are to be multiplied by."""
+        """Return the norm of all whole tensors laid end to end and the coefficient."""
         return decide_by_arrays(self.partial(leaves, rule.ord), rule)
 
     def apart(self, leaves: Sequence[Tensor]) -> bool:
@@ -156,6 +157,6 @@ _NO_SLICES = "the parts of a DTensor have no slices of their own; pass plain ten
 
 
 def _nothing(leaves: Sequence[Tensor], ord: float) -> NormPartial:
-    """Return the partial of no tensor, on the device of those that there are."""
+    """Return a zero partial norm on the other leaves' device."""
     one = leaves[0].new_ones((), dtype=torch.float64) if leaves else torch.ones((), dtype=torch.float64)
     return NormPartial(one, one * 0, ord, torch.float32)

@@ -1,6 +1,6 @@
-"""``Ops`` for PyTorch where Triton compiles for the tensors' device: a launch for partial norms, coefficient, scaling.
+"""``Ops`` for PyTorch on devices that Triton compiles for: a few launches for all tensors together.
 
-Nothing is read back, and where nothing is clipped nothing is written.
+Nothing is read back, and nothing is written if nothing is clipped.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from gradclip.backends.torch.ops._triton_table import Table, table_of
 
 
 class TritonOps(TorchOps):
-    """The operations of ``Ops`` for tensors on a GPU; what the kernels cannot do is ``TorchOps``'.
+    """The operations of ``Ops`` for tensors on a GPU; ``TorchOps`` does what the kernels cannot.
 
-    Made for one call, for it holds the tensors that it was asked for last.
+    An instance is made for one call, because it keeps the table of the tensors that it got last.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class TritonOps(TorchOps):
         self._found: Table | None = None
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by, from one kernel."""
+        """Return the norm of all leaves laid end to end and the coefficient, both from one kernel."""
         table = self._table(leaves)
         if table is None or not _launch.has_order(table, rule.ord):
             return super().decide(leaves, rule)
@@ -51,7 +51,7 @@ class TritonOps(TorchOps):
         return NormPartial(pairs[:, 0], pairs[:, 1], ord, table.norm_dtype)
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
-        """Multiply each leaf by its coefficient in place; nothing is written where it is 1."""
+        """Multiply each leaf by its coefficient in place. Leaves that do not change are not written."""
         table = self._table(leaves)
         if table is None or any(isinstance(c.factor, float) or c.factor.ndim for c in coefficients):
             super().scale_(leaves, coefficients)
@@ -62,7 +62,7 @@ class TritonOps(TorchOps):
         written(leaves)
 
     def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
-        """Move each leaf's elements into the bounds in place, in one launch a dtype."""
+        """Move each leaf's elements into the bounds in place, in one launch per dtype."""
         table = self._table(leaves)
         if table is None or not (isinstance(low, float) and isinstance(high, float)):
             super().clamp_(leaves, low, high)
@@ -88,7 +88,7 @@ def written(tensors: Sequence[Tensor]) -> None:
 
 
 def _joined(coefficients: Sequence[Coefficient]) -> Coefficient:
-    """Return the coefficient that all leaves have, or one of shape (n,) of those of each."""
+    """Return the one coefficient of all leaves, or else a batch of shape (n,) with that of each leaf."""
     first = coefficients[0]
     if all(c is first for c in coefficients):
         return first

@@ -1,5 +1,5 @@
 # type: ignore  # what triton.jit compiles is not typed Python: a constexpr comes as a number, a pointer as an address
-"""The kernels, in Triton's language; what they do is what backends/cupy/kernels.cu does and explains."""
+"""The kernels, in Triton's language. They do the same as backends/cupy/kernels.cu, which has more comments."""
 
 import triton
 import triton.language as tl
@@ -7,7 +7,7 @@ import triton.language as tl
 
 @triton.jit
 def _read(x, start, count, WIDE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):  # noqa: N803
-    """Return the absolute values of a block; only without a mask are accesses of 16 bytes wide."""
+    """Return the absolute values of BLOCK elements. WHOLE reads without a mask, so that accesses have 16 bytes."""
     lanes = start + tl.arange(0, BLOCK)
     part = tl.load(x + lanes) if WHOLE else tl.load(x + lanes, mask=lanes < count, other=0.0)
     return tl.abs(part.to(WIDE))
@@ -23,7 +23,7 @@ def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
 @triton.jit
 def _add(value, part, p, ORDER: tl.constexpr):  # noqa: N803
     if ORDER == 0:
-        return tl.where((part > value) | (part != part), part, value)  # NaN stays: nothing is greater
+        return tl.where((part > value) | (part != part), part, value)  # NaN stays, because no number is greater
     if ORDER == 3:
         return value + tl.where(part == 0, 0.0, tl.exp(p * tl.log(part)))
     return value + (part * part if ORDER == 2 else part)
@@ -31,7 +31,7 @@ def _add(value, part, p, ORDER: tl.constexpr):  # noqa: N803
 
 @triton.jit
 def _number(bits):
-    """Return a float64 that came as an integer of its bits: a Python float would come as float32."""
+    """Return the float64 with these bits. It is passed as bits, because Triton passes Python floats as float32."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True)
 
 
@@ -88,7 +88,7 @@ def partials_kernel(
         total = largest / unit
     else:
         total = _sum_of(x, count, unit, p, ORDER, PAIRS, False, BLOCK)
-        if PAIRS:  # noqa: SIM102  # known when compiled, and what follows only when run
+        if PAIRS:  # noqa: SIM102  # PAIRS is known when compiled, the next condition when run
             if (total - total != 0) | (total < count.to(tl.float64) * 3.1554436208840472e-30):  # 2^-126 / 2^-28
                 total = _sum_of(x, count, unit, p, ORDER, False, False, BLOCK)
         if tl.float64 == TYPE:  # noqa: SIM102
@@ -101,7 +101,7 @@ def partials_kernel(
 
 @triton.jit
 def _merge(parts, begin, count, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
-    """Return the scale and the total of partials together. A part that is zero has no say in the scale."""
+    """Return the scale and the total of merged partial norms. Parts that are zero do not influence the scale."""
     lanes = tl.arange(0, BLOCK)
     scales = tl.zeros([BLOCK], tl.float64)
     for start in range(0, count, BLOCK):
@@ -141,11 +141,11 @@ def finish_kernel(
     parts, count, numbers, p_bits, most_bits, eps_bits, loss_bits, result, norm, flags,
     ORDER: tl.constexpr, GIVEN: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Merge all partials, and compute the norm and its coefficient: gradclip's `coefficient`."""
+    """Merge all partial norms; compute the norm and the coefficient, as `coefficient` in gradclip/_coefficient.py."""
     scale, total = _merge(parts, 0, count, ORDER, BLOCK)
     if GIVEN:  # on the device
         most, eps, loss = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
-        most, eps = tl.where(most < 0, 0.0, most), tl.where(eps < 0, 0.0, eps)  # they were not checked; NaN stays
+        most, eps = tl.where(most < 0, 0.0, most), tl.where(eps < 0, 0.0, eps)  # the host did not check them; NaN stays
         loss = tl.where(loss > 0, loss, float("nan"))
     else:
         most, eps, loss = _number(most_bits), _number(eps_bits), _number(loss_bits)
@@ -183,7 +183,7 @@ def scale_kernel(
         factor = tl.load(factors + which)
         both = factor / divisor
         single = (both >= 2.2250738585072014e-308) & (both <= 4.49423283715579e307)
-        first = tl.where(single, both, 1.0 / divisor)  # x / divisor where one number cannot hold the quotient
+        first = tl.where(single, both, 1.0 / divisor)  # in two steps if one number cannot hold it
         second = tl.where(single, 1.0, factor)
         zero = tl.load(zeroed + which) != 0 if ZERO else False
         whole = count // BLOCK * BLOCK
@@ -200,7 +200,7 @@ def _times(
     lanes = start + tl.arange(0, BLOCK)
     part = tl.load(x + lanes) if WHOLE else tl.load(x + lanes, mask=lanes < count, other=0.0)
     value = tl.where(zero, 0.0, part.to(tl.float64) * first * second)
-    if tl.bfloat16 == TYPE or tl.float16 == TYPE:  # noqa: SIM108  # of two branches, one is compiled
+    if tl.bfloat16 == TYPE or tl.float16 == TYPE:  # noqa: SIM108  # only one branch is compiled
         result = value.to(tl.float32).to(TYPE)
     else:
         result = value.to(TYPE)

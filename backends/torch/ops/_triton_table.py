@@ -1,4 +1,4 @@
-"""The table that the kernels in Triton read: every gradient cut into pieces, with addresses. Kept while they stay."""
+"""The table that the kernels in Triton read: every gradient is cut into pieces, which are listed with addresses."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,22 +13,22 @@ from torch import Tensor
 from gradclip import _namespace as ns
 
 PIECE_BYTES = 1 << 14
-"""Of one piece, at the least."""
+"""The least size of a piece."""
 
 MOST_PIECES, LARGEST = 1 << 11, 1 << 20
-"""Above this many, pieces grow: they are enough to fill any device, and one program merges what they leave. But not
-above this many bytes: rounding is not to grow with the size."""
+"""If there would be more pieces than ``MOST_PIECES``, they grow, up to ``LARGEST`` bytes. So many pieces are enough for
+any device, and one program has to merge their partial norms. The limit of bytes keeps the rounding error small."""
 
 KEPT = 32
-"""Tables that stay in memory: one for each set of tensors that is clipped in turn."""
+"""How many tables are kept: one for each set of tensors that was clipped last."""
 
 _COLUMNS = 3  # address, number of elements, tensor
 _tables: OrderedDict[Any, "Table"] = OrderedDict()
-_captured: "list[Table]" = []  # what a graph reads stays for as long as the process does
+_captured: "list[Table]" = []  # tables that captured graphs read; kept until the process ends
 
 
 class Group(NamedTuple):
-    """The pieces of all tensors of one dtype, and the partial norms that they leave: so many (``blocks``)."""
+    """The pieces of all tensors of one dtype and alignment, and memory for partial norms; ``blocks`` is their count."""
 
     dtype: torch.dtype
     aligned: bool
@@ -38,21 +38,21 @@ class Group(NamedTuple):
 
 
 class Table:
-    """The pieces of tensors on their device, with memory for what the kernels leave there.
+    """The pieces of tensors in their device's memory, with memory for the results of the kernels.
 
-    The memory is used again by every call on the stream that the table belongs to, in the order of that stream.
+    Every call on the table's stream uses this memory again, in the order of that stream.
 
     Parameters
     ----------
     tensors : sequence of Tensor
-        Real ones without gaps, on one device.
+        Real tensors without gaps, on one device.
 
     Attributes
     ----------
     parts : Tensor
         Of shape (count, 2), float64: the scale and the total of each piece.
     ranges, whole : Tensor
-        The first piece and the one after the last: of each tensor, and of all together.
+        The first piece and the one after the last, for each tensor and for all together.
     result, flags : Tensor
         Scale, total, divisor and factor, float64; changed and zeroed, boolean.
     """
@@ -79,7 +79,7 @@ class Table:
                 spans[kind] = begin, end
         self.count = end
         host = torch.from_numpy(np.concatenate([*rows, ranges, [[0, end]]], axis=None))
-        # What a captured graph copies from is read again whenever it runs: it stays for as long as the table does.
+        # A captured graph copies from this memory whenever it runs, so it is kept as long as the table.
         self._host = host if self.device.type == "cpu" else host.pin_memory()
         memory = self._host.to(self.device, non_blocking=True)
         self.ranges = memory[_COLUMNS * end : -2].view(-1, 2)
@@ -111,9 +111,9 @@ def _rows(tensor: int, start: int, size: int, width: int, limit: int) -> np.ndar
 
 
 def table_of(tensors: Sequence[Tensor], fits: Callable[[Sequence[Tensor]], bool] = lambda _: True) -> Table | None:
-    """Return the table for tensors without gaps: the last one, while they lie where they lay, on the same stream.
+    """Return the table for tensors on the current stream; it is made again only if the tensors moved.
 
-    If there is none yet, and ``fits`` says that there cannot be, None.
+    Return None if the kernels cannot read the tensors, as ``fits`` says.
     """
     device, stream = tensors[0].device, None
     if device.type != "cpu":
