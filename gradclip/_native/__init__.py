@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,38 +40,28 @@ class Table:
 
     Parameters
     ----------
-    addresses, nbytes : iterable of int
+    addresses, nbytes : sequence of int
         Where each begins, and how many bytes it has.
     codes : bytes
         The dtype of each, as in `CODES`; of a complex array, that of its real and imaginary parts.
     """
 
-    __slots__ = ("_kept", "arguments", "codes", "count", "places")
+    __slots__ = ("_kept", "addresses", "arguments", "codes", "nbytes", "pointer")
 
-    def __init__(self, addresses: Iterable[int], nbytes: Iterable[int], codes: bytes) -> None:
-        places, lengths, self.codes = array("Q", addresses), array("Q", nbytes), codes
-        self._kept = places, lengths
-        self.count, self.places = len(codes), places.buffer_info()[0]
-        self.arguments = self.places, lengths.buffer_info()[0], codes, self.count
-
-    @property
-    def addresses(self) -> Sequence[int]:
-        """Where each array begins."""
-        return self._kept[0]
-
-    @property
-    def nbytes(self) -> Sequence[int]:
-        """How many bytes each array has."""
-        return self._kept[1]
+    def __init__(self, addresses: Sequence[int], nbytes: Sequence[int], codes: bytes) -> None:
+        self.addresses, self.nbytes, self.codes = addresses, nbytes, codes
+        self._kept = array("Q", addresses), array("Q", nbytes)  # of lists: of other iterables it takes twice as long
+        self.pointer, lengths = (kept.buffer_info()[0] for kept in self._kept)
+        self.arguments = self.pointer, lengths, codes, len(codes)
 
     def rows(self, which: Sequence[int]) -> "Table":
         """Return the table of some of the arrays."""
-        places, lengths = self._kept
-        return Table([places[i] for i in which], [lengths[i] for i in which], bytes([self.codes[i] for i in which]))
+        addresses, nbytes, codes = self.addresses, self.nbytes, self.codes
+        return Table([addresses[i] for i in which], [nbytes[i] for i in which], bytes([codes[i] for i in which]))
 
     def cut(self, parts: int) -> "Table":
         """Return the table of the equal parts of its only array."""
-        (place,), (length,) = self._kept
+        (place,), (length,) = self.addresses, self.nbytes
         step = length // parts if parts else 0
         return Table([place + step * i for i in range(parts)], [step] * parts, self.codes * parts)
 
@@ -109,7 +99,7 @@ class Kernels:
 
     def sums(self, table: Table, ord: float, threads: int) -> list[float]:
         """Return the sum of ``|x| ** ord`` of each array, its largest ``|x|`` for ``ord=inf``."""
-        each = array("d", bytes(8 * table.count))
+        each = array("d", bytes(8 * len(table.codes)))
         self._sum(*table.arguments, self._level, ORDERS[ord], 1.0, threads, each.buffer_info()[0])
         return each.tolist()
 
@@ -130,7 +120,7 @@ class Kernels:
 
     def apart(self, table: Table) -> bool:
         """Whether no two of the arrays share memory."""
-        return bool(self._apart(*table.arguments[:2], table.count))
+        return bool(self._apart(*table.arguments[:2], len(table.codes)))
 
     def _write(
         self, work: int, table: Table, one: Sequence[float], other: Sequence[float], threads: int, out: Table
@@ -138,7 +128,7 @@ class Kernels:
         numbers = array("d", [*one, *other])
         place, each = numbers.buffer_info()[0], len(one) > 1
         places = place, place + 8 * len(one)
-        self._replace(*table.arguments, out.places, self._level, work, *places, each, threads)
+        self._replace(*table.arguments, out.pointer, self._level, work, *places, each, threads)
 
 
 @cache

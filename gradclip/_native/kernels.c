@@ -58,7 +58,7 @@ INLINE size_t width_of(enum dtype dtype) { return (size_t)1 << shift_of(dtype); 
 /* Whether float32 holds a number to its full precision. */
 INLINE int is_normal_float(double x) { return fabs(x) >= 0x1p-126 && fabs(x) < 0x1p127; }
 
-static float float_of_f16(uint16_t bits)
+__attribute__((unused)) static float float_of_f16(uint16_t bits)
 {
     const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, rest = bits & 0x7fff;
     uint32_t out;

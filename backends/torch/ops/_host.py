@@ -107,7 +107,8 @@ def _alike(leaves: Sequence[Tensor]) -> Runs | None:
     code = _code(dtypes.pop()) if len(dtypes) == 1 else None
     if code is None or not all(map(Tensor.is_contiguous, leaves)):
         return None
-    table = Table(map(Tensor.data_ptr, leaves), map(_nbytes, leaves), bytes([code[0]]) * len(leaves))
+    addresses, nbytes = list(map(Tensor.data_ptr, leaves)), list(map(_nbytes, leaves))
+    table = Table(addresses, nbytes, bytes([code[0]]) * len(leaves))
     return Runs(table, range(len(leaves)), (), code[1])
 
 
