@@ -2,6 +2,8 @@
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,20 +13,23 @@ from gradclip._types import Array
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
+_NDARRAY = {np.ndarray}
+_base = attrgetter("base")
+
 _EFFORT = 100_000
 """How hard NumPy tries to prove that two strided arrays share no element before we refuse them."""
 
 
 def identities(leaves: Sequence[Array]) -> list[Hashable]:
     """Return a key for each leaf: equal where two are the same array, or NumPy views of all the same elements."""
-    if owns_all(leaves) or not any(isinstance(x, np.ndarray) for x in leaves):
-        return [id(x) for x in leaves]
+    if owns_all(leaves) or not any(issubclass(kind, np.ndarray) for kind in set(map(type, leaves))):
+        return list(map(id, leaves))
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
 def owns_all(leaves: Sequence[Array]) -> bool:
     """Whether every leaf is a NumPy array with memory of its own, which then can overlap nothing."""
-    return all(type(x) is np.ndarray and x.base is None for x in leaves)
+    return set(map(type, leaves)) <= _NDARRAY and all(map(is_, map(_base, leaves), repeat(None)))
 
 
 def _place(x: NDArray) -> Hashable:
