@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter, is_
 from typing import Any, TypeAlias
@@ -22,14 +23,24 @@ _EFFORT = 100_000
 
 def identities(leaves: Sequence[Array]) -> list[Hashable]:
     """Return a key for each leaf: equal where two are the same array, or NumPy views of all the same elements."""
-    if owns_all(leaves) or not any(issubclass(kind, np.ndarray) for kind in set(map(type, leaves))):
+    kinds = set(map(type, leaves))
+    if not any(map(_is_numpy, kinds)) or (kinds == _NDARRAY and _own(leaves)):
         return list(map(id, leaves))
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
 def owns_all(leaves: Sequence[Array]) -> bool:
     """Whether every leaf is a NumPy array with memory of its own, which then can overlap nothing."""
-    return set(map(type, leaves)) <= _NDARRAY and all(map(is_, map(_base, leaves), repeat(None)))
+    return set(map(type, leaves)) <= _NDARRAY and _own(leaves)
+
+
+def _own(leaves: Sequence[NDArray]) -> bool:
+    return all(map(is_, map(_base, leaves), repeat(None)))
+
+
+@lru_cache(maxsize=256)
+def _is_numpy(kind: Any) -> bool:
+    return issubclass(kind, np.ndarray)
 
 
 def _place(x: NDArray) -> Hashable:

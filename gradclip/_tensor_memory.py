@@ -35,8 +35,10 @@ class TensorMemory:
         self.types = {torch.Tensor, torch.nn.Parameter}
         self.rest = ArrayOps(torch)
         self._is_contiguous, self._data_ptr = torch.Tensor.is_contiguous, torch.Tensor.data_ptr
-        self._is_inference, self._is_compiling = torch.Tensor.is_inference, torch.compiler.is_compiling
+        self._is_inference: Callable[[Array], bool] = torch.Tensor.is_inference
+        self._is_compiling: Callable[[], bool] = torch.compiler.is_compiling
         self._is_dispatched: Callable[[], bool] = torch.utils._python_dispatch.is_in_torch_dispatch_mode
+        self._increment_version = torch.autograd.graph.increment_version
         self._forward = torch.autograd.forward_ad
 
     def holds(self, leaves: Sequence[Array]) -> bool:
@@ -44,13 +46,11 @@ class TensorMemory:
 
         Not so where PyTorch records or traces what is done with them: for derivatives, backward (``requires_grad``) or
         forward (``make_dual``), for a compiler, or for a mode that sees every operation (``make_fx``, FakeTensorMode).
-        Tensors of inference mode are left to PyTorch, which refuses to write to them elsewhere.
         """
         return (
             set(map(type, leaves)) <= self.types
             and all(map(_is_cpu, leaves))
             and not (any(map(_requires_grad, leaves)) and self.torch.is_grad_enabled())
-            and not any(map(self._is_inference, leaves))
             and not (self._is_compiling() or self._is_dispatched() or self._forward._current_level >= 0)
         )
 
@@ -98,7 +98,11 @@ class TensorMemory:
 
     def written(self, leaves: Sequence[Array]) -> None:
         """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
-        self.torch.autograd.graph.increment_version(leaves)
+        if not any(map(self._is_inference, leaves)):
+            self._increment_version(leaves)
+            return
+        for x in leaves:  # tensors of inference mode have no version, and PyTorch refuses to write to them elsewhere
+            x.as_strided((0,), (1,)).zero_()
 
     def _alike(self, leaves: Sequence[Array]) -> Runs | None:
         """Return where tensors lie of one dtype, each one run in C's order; None if they are not so. In few calls."""

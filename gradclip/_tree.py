@@ -19,6 +19,7 @@ from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
+from gradclip._dlpack_ops import dlpack_ops
 from gradclip._memory import identities
 from gradclip._numpy_ops import numpy_ops
 from gradclip._ops import Ops
@@ -28,6 +29,9 @@ from gradclip._types import Array, Scalar
 from gradclip._weights import refuse_weights
 
 _dtype = attrgetter("dtype")
+
+_PLAIN = {list, tuple}
+"""Containers of arrays that need not be walked, where they hold nothing but arrays."""
 
 _quiet = np.errstate(all="ignore")
 """No floating-point warnings: overflow, underflow and NaN are ordinary here."""
@@ -168,7 +172,7 @@ def ops_for(arrays: Sequence[Array]) -> Ops:
     """Return the operations for leaves of one namespace."""
     if not arrays or ns.is_numpy(xp := ns.namespace(arrays)):
         return numpy_ops()
-    ops = tensor_ops(xp, arrays) if ns.is_torch(xp) else None
+    ops = tensor_ops(xp, arrays) if ns.is_torch(xp) else dlpack_ops(xp, arrays)
     return ops or ArrayOps(xp)
 
 
@@ -188,12 +192,15 @@ def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
         _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), places, strict=True)])
 
 
-def _walk(container: object) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+def _walk(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """Return the leaves, and a function that makes the container from leaves."""
+    kind = type(container)
+    if kind in _PLAIN and len(set(map(type, container))) == 1 and ns.is_array(container[0]):  # as gradients mostly come
+        return list(container), kind
     if _is_dataclass(container):
         return _walk_fields(container)
     leaves: list[Any]
-    leaves, spec = optree.tree_flatten(container)  # type: ignore[arg-type]  # optree has a type of its own
+    leaves, spec = optree.tree_flatten(container)
     if not any(map(_has_fields, set(map(type, leaves)))):
         return leaves, spec.unflatten
     walked = [_walk(leaf) if _is_dataclass(leaf) else ([leaf], lambda values: values[0]) for leaf in leaves]
@@ -237,7 +244,8 @@ def _paths(container: object, name: str) -> list[str]:
 
 
 def _is_dataclass(x: object) -> bool:
-    return _has_fields(type(x)) and not ns.is_array(x)
+    kind: Any = type(x)  # any type is hashable
+    return _has_fields(kind) and not ns.is_array(x)
 
 
 @lru_cache(maxsize=256)
