@@ -17,6 +17,7 @@ from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule,
 from benchmarks.sets import GradientSet, NDArray
 
 PEER = "torch.nn.utils.clip_grad_norm_"
+_ADAPTER = "gradclip.backends.torch"
 _SMALL = 1 << 22
 """Below this many elements the floor uses one tensor, because many small ones would measure the time of calls."""
 
@@ -134,6 +135,25 @@ def clip_in_place(
     return Row("torch", name, gradients, dtype, case, build, passes, budgets, _MISSING, memory)
 
 
+def core_in_place(gradients: GradientSet, case: str) -> Row:
+    """Return the row of the core's function on the gradients themselves, beside the adapter's."""
+
+    def build(chosen: GradientSet) -> Setup:
+        import gradclip
+
+        p = Parameters(chosen, "float32")
+        ours: Any = _OURS
+        contenders = [
+            Contender("gradclip", "ours", lambda most: gradclip.clip_by_global_norm_(p.grads, most)),
+            Contender(_ADAPTER, "peer", lambda most: ours.clip_grad_norm_(p.all, most)),
+        ]
+        return Setup(contenders, global_schedule(p.norm, case), p.errors, p.restore)
+
+    passes = (2, 1) if case == CLIPPED else (1, 0)
+    name, budget = "clip_by_global_norm_ of the core", Budget(_ADAPTER, 1.5, "within")
+    return Row("torch", name, gradients, "float32", case, build, passes, (budget,), _MISSING)
+
+
 def norm_only(gradients: GradientSet, *budgets: Budget) -> Row:
     """Return the row of the norm alone."""
 
@@ -199,6 +219,9 @@ def rows() -> Iterable[Row]:
         for dtype in ("bfloat16", "float16"):
             half = Budget(PEER, {UNCLIPPED: 3.0, CLIPPED: 1.4}[case])
             yield clip_in_place(sets.GPT2_SMALL, case, dtype, half, memory=case == CLIPPED and dtype == "bfloat16")
+    for gradients in (sets.MLP, sets.MANY_SMALL, sets.GPT2_SMALL):
+        for case in (UNCLIPPED, CLIPPED):
+            yield core_in_place(gradients, case)
     yield norm_only(sets.ONE_LARGE, _AT_THE_FLOOR)
     for case in (UNCLIPPED, CLIPPED):
         yield by_value(sets.GPT2_SMALL, case)

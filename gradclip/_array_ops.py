@@ -82,6 +82,10 @@ class ArrayOps:
             for key in _keys(x) if 0 not in x.shape else []:
                 x[key] = _clamped(self.xp, x[key], bounds)
 
+    def apart(self, leaves: Sequence[Array]) -> bool:  # noqa: ARG002  # the standard knows no addresses
+        """Whether it is known that no two elements of leaves share memory: it is not."""
+        return False
+
     def _whole(self, x: Array, ord: float) -> NormPartial:
         if ns.is_whole(x):
             return self._piece(x, ord)

@@ -130,7 +130,7 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
             f"{paths()[place]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, expected "
             "an array that follows the Python array API standard; convert it to one, for example with numpy.asarray()"
         )
-    if not (ns.is_real(x.dtype) or ns.is_complex(x.dtype)):
+    if not ns.is_floating(x.dtype):
         raise TypeError(
             f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
             "double precision; leave it out, put None in its place, or convert it to such a dtype"
@@ -180,8 +180,22 @@ def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
     )
 
 
-def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str) -> None:
+def writable(
+    leaves: Sequence[Array],
+    paths: Callable[[], list[str]],
+    pure: str,
+    apart: Callable[[Sequence[Array]], bool] = lambda _: False,
+) -> None:
     """Check that every leaf can be written in place, and that no element would be written twice.
+
+    Parameters
+    ----------
+    leaves, paths
+        The leaves, and what gives each a name.
+    pure : str
+        The function that returns new arrays.
+    apart : callable
+        Tells of leaves whether it is known that no two of their elements share memory.
 
     Raises
     ------
@@ -190,7 +204,7 @@ def writable(leaves: Sequence[Array], paths: Callable[[], list[str]], pure: str)
     ValueError
         If a leaf overlaps itself or another one, or has axes of unknown lengths.
     """
-    if owns_all(leaves) and all(x.flags.writeable for x in leaves):
+    if ns.are_writable(leaves) and (owns_all(leaves) or apart(leaves)):
         return
     lengths(leaves, paths, f", or use gradclip.{pure}(), which returns new arrays")
     for i, x in enumerate(leaves):

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradclip import _checks
 from gradclip._coefficient import Coefficient, at_least_zero, coefficient, coefficient_of_floats, root_of_float
-from gradclip._namespace import namespace
+from gradclip._namespace import is_recorded, namespace
 from gradclip._partial import NormPartial, beside, positive
 from gradclip._types import Array, Nonfinite, Scalar
 
@@ -40,9 +40,14 @@ class Rule:
         return math.inf if self.max_norm is None else self.max_norm, self.eps, self.scale
 
     def floats(self) -> tuple[float, float, float] | None:
-        """Return these as floats, or None if one is traced. A negative one is 0, a loss scale not above 0 is NaN."""
+        """Return these as floats, or None if one is traced, or its derivatives are recorded.
+
+        A negative one is 0, a loss scale not above 0 is NaN.
+        """
         max_norm, eps, scale = self.numbers()
         if not (isinstance(max_norm, float) and isinstance(eps, float) and isinstance(scale, float)):
+            if any(map(is_recorded, (max_norm, eps, scale))):
+                return None
             try:
                 max_norm, eps, scale = (at_least_zero(_read(number)) for number in (max_norm, eps, scale))
             except (TypeError, RuntimeError):

@@ -291,7 +291,7 @@ class HostOps:
     def _multiply_slices(self, leaf: Array, c: Coefficient, out: Array) -> bool:
         """Write a leaf's slices, each times a coefficient, to ``out``; return whether the kernels can do that."""
         kept = max((axis + 1 for axis, n in enumerate(c.factor.shape) if n > 1), default=0)
-        leading = c.factor.shape[:kept] == leaf.shape[:kept] and c.zeroed is None
+        leading = c.factor.shape[:kept] == leaf.shape[:kept] and c.zeroed is None and not ns.is_whole(c.factor)
         table = self._slices(leaf, kept) if leading else None
         if table is None:
             return False

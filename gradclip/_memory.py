@@ -2,6 +2,9 @@
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,20 +14,33 @@ from gradclip._types import Array
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
+_NDARRAY = {np.ndarray}
+_base = attrgetter("base")
+
 _EFFORT = 100_000
 """NumPy's limit of work to decide whether two strided arrays share an element. Beyond it, we refuse them."""
 
 
 def identities(leaves: Sequence[Array]) -> list[Hashable]:
     """Return a key for each leaf: equal for the same array, and for NumPy views of exactly the same elements."""
-    if owns_all(leaves) or not any(isinstance(x, np.ndarray) for x in leaves):
-        return [id(x) for x in leaves]
+    kinds = set(map(type, leaves))
+    if not any(map(_is_numpy, kinds)) or (kinds == _NDARRAY and _own(leaves)):
+        return list(map(id, leaves))
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
 def owns_all(leaves: Sequence[Array]) -> bool:
     """Whether every leaf is a NumPy array that is no view, so that it overlaps no other leaf."""
-    return all(type(x) is np.ndarray and x.base is None for x in leaves)
+    return set(map(type, leaves)) <= _NDARRAY and _own(leaves)
+
+
+def _own(leaves: Sequence[NDArray]) -> bool:
+    return all(map(is_, map(_base, leaves), repeat(None)))
+
+
+@lru_cache(maxsize=256)
+def _is_numpy(kind: Any) -> bool:
+    return issubclass(kind, np.ndarray)
 
 
 def _place(x: NDArray) -> Hashable:

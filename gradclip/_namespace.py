@@ -5,8 +5,9 @@ of frameworks that the user has imported.
 """
 
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import array_api_compat as compat
@@ -36,6 +37,7 @@ These are left out: float8_e8m0fnu, which has no sign and no zero; dtypes that p
 wider than float64.
 """
 
+_is_writeable = attrgetter("flags.writeable")
 _COMPLEX = {"complex32", "complex64", "complex128"}
 _DOUBLE = {"float64", "complex128"}
 
@@ -58,6 +60,12 @@ def is_real(dtype: object) -> bool:
 def is_complex(dtype: object) -> bool:
     """Whether a dtype is complex."""
     return dtype_name(dtype) in _COMPLEX
+
+
+@lru_cache(maxsize=256, typed=True)
+def is_floating(dtype: object) -> bool:
+    """Whether a dtype is real floating-point or complex: one that gradients may have."""
+    return is_real(dtype) or is_complex(dtype)
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -102,7 +110,7 @@ def is_array(x: object) -> bool:
     return _is_array_type(kind) and (kind.__module__ == "numpy" or compat.is_array_api_obj(x))
 
 
-def namespace(leaves: Iterable[Array]) -> Namespace:
+def namespace(leaves: Sequence[Array]) -> Namespace:
     """Return the namespace of all leaves; it is looked up once for each distinct type.
 
     Raises
@@ -110,15 +118,25 @@ def namespace(leaves: Iterable[Array]) -> Namespace:
     TypeError
         If the leaves belong to different namespaces.
     """
-    one_of_each = {type(x): x for x in leaves}
-    if len(one_of_each) == 1 and np.ndarray in one_of_each:
+    some = _one_of_each_type(leaves)
+    if len(some) == 1 and type(some[0]) is np.ndarray:
         return np  # NumPy follows the standard itself, and is faster than array_api_compat's wrapper
-    return compat.array_namespace(*one_of_each.values())
+    return compat.array_namespace(*some)
+
+
+def _one_of_each_type(leaves: Sequence[Array]) -> Sequence[Array]:
+    kinds = set(map(type, leaves))
+    return leaves[:1] if len(kinds) == 1 else list({type(x): x for x in leaves}.values())
 
 
 def is_numpy(xp: Namespace) -> bool:
     """Whether a namespace is NumPy, or array_api_compat's wrapper of it."""
     return xp is np or compat.is_numpy_namespace(xp)
+
+
+def is_torch(xp: Namespace) -> bool:
+    """Whether a namespace is PyTorch's."""
+    return compat.is_torch_namespace(xp)
 
 
 def adds_pairwise(xp: Namespace) -> bool:
@@ -158,6 +176,14 @@ def is_host(x: Array) -> bool:
 def is_writable(x: Array) -> bool:
     """Whether ``x`` can be written in place."""
     return bool(x.flags.writeable) if isinstance(x, np.ndarray) else compat.is_writeable_array(x)
+
+
+def are_writable(leaves: Sequence[Array]) -> bool:
+    """Whether all arrays can be written in place; but for NumPy's, their types tell."""
+    some = _one_of_each_type(leaves)
+    if len(some) == 1 and type(some[0]) is np.ndarray:
+        return all(map(_is_writeable, leaves))
+    return all(map(is_writable, leaves if any(isinstance(x, np.ndarray) for x in some) else some))
 
 
 def is_recorded(x: Array) -> bool:

@@ -1,7 +1,9 @@
 """``Ops`` for NumPy: `HostOps`, with what there is to know of NumPy's arrays."""
 
+import ctypes
 from collections.abc import Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,11 @@ class NumpyMemory:
 
         To ask NumPy where an array lies takes longer than to copy a small one.
         """
-        dtypes = {x.dtype for x in leaves}
-        if (
-            len(leaves) < 2
-            or len(dtypes) > 1
-            or sum([x.size for x in leaves]) > _JOIN_UP_TO_NUMEL
-            or _code(*dtypes) is None
-        ):
+        numel = sum(map(_size, leaves))
+        if len(leaves) < 2 or numel > min(_JOIN_UP_TO_NUMEL, len(leaves) * _JOIN_MEAN_NUMEL):
+            return leaves
+        dtypes = set(map(_dtype, leaves))
+        if len(dtypes) > 1 or _code(*dtypes) is None:
             return leaves
         return [np.concatenate(leaves, axis=None)]
 
@@ -64,8 +64,14 @@ class NumpyMemory:
         """Do nothing: NumPy does not watch its arrays."""
 
 
-_JOIN_UP_TO_NUMEL = 1 << 18
-"""Up to so many elements in all, leaves are laid end to end to be read: 1,000 of 64 in a third of the time."""
+_JOIN_UP_TO_NUMEL, _JOIN_MEAN_NUMEL = 1 << 18, 1 << 10
+"""Up to so many elements in all, and a leaf, leaves are laid end to end to be read: 1,000 of 64 in a third of the time.
+
+Beyond, a copy takes longer than to ask NumPy where each lies.
+"""
+
+_BYTES = ctypes.c_char * 0
+_dtype, _size, _nbytes = attrgetter("dtype"), attrgetter("size"), attrgetter("nbytes")
 
 _MEMORY = NumpyMemory()
 _REST = ArrayOps(ns.namespace([np.zeros(())]))
@@ -78,13 +84,24 @@ def numpy_ops() -> HostOps:
 
 def _alike(leaves: Sequence[NDArray]) -> Runs | None:
     """Return where arrays lie of one dtype, each in C's order; None if they are not so. In few calls."""
-    dtypes = {x.dtype for x in leaves}
+    dtypes = set(map(_dtype, leaves))
     code = _code(*dtypes) if len(dtypes) == 1 else None
-    if code is None or not all(type(x) is np.ndarray and x.flags.c_contiguous for x in leaves):
+    addresses = None if code is None else _addresses(leaves)
+    if code is None or addresses is None:
         return None
-    addresses = [x.__array_interface__["data"][0] for x in leaves]
-    table = Table(addresses, [x.nbytes for x in leaves], bytes([code[0]]) * len(leaves))
-    return Runs(table, range(len(leaves)), (), code[1])
+    return Runs(Table(addresses, map(_nbytes, leaves), bytes([code[0]]) * len(leaves)), range(len(leaves)), (), code[1])
+
+
+def _addresses(leaves: Sequence[NDArray]) -> list[int] | None:
+    """Return where arrays begin that are in C's order; None if one is not."""
+    if set(map(type, leaves)) != {np.ndarray}:
+        return None
+    try:
+        return list(map(ctypes.addressof, map(_BYTES.from_buffer, leaves)))  # in a third of the time of what follows
+    except (TypeError, ValueError):  # one cannot be written, is in another order, or of a dtype that buffers lack
+        if not all(x.flags.c_contiguous for x in leaves):
+            return None
+        return [x.__array_interface__["data"][0] for x in leaves]
 
 
 def _place(x: NDArray) -> tuple[int, int, tuple[int, bool]] | None:

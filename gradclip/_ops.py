@@ -52,3 +52,7 @@ class Ops(Protocol):
     def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
         """Move each leaf's elements into ``[low, high]`` in place."""
         ...
+
+    def apart(self, leaves: Sequence[Array]) -> bool:
+        """Whether it is known that no two elements of leaves share memory."""
+        ...

@@ -5,8 +5,10 @@ optree's built-in and registered nodes are walked by optree; plain dataclasses, 
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,19 @@ from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
+from gradclip._dlpack_ops import dlpack_ops
 from gradclip._memory import identities
 from gradclip._numpy_ops import numpy_ops
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial
+from gradclip._tensor_memory import tensor_ops
 from gradclip._types import Array, Scalar
 from gradclip._weights import refuse_weights
+
+_dtype = attrgetter("dtype")
+
+_PLAIN = {list, tuple}
+"""Containers of arrays that need not be walked, where they hold nothing but arrays."""
 
 _quiet = np.errstate(all="ignore")
 """No floating-point warnings: overflow, underflow and NaN are ordinary here."""
@@ -91,7 +100,7 @@ class Leaves:
 
     def targets(self, pure: str) -> list[Array]:
         """Return what to write to for each of ``arrays``, or raise and name the ``pure`` function."""
-        _checks.writable(self.arrays, self.array_paths, pure)
+        _checks.writable(self.arrays, self.array_paths, pure, self.ops.apart)
         return self.arrays
 
     def finish(self) -> None:
@@ -138,11 +147,17 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     if not weights:
         refuse_weights(container, name, places, paths)
     _check(places, paths)
-    keys = identities(places) if distinct else range(len(places))
-    first: dict[Any, int] = {}
-    slots = [first.setdefault(key, len(first)) for key in keys]
-    arrays = places if len(first) == len(places) else _firsts(places, slots)
+    slots = _slots(identities(places)) if distinct else range(len(places))
+    arrays = places if isinstance(slots, range) else _firsts(places, slots)
     return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
+
+
+def _slots(keys: Sequence[Hashable]) -> Sequence[int]:
+    """Return for each key which of the distinct ones it is; a range if all are distinct."""
+    if len(set(keys)) == len(keys):
+        return range(len(keys))
+    first: dict[Hashable, int] = {}
+    return [first.setdefault(key, len(first)) for key in keys]
 
 
 def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
@@ -155,29 +170,38 @@ def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
 
 def ops_for(arrays: Sequence[Array]) -> Ops:
     """Return the operations for leaves of one namespace."""
-    if all(type(x) is np.ndarray for x in arrays) or ns.is_numpy(xp := ns.namespace(arrays)):
+    if not arrays or ns.is_numpy(xp := ns.namespace(arrays)):
         return numpy_ops()
-    return ArrayOps(xp)
+    ops = tensor_ops(xp, arrays) if ns.is_torch(xp) else dlpack_ops(xp, arrays)
+    return ops or ArrayOps(xp)
 
 
 def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
-    seen = {(type(x), getattr(x, "dtype", None)): i for i, x in reversed(list(enumerate(places)))}  # the first of each
-    for i in sorted(seen.values()):
+    """Check one leaf of each type and dtype, in the order of the leaves."""
+    if not places:
+        return
+    _checks.leaf(places[0], paths, 0)
+    if len(set(map(type, places))) == 1 and all(map(ns.is_floating, set(map(_dtype, places)))):  # as nearly always
+        return
+    seen = [(type(x), getattr(x, "dtype", None)) for x in places]
+    for i in sorted(map(seen.index, set(seen))):
         _checks.leaf(places[i], paths, i)
-    if len({kind for kind, _ in seen}) > 1:
-        try:
-            ns.namespace(places)
-        except TypeError:
-            _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), places, strict=True)])
+    try:
+        ns.namespace(places)
+    except TypeError:
+        _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), places, strict=True)])
 
 
-def _walk(container: object) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+def _walk(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """Return the leaves, and a function that makes the container from leaves."""
+    kind = type(container)
+    if kind in _PLAIN and len(set(map(type, container))) == 1 and ns.is_array(container[0]):  # as gradients mostly come
+        return list(container), kind
     if _is_dataclass(container):
         return _walk_fields(container)
     leaves: list[Any]
-    leaves, spec = optree.tree_flatten(container)  # type: ignore[arg-type]  # optree has a type of its own
-    if not any(_is_dataclass(leaf) for leaf in {type(leaf): leaf for leaf in leaves}.values()):
+    leaves, spec = optree.tree_flatten(container)
+    if not any(map(_has_fields, set(map(type, leaves)))):
         return leaves, spec.unflatten
     walked = [_walk(leaf) if _is_dataclass(leaf) else ([leaf], lambda values: values[0]) for leaf in leaves]
     return _joined(walked, spec.unflatten)
@@ -220,4 +244,10 @@ def _paths(container: object, name: str) -> list[str]:
 
 
 def _is_dataclass(x: object) -> bool:
-    return not ns.is_array(x) and dataclasses.is_dataclass(x) and not isinstance(x, type)
+    kind: Any = type(x)  # any type is hashable
+    return _has_fields(kind) and not ns.is_array(x)
+
+
+@lru_cache(maxsize=256)
+def _has_fields(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,21 +84,34 @@ def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield each container directly within a container, with its path."""
     items: Iterable[tuple[str, Any]] = ()
     if isinstance(container, Mapping):
+        if not _holds_containers(container.values()):
+            return
         items = ((f"{name}[{key!r}]", value) for key, value in container.items())
     elif isinstance(container, list | tuple | deque):
+        if not _holds_containers(container):
+            return
         items = ((f"{name}[{i}]", value) for i, value in enumerate(container))
     elif dataclasses.is_dataclass(container) and not isinstance(container, type):
         items = ((f"{name}.{f.name}", getattr(container, f.name)) for f in dataclasses.fields(container))
-    yield from (
-        (path, x) for path, x in items if isinstance(x, Mapping | list | tuple | deque) or dataclasses.is_dataclass(x)
-    )
+    yield from ((path, x) for path, x in items if _is_container(type(x)))
 
 
+def _holds_containers(values: Iterable[Any]) -> bool:
+    return any(map(_is_container, set(map(type, values))))
+
+
+@lru_cache(maxsize=256)
+def _is_container(kind: Any) -> bool:
+    return issubclass(kind, Mapping | list | tuple | deque) or dataclasses.is_dataclass(kind)
+
+
+@lru_cache(maxsize=256)
 def _is_tensor(kind: Any) -> bool:
     """Whether a type is PyTorch's Tensor or a subclass of it."""
     return any(base.__name__ == "Tensor" and base.__module__ == "torch" for base in kind.__mro__)
 
 
+@lru_cache(maxsize=256)
 def _may_be_weight(kind: Any) -> bool:
     """Whether a type is a proper subclass of PyTorch's Tensor, as Parameter is. A plain Tensor is no parameter."""
     return any(_is_tensor(base) for base in kind.__mro__[1:])

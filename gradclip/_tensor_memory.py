@@ -1,0 +1,143 @@
+"""What there is to know of PyTorch's tensors in the host's memory, for `HostOps`. PyTorch is not imported for it.
+
+Every name of PyTorch's is found in the tensors' own namespace, as array_api_compat gives it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+from gradclip import _namespace as ns
+from gradclip._array_ops import ArrayOps
+from gradclip._host_ops import HostOps, Runs, code_of, runs_of
+from gradclip._native import Table
+from gradclip._types import Array, Namespace
+
+_is_cpu, _dtype, _nbytes = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter("nbytes")
+_requires_grad = attrgetter("requires_grad")
+
+_WITHIN_FLOAT32 = 3e38
+"""Numbers below this are in float32's range for sure; of others PyTorch makes a tensor only by way of float64."""
+
+
+class TensorMemory:
+    """What there is to know of CPU tensors; see `gradclip._host_ops.Memory`.
+
+    Parameters
+    ----------
+    torch : namespace
+        PyTorch's functions.
+    """
+
+    def __init__(self, torch: Namespace) -> None:
+        self.torch = torch
+        self.types = {torch.Tensor, torch.nn.Parameter}
+        self.rest = ArrayOps(torch)
+        self._is_contiguous, self._data_ptr = torch.Tensor.is_contiguous, torch.Tensor.data_ptr
+        self._is_inference: Callable[[Array], bool] = torch.Tensor.is_inference
+        self._is_compiling: Callable[[], bool] = torch.compiler.is_compiling
+        self._is_dispatched: Callable[[], bool] = torch.utils._python_dispatch.is_in_torch_dispatch_mode
+        self._increment_version = torch.autograd.graph.increment_version
+        self._forward = torch.autograd.forward_ad
+
+    def holds(self, leaves: Sequence[Array]) -> bool:
+        """Whether leaves are plain tensors in the host's memory, and only their values matter.
+
+        Not so where PyTorch records or traces what is done with them: for derivatives, backward (``requires_grad``) or
+        forward (``make_dual``), for a compiler, or for a mode that sees every operation (``make_fx``, FakeTensorMode).
+        """
+        return (
+            set(map(type, leaves)) <= self.types
+            and all(map(_is_cpu, leaves))
+            and not (any(map(_requires_grad, leaves)) and self.torch.is_grad_enabled())
+            and not (self._is_compiling() or self._is_dispatched() or self._forward._current_level >= 0)
+        )
+
+    def runs(self, leaves: Sequence[Array]) -> Runs | None:
+        """Return where tensors lie, None if they are traced by a transform of torch.func.
+
+        A tensor that conjugates or negates what is in memory has the same norm, and is multiplied alike.
+        """
+        try:
+            return self._alike(leaves) or runs_of(map(_place, leaves))
+        except RuntimeError:  # there are no addresses
+            return None
+
+    def joined(self, leaves: Sequence[Array]) -> Sequence[Array]:
+        """Return the tensors: to ask where one lies takes no longer than to copy it."""
+        return leaves
+
+    def threads(self) -> int:
+        """Return how many threads may work."""
+        count: int = self.torch.get_num_threads()
+        return count
+
+    def numbers(self, values: Any, double: bool) -> Array:
+        """Return a number, or numbers, as a tensor of float64 or float32."""
+        torch, dtype = self.torch, self.dtype(double)
+        if isinstance(values, float) and (double or abs(values) < _WITHIN_FLOAT32):
+            return torch.scalar_tensor(values, dtype=dtype, device="cpu")
+        return torch.tensor(values, dtype=torch.float64, device="cpu").to(dtype)
+
+    def dtype(self, double: bool) -> Array:
+        """Return the dtype of such a tensor."""
+        return self.torch.float64 if double else self.torch.float32
+
+    def like(self, leaf: Array) -> Array:
+        """Return a new tensor of the shape, dtype and order of axes of another."""
+        return self.torch.empty_like(leaf, requires_grad=False)
+
+    def in_order(self, leaf: Array) -> bool:
+        """Whether the elements of a tensor lie in C's order."""
+        return bool(leaf.is_contiguous())
+
+    def is_plain(self, leaves: Sequence[Array]) -> bool:
+        """Whether the elements of tensors are what lies in memory."""
+        return not any(x.is_conj() or x.is_neg() for x in leaves)
+
+    def written(self, leaves: Sequence[Array]) -> None:
+        """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
+        if not any(map(self._is_inference, leaves)):
+            self._increment_version(leaves)
+            return
+        for x in leaves:  # tensors of inference mode have no version, and PyTorch refuses to write to them elsewhere
+            x.as_strided((0,), (1,)).zero_()
+
+    def _alike(self, leaves: Sequence[Array]) -> Runs | None:
+        """Return where tensors lie of one dtype, each one run in C's order; None if they are not so. In few calls."""
+        dtypes = set(map(_dtype, leaves))
+        code = _code(dtypes.pop()) if len(dtypes) == 1 else None
+        if code is None or not all(map(self._is_contiguous, leaves)):
+            return None
+        table = Table(map(self._data_ptr, leaves), map(_nbytes, leaves), bytes([code[0]]) * len(leaves))
+        return None if 0 in table.addresses else Runs(table, range(len(leaves)), (), code[1])
+
+
+@cache
+def tensor_memory(torch: Namespace) -> TensorMemory:
+    """Return what there is to know of tensors, for PyTorch's namespace."""
+    return TensorMemory(torch)
+
+
+def tensor_ops(torch: Namespace, leaves: Sequence[Array]) -> HostOps | None:
+    """Return the operations for tensors, None if they are not to be read and written where they lie."""
+    memory = tensor_memory(torch)
+    return HostOps(memory.rest, memory) if memory.holds(leaves) else None
+
+
+def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:
+    """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
+    code = _code(x.dtype)
+    if code is None:
+        return None
+    if not x.is_contiguous():
+        steps = x.stride()
+        x = x.permute(sorted(range(x.dim()), key=lambda axis: -steps[axis]))
+    address = x.data_ptr()  # 0 of a tensor without elements, and of one whose storage was freed
+    return (address, x.nbytes, code) if x.is_contiguous() and (address or not x.nbytes) else None
+
+
+@cache
+def _code(dtype: Any) -> tuple[int, bool] | None:
+    return code_of(ns.dtype_name(dtype))
