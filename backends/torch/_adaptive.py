@@ -67,7 +67,7 @@ def adaptive_grad_clip_(
     tensor([[0.4243, 0.5657],
             [0.3000, 0.4000]])
     """
-    rule = UnitRule(clipping, eps, _unit_axes)
+    rule = UnitRule(clipping, eps, unit_axes)
     named = named_tensors(listed(parameters), "parameters", _CALLER)
     walk(named, "parameters", _CALLER)  # refuses gradients in the place of parameters
     names = parameters.named_parameters(remove_duplicate=False) if isinstance(parameters, Module) else named
@@ -83,7 +83,7 @@ def adaptive_grad_clip_(
 _CALLER = "adaptive_grad_clip_"
 
 
-def _unit_axes(shape: tuple[int, ...]) -> Axes:
+def unit_axes(shape: tuple[int, ...]) -> Axes:
     """Return the axes that make up a unit in PyTorch's layouts: all but the first, which counts the outputs."""
     return tuple(range(1 if len(shape) > 1 else 0, len(shape)))
 
