@@ -48,7 +48,7 @@ def adaptive_grad_clip_(
         number.
     ValueError
         If ``clipping`` or ``eps`` is negative or NaN, a name in ``exclude`` fits no parameter, or gradients overlap in
-        memory. Whatever is raised, nothing was written.
+        memory, or units of one do. Whatever is raised, nothing was written.
 
     References
     ----------
@@ -122,4 +122,9 @@ def _check(name: str, p: Tensor, g: Tensor) -> None:
         raise TypeError(
             f"{_CALLER}(): {name}.grad has layout {g.layout}, expected a dense gradient, whose units are those of its "
             "weights; exclude it, or make the layer without sparse=True"
+        )
+    if g.dim() > 1 and g.shape[0] > 1 and g.stride(0) == 0:
+        raise ValueError(
+            f"{_CALLER}(): {name}.grad is expanded, so that its units share elements, expected units in places of "
+            "their own; pass a contiguous copy, or exclude it"
         )
