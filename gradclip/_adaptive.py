@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import optree
@@ -15,10 +15,7 @@ from gradclip._containers import Containers
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves
-from gradclip._types import Array, Axes, Scalar, Tree
-
-Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
-"""The axes that make up a unit, or what gives them for a shape; None for those of the usual layouts."""
+from gradclip._types import Array, Axes, Scalar, Tree, Units
 
 
 class Adaptive(Containers):
@@ -118,7 +115,7 @@ class Adaptive(Containers):
         clip_units_(leaves, self._weights(leaves, grads, params), rule)
 
     def _rule(self, clipping: Scalar, eps: Scalar, axis: int | Axes | None) -> "UnitRule":
-        return UnitRule(clipping, eps, self.unit_axes if axis is None else axis)
+        return UnitRule(clipping, eps, self.units(axis))
 
     def _weights(self, leaves: Leaves, grads: Any, params: Any) -> list[Array]:
         return matching(leaves, grads, params, lambda kept: self.params(kept, leaves))

@@ -1,10 +1,10 @@
 """The way into the containers of a framework: what an adapter says of its own, for all public functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gradclip._tree import Leaves, flatten
-from gradclip._types import Axes
+from gradclip._types import Units
 
 
 class Containers:
@@ -18,9 +18,6 @@ class Containers:
 
     words: ClassVar[Mapping[str, str]] = {}
     """What the docstrings say in the place of the core's words."""
-
-    unit_axes: ClassVar[Callable[[tuple[int, ...]], Axes] | None] = None
-    """What gives the axes of a unit for a shape where a caller passes none; None for those of JAX's layouts."""
 
     def leaves(self, grads: Any) -> Leaves:
         """Return the leaves of gradients that are to be returned clipped."""
@@ -37,3 +34,7 @@ class Containers:
     def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # an adapter may need to know them
         """Return the parameters of some gradients, one for each place."""
         return flatten(params, "params", distinct=False, weights=True)
+
+    def units(self, axis: Units) -> Units:
+        """Return the axes that make up a unit in adaptive clipping, where a caller passes ``axis``, None by default."""
+        return axis

@@ -1,5 +1,6 @@
 """The types that the parts of gradclip agree on."""
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
@@ -12,6 +13,9 @@ Scalar: TypeAlias = Any
 """A real number, or a 0-d array: on an accelerator it is used there and never read back."""
 
 Axes: TypeAlias = tuple[int, ...]
+Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
+"""The axes that make up a unit, or what gives them for a shape; None for those of JAX's layouts."""
+
 Nonfinite: TypeAlias = Literal["propagate", "error", "zero"]
 Tree = TypeVar("Tree")
 """A container of arrays. What comes out has the structure of what went in."""

@@ -12,6 +12,7 @@ from gradclip._adaptive import UnitRule, clip_units_
 from gradclip._types import Axes, Scalar
 from gradclip._words import kind
 from gradclip.backends.torch._arguments import listed
+from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import Parameters, leaves_of
 from gradclip.backends.torch._walk import named_tensors, walk
 from gradclip.backends.torch.ops._sharded import is_distributed
@@ -19,6 +20,7 @@ from gradclip.backends.torch.ops._sharded import is_distributed
 Names: TypeAlias = str | Iterable[str]
 
 
+@between_graphs
 def adaptive_grad_clip_(
     parameters: Parameters, clipping: Scalar = 0.01, eps: Scalar = 1e-3, *, exclude: Names = ()
 ) -> None:

@@ -50,7 +50,7 @@ def flatten_measured(container: object, *, weights: bool) -> TorchLeaves:
         If a leaf is not a tensor of floating-point numbers; or, unless ``weights``, if it holds weights.
     """
     if isinstance(container, Module | Optimizer):
-        there = walk(container, "grads")
+        there = walk(container, "parameters")
         names = names_of(there)
         return replace(leaves_found(there), rebuild=lambda values: dict(zip(names, values, strict=False)))
     found, rebuild, paths = _tensors(container, "grads")

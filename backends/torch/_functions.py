@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 import torch
 
 from gradclip._by_norm import numels_of
-from gradclip._calls import as_function
+from gradclip._calls import Function, as_function
 from gradclip._functions import Functions
 from gradclip._tree import Leaves
+from gradclip._types import Units
 from gradclip.backends.torch._adaptive import unit_axes
 from gradclip.backends.torch._arguments import listed
+from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._containers import flatten, flatten_measured, flatten_params
 from gradclip.backends.torch._leaves import TorchLeaves, gradients
 
@@ -18,7 +20,6 @@ class TorchFunctions(Functions):
     """The public functions on tensors, modules and optimizers."""
 
     place = "gradclip.backends.torch"
-    unit_axes = staticmethod(unit_axes)
 
     words: ClassVar = {
         "writable array or container of arrays": "Tensor, Module, Optimizer, iterable or dict",
@@ -52,7 +53,7 @@ class TorchFunctions(Functions):
 
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
         """Return the gradients of parameters, or those in a dict, that are to be clipped in place."""
-        return gradients(listed(grads, depth=4), "grads", caller)
+        return gradients(listed(grads, depth=5), "grads", caller)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
         """Return the leaves of what is to be measured; of a Module or an Optimizer, the gradients."""
@@ -63,27 +64,36 @@ class TorchFunctions(Functions):
         assert isinstance(grads, TorchLeaves)  # `leaves` returned them
         return flatten_params(params, grads)
 
+    def units(self, axis: Units) -> Units:
+        """Return the axes that make up a unit; by default all but the first."""
+        return unit_axes if axis is None else axis
+
     def numels(self, leaves: Leaves) -> list[int]:
         """Return how many elements each whole gradient has, which may be sparse, or in parts on several ranks."""
         wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
         return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
 
 
-_bound = TorchFunctions()
-_in_place = torch.no_grad()
+def _public(method: Function) -> Function:
+    """Return the public function for a bound method; what it does in place is not recorded by autograd."""
+    function = as_function(method)
+    return between_graphs(torch.no_grad()(function) if method.__name__.endswith("_") else function)
 
-adaptive_grad_clip = as_function(_bound.adaptive_grad_clip)
-clip_by_global_norm = as_function(_bound.clip_by_global_norm)
-clip_by_global_norm_ = _in_place(as_function(_bound.clip_by_global_norm_))
-clip_by_norm = as_function(_bound.clip_by_norm)
-clip_by_norm_ = _in_place(as_function(_bound.clip_by_norm_))
-clip_by_rms = as_function(_bound.clip_by_rms)
-clip_by_rms_ = _in_place(as_function(_bound.clip_by_rms_))
-clip_by_value = as_function(_bound.clip_by_value)
-clip_by_value_ = _in_place(as_function(_bound.clip_by_value_))
-clip_per_example = as_function(_bound.clip_per_example)
-clip_with_norm = as_function(_bound.clip_with_norm)
-clip_with_norm_ = _in_place(as_function(_bound.clip_with_norm_))
-global_norm = as_function(_bound.global_norm)
-leaf_norms = as_function(_bound.leaf_norms)
-norm_partial = as_function(_bound.norm_partial)
+
+_bound = TorchFunctions()
+
+adaptive_grad_clip = _public(_bound.adaptive_grad_clip)
+clip_by_global_norm = _public(_bound.clip_by_global_norm)
+clip_by_global_norm_ = _public(_bound.clip_by_global_norm_)
+clip_by_norm = _public(_bound.clip_by_norm)
+clip_by_norm_ = _public(_bound.clip_by_norm_)
+clip_by_rms = _public(_bound.clip_by_rms)
+clip_by_rms_ = _public(_bound.clip_by_rms_)
+clip_by_value = _public(_bound.clip_by_value)
+clip_by_value_ = _public(_bound.clip_by_value_)
+clip_per_example = _public(_bound.clip_per_example)
+clip_with_norm = _public(_bound.clip_with_norm)
+clip_with_norm_ = _public(_bound.clip_with_norm_)
+global_norm = _public(_bound.global_norm)
+leaf_norms = _public(_bound.leaf_norms)
+norm_partial = _public(_bound.norm_partial)
