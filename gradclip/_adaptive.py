@@ -60,8 +60,8 @@ class Adaptive(Containers):
         TypeError
             If a leaf is not a floating-point array, or an argument not a number.
         ValueError
-            If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or axes of unknown lengths
-            (Dask), or an argument is out of range.
+            If the containers do not match, or an argument is out of range; if a leaf has axes of unknown lengths (Dask),
+            or more than 5 of them and ``axis`` is None.
 
         References
         ----------

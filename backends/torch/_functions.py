@@ -41,6 +41,7 @@ class TorchFunctions(Functions):
             "None takes what PyTorch's layouts need: all axes but the first, which\n"
             "    counts the outputs; a leaf of at most one axis is one unit."
         ),
+        ",\n    or more than 5 of them and ``axis`` is None.": ".",
         "Gradients of shape ``(batch, ...)``": (
             "Gradients of shape ``(batch, ...)``, as ``torch.func.vmap(torch.func.grad(loss))`` gives them"
         ),

@@ -238,6 +238,16 @@ def test_sparse_gradients_are_clipped_where_they_lie(name, coalesced):
     assert_right(p.grad.to_dense(), before, name)
 
 
+@pytest.mark.parametrize("coalesced", [True, False])
+def test_norms_of_sparse_gradients(coalesced):
+    g = torch.sparse_coo_tensor([[1, 3, 1]], torch.tensor([1.0, 4.0, 2.0]), (5,), check_invariants=True)
+    g = g.coalesce() if coalesced else g
+    found = ours.leaf_norms({"w": g, "b": torch.tensor([12.0])})
+    assert {name: float(norm) for name, norm in found.items()} == {"w": 5, "b": 12}
+    assert float(ours.global_norm([g, torch.tensor([12.0])])) == 13
+    assert float(ours.norm_partial(g).norm()) == 5
+
+
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_an_expanded_gradient_is_written_once(name):
     base = torch.tensor([3.0, -4.0])
