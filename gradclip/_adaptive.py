@@ -60,7 +60,7 @@ class Adaptive(Containers):
         TypeError
             If a leaf is not a floating-point array, or an argument not a number.
         ValueError
-            If the containers do not match, or an argument is out of range; if a leaf has axes of unknown lengths (Dask),
+            If the containers do not match, an argument is out of range, or a leaf has axes of unknown lengths (Dask),
             or more than 5 of them and ``axis`` is None.
 
         References
