@@ -73,9 +73,9 @@ def test_adaptive_floor(target: Target, dtype: str) -> None:
     """The norm of parameters counts as eps at least, so that parameters that are zero can move."""
     grad, weight = normal((3, 4), dtype, 1), np.zeros((3, 4), complex if is_complex(dtype) else float)
     pair = make(target, [(grad, dtype), (weight, dtype)])
-    clipped = target.run(lambda g, w: target.api.adaptive_grad_clip(g, w, 0.25), *pair)
+    clipped = target.run(lambda g, w: target.api.adaptive_grad_clip(g, w, 0.25, axis=0), *pair)
     _assert_units(target.read(clipped), grad, weight, (0,), dtype)
-    higher = target.run(lambda g, w: target.api.adaptive_grad_clip(g, w, 0.25, eps=0.5), *pair)
+    higher = target.run(lambda g, w: target.api.adaptive_grad_clip(g, w, 0.25, eps=0.5, axis=0), *pair)
     for key, unit in oracles.units(grad, (0,)):
         assert_times(target.read(higher)[key], unit, coefficient(oracles.norm([unit]), 0.125), dtype)
 

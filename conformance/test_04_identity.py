@@ -76,7 +76,8 @@ def test_unclipped_leaves_beside_clipped(target: Target, dtype: str) -> None:
 
     def clips(g: list[object], pair: object) -> list[object]:
         api = target.api
-        return [api.clip_by_norm(g, 4.0)[0], api.clip_by_rms(g, 4.0)[0], api.adaptive_grad_clip(pair, one[0], 2.0)]
+        by_unit = api.adaptive_grad_clip(pair, one[0], 2.0, axis=0)
+        return [api.clip_by_norm(g, 4.0)[0], api.clip_by_rms(g, 4.0)[0], by_unit]
 
     by_norm, by_rms, by_unit = read(
         target, target.run(clips, make(target, [(small, dtype), (large, dtype)]), target.make(both, dtype))

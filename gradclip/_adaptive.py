@@ -1,117 +1,124 @@
 """Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import optree
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._calls import explained
+from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._containers import Containers
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, root
-from gradclip._tree import Leaves, flatten
-from gradclip._types import Array, Axes, Scalar, Tree
-
-Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
-"""The axes that make up a unit, or what gives them for a shape; None for those of the usual layouts."""
+from gradclip._tree import Leaves
+from gradclip._types import Array, Axes, Scalar, Tree, Units
 
 
-@explained(optax="adaptive_grad_clip(clipping)")
-def adaptive_grad_clip(
-    grads: Tree,
-    params: Any,
-    clipping: Scalar = 0.01,
-    *,
-    eps: Scalar = 1e-3,
-    axis: int | tuple[int, ...] | None = None,
-) -> Tree:
-    r"""Return gradients whose norm, unit by unit, is at most ``clipping`` times that of the parameters (AGC).
+class Adaptive(Containers):
+    """Adaptive gradient clipping (AGC)."""
 
-    .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
+    @remedies(optax="adaptive_grad_clip(clipping)")
+    def adaptive_grad_clip(
+        self,
+        grads: Tree,
+        params: Any,
+        clipping: Scalar = 0.01,
+        *,
+        eps: Scalar = 1e-3,
+        axis: int | tuple[int, ...] | None = None,
+    ) -> Tree:
+        r"""Return gradients whose norm, unit by unit, is at most ``clipping`` times that of the parameters (AGC).
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_global_norm`. Not written to.
-    params : array or container of arrays
-        The parameters, of the structure and the shapes of ``grads``.
-    clipping : float or 0-d array
-        λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
-    eps : float or 0-d array
-        ε, at least 0: the least norm that a unit of parameters is taken to have, so that one of zeros can move.
-    axis : int, tuple of int or None
-        The axes that make up a unit. None takes what the layouts of JAX need: a leaf of at most one axis longer than 1
-        is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. PyTorch's layouts need the axes from 1 on.
+        .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
 
-    Returns
-    -------
-    container of arrays
-        Of the structure, shapes, dtypes and devices of ``grads``; units that need no clipping bit for bit.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            As for `clip_by_global_norm`. Not written to.
+        params : array or container of arrays
+            The parameters, of the structure and the shapes of ``grads``.
+        clipping : float or 0-d array
+            λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+        eps : float or 0-d array
+            ε, at least 0: the least norm that a unit of parameters is taken to have, so that one of zeros can move.
+        axis : int, tuple of int or None
+            The axes that make up a unit. None takes what the layouts of JAX need: a leaf of at most one axis longer
+            than 1 is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. PyTorch's layouts need the axes
+            from 1 on.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array, or an argument not a number.
-    ValueError
-        If the containers do not match, a leaf has more than 5 axes and ``axis`` is None, or axes of unknown lengths
-        (Dask), or an argument is out of range.
+        Returns
+        -------
+        container of arrays
+            Of the structure, shapes, dtypes and devices of ``grads``; units that need no clipping bit for bit.
 
-    References
-    ----------
-    .. [1] A. Brock, S. De, S. L. Smith, K. Simonyan, "High-Performance Large-Scale Image Recognition Without
-       Normalization", ICML 2021, arXiv:2102.06171, equation 3.
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array, or an argument not a number.
+        ValueError
+            If the containers do not match, an argument is out of range, or a leaf has axes of unknown lengths (Dask),
+            or more than 5 of them and ``axis`` is None.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> grads, params = np.array([[3.0, 0.0], [4.0, 0.01]]), np.ones((2, 2))
-    >>> gradclip.adaptive_grad_clip(grads, params, 0.5, axis=1)
-    array([[0.70710678, 0.        ],
-           [0.70710457, 0.00176776]])
-    """
-    rule = UnitRule(clipping, eps, axis)
-    leaves = flatten(grads)
-    return clip_units(leaves, matching(leaves, grads, params), rule)  # type: ignore[no-any-return]  # grads' own type
+        References
+        ----------
+        .. [1] A. Brock, S. De, S. L. Smith, K. Simonyan, "High-Performance Large-Scale Image Recognition Without
+           Normalization", ICML 2021, arXiv:2102.06171, equation 3.
 
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> grads, params = np.array([[3.0, 0.0], [4.0, 0.01]]), np.ones((2, 2))
+        >>> gradclip.adaptive_grad_clip(grads, params, 0.5, axis=1)
+        array([[0.70710678, 0.        ],
+               [0.70710457, 0.00176776]])
+        """
+        rule, leaves = self._rule(clipping, eps, axis), self.leaves(grads)
+        clipped: Tree = clip_units(leaves, self._weights(leaves, grads, params), rule)
+        return clipped
 
-def adaptive_grad_clip_(
-    grads: Any,
-    params: Any,
-    clipping: Scalar = 0.01,
-    *,
-    eps: Scalar = 1e-3,
-    axis: int | tuple[int, ...] | None = None,
-) -> None:
-    """Clip gradients in place by the norms of the parameters that they belong to, unit by unit (AGC).
+    def adaptive_grad_clip_(
+        self,
+        grads: Any,
+        params: Any,
+        clipping: Scalar = 0.01,
+        *,
+        eps: Scalar = 1e-3,
+        axis: int | tuple[int, ...] | None = None,
+    ) -> None:
+        """Clip gradients in place by the norms of the parameters that they belong to, unit by unit (AGC).
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `adaptive_grad_clip`, writable. On a host, leaves that need no clipping are not written to.
-    params, clipping, eps, axis
-        As for `adaptive_grad_clip`.
+        Parameters
+        ----------
+        grads : writable array or container of arrays
+            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written to.
+        params, clipping, eps, axis
+            As for `adaptive_grad_clip`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `adaptive_grad_clip`; also if leaves cannot be written, or overlap. Nothing was written then.
+        Raises
+        ------
+        TypeError, ValueError
+            As `adaptive_grad_clip`; also if leaves cannot be written, or overlap. Nothing was written then.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> g = np.array([3.0, 4.0])
-    >>> gradclip.adaptive_grad_clip_(g, np.array([1.0, 0.0]), 0.5)
-    >>> g
-    array([0.3, 0.4])
-    """
-    rule = UnitRule(clipping, eps, axis)
-    leaves = flatten(grads)
-    clip_units_(leaves, matching(leaves, grads, params), rule)
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> g = np.array([3.0, 4.0])
+        >>> gradclip.adaptive_grad_clip_(g, np.array([1.0, 0.0]), 0.5)
+        >>> g
+        array([0.3, 0.4])
+        """
+        rule, leaves = self._rule(clipping, eps, axis), self.leaves_(grads, "adaptive_grad_clip_")
+        clip_units_(leaves, self._weights(leaves, grads, params), rule)
+
+    def _rule(self, clipping: Scalar, eps: Scalar, axis: int | Axes | None) -> "UnitRule":
+        return UnitRule(clipping, eps, self.units(axis))
+
+    def _weights(self, leaves: Leaves, grads: Any, params: Any) -> list[Array]:
+        return matching(leaves, grads, params, lambda kept: self.params(kept, leaves))
 
 
 class UnitRule:
@@ -185,11 +192,8 @@ def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]
     return tuple(sorted(a % rank for a in axes))
 
 
-_flatten_weights = functools.partial(flatten, weights=True)
-
-
-def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Leaves] = _flatten_weights) -> list[Array]:
-    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in ``params``."""
+def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves]) -> list[Array]:
+    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a place."""
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:
@@ -197,7 +201,7 @@ def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[..., Lea
             f"params has a different structure from grads ({e}), expected the same structure; "
             "pass both in containers of one structure"
         ) from e
-    weights = flatten(kept, "params", distinct=False)
+    weights = flatten(kept)
     if len(weights.slots) != len(leaves.slots):
         raise ValueError(
             f"the number of leaves is {len(weights.slots)} in params and {len(leaves.slots)} in grads, expected one "

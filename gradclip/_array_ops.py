@@ -193,7 +193,12 @@ def _fits(x: Array, wide: Array, ord: float) -> bool:
 
 def _may_change(xp: Namespace, x: Array, changed: Array) -> bool:
     """Whether a leaf may change. On a host the value is read; elsewhere it may."""
-    return changed if isinstance(changed, bool) else not ns.is_host(x) or bool(xp.any(changed))
+    if isinstance(changed, bool):
+        return changed
+    try:
+        return not ns.is_host(x) or bool(xp.any(changed))
+    except RuntimeError:  # traced by a transform of torch.func
+        return True
 
 
 def _limit(x: Array) -> int:

@@ -7,140 +7,147 @@ import numpy as np
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._calls import explained
+from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._containers import Containers
 from gradclip._partial import NormPartial
-from gradclip._tree import Leaves, flatten
+from gradclip._tree import Leaves
 from gradclip._types import Scalar, Tree
 
 
-def clip_by_norm(grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> Tree:
-    """Return gradients of which each leaf has a norm of at most ``max_norm``.
+class ByNorm(Containers):
+    """Clipping each leaf by its own norm, or by its own root mean square."""
 
-    The direction of the whole changes where leaves are clipped differently; see `clip_by_global_norm` for one
-    coefficient for all.
+    def clip_by_norm(self, grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> Tree:
+        """Return gradients of which each leaf has a norm of at most ``max_norm``.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_global_norm`. Not written to.
-    max_norm : float, 0-d array or None
-        The largest norm of a leaf that is let through, at least 0; None or inf for no clipping.
-    ord : float
-        The order of the norm, greater than 0, or ``math.inf``.
+        The direction of the whole changes where leaves are clipped differently; see `clip_by_global_norm` for one
+        coefficient for all.
 
-    Returns
-    -------
-    container of arrays
-        Of the structure, shapes, dtypes and devices of ``grads``; leaves that need no clipping bit for bit.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            As for `clip_by_global_norm`. Not written to.
+        max_norm : float, 0-d array or None
+            The largest norm of a leaf that is let through, at least 0; None or inf for no clipping.
+        ord : float
+            The order of the norm, greater than 0, or ``math.inf``.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array, or an argument not a number.
-    ValueError
-        If ``max_norm`` is negative or NaN, or ``ord`` not greater than 0.
+        Returns
+        -------
+        container of arrays
+            Of the structure, shapes, dtypes and devices of ``grads``; leaves that need no clipping bit for bit.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> gradclip.clip_by_norm([np.array([3.0, 4.0]), np.array([0.1])], 1.0)
-    [array([0.6, 0.8]), array([0.1])]
-    """
-    limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    return clip_each(flatten(grads), limit, order)  # type: ignore[no-any-return]  # grads' own type
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array, or an argument not a number.
+        ValueError
+            If ``max_norm`` is negative or NaN, or ``ord`` not greater than 0.
 
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.clip_by_norm([np.array([3.0, 4.0]), np.array([0.1])], 1.0)
+        [array([0.6, 0.8]), array([0.1])]
+        """
+        limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
+        clipped: Tree = clip_each(self.leaves(grads), limit, order)
+        return clipped
 
-def clip_by_norm_(grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> None:
-    """Clip each leaf by its own norm in place.
+    def clip_by_norm_(self, grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> None:
+        """Clip each leaf by its own norm in place.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_norm`, writable. On a host, leaves that need no clipping are not written to.
-    max_norm, ord
-        As for `clip_by_norm`.
+        Parameters
+        ----------
+        grads : writable array or container of arrays
+            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written to.
+        max_norm, ord
+            As for `clip_by_norm`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `clip_by_norm`; also if leaves cannot be written, or overlap. Nothing was written then.
+        Raises
+        ------
+        TypeError, ValueError
+            As `clip_by_norm`; also if leaves cannot be written, or overlap. Nothing was written then.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> g = [np.array([3.0, 4.0]), np.array([0.1])]
-    >>> gradclip.clip_by_norm_(g, 1.0)
-    >>> g
-    [array([0.6, 0.8]), array([0.1])]
-    """
-    limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-    clip_each_(flatten(grads), limit, order, "clip_by_norm")
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> g = [np.array([3.0, 4.0]), np.array([0.1])]
+        >>> gradclip.clip_by_norm_(g, 1.0)
+        >>> g
+        [array([0.6, 0.8]), array([0.1])]
+        """
+        limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
+        clip_each_(self.leaves_(grads, "clip_by_norm_"), limit, order, "clip_by_norm")
 
+    @remedies(optax="clip_by_block_rms(threshold)")
+    def clip_by_rms(self, grads: Tree, max_rms: Scalar | None) -> Tree:
+        """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
 
-@explained(optax="clip_by_block_rms(threshold)")
-def clip_by_rms(grads: Tree, max_rms: Scalar | None) -> Tree:
-    """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            As for `clip_by_global_norm`. Not written to.
+        max_rms : float, 0-d array or None
+            The largest root mean square (norm / sqrt(size)) of a leaf, at least 0; None or inf for no clipping.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_global_norm`. Not written to.
-    max_rms : float, 0-d array or None
-        The largest root mean square (norm / sqrt(size)) of a leaf, at least 0; None or inf for no clipping.
+        Returns
+        -------
+        container of arrays
+            Of the structure, shapes, dtypes and devices of ``grads``; leaves that need no clipping bit for bit.
 
-    Returns
-    -------
-    container of arrays
-        Of the structure, shapes, dtypes and devices of ``grads``; leaves that need no clipping bit for bit.
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array, or ``max_rms`` not a number.
+        ValueError
+            If ``max_rms`` is negative or NaN, or a leaf has axes of unknown lengths (Dask).
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array, or ``max_rms`` not a number.
-    ValueError
-        If ``max_rms`` is negative or NaN, or a leaf has axes of unknown lengths (Dask).
+        References
+        ----------
+        .. [1] N. Shazeer, M. Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML 2018,
+           arXiv:1804.04235, section 6: the update U / max(1, RMS(U) / d).
 
-    References
-    ----------
-    .. [1] N. Shazeer, M. Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML 2018,
-       arXiv:1804.04235, section 6: the update U / max(1, RMS(U) / d).
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.clip_by_rms([np.array([2.0, -2.0, 2.0, -2.0]), np.array([0.1])], 1.0)
+        [array([ 1., -1.,  1., -1.]), array([0.1])]
+        """
+        limit, leaves = _checks.threshold(max_rms, "max_rms"), self.leaves(grads)
+        clipped: Tree = clip_each(leaves, limit, 2.0, self.numels(leaves))
+        return clipped
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> gradclip.clip_by_rms([np.array([2.0, -2.0, 2.0, -2.0]), np.array([0.1])], 1.0)
-    [array([ 1., -1.,  1., -1.]), array([0.1])]
-    """
-    limit, leaves = _checks.threshold(max_rms, "max_rms"), flatten(grads)
-    return clip_each(leaves, limit, 2.0, numels_of(leaves))  # type: ignore[no-any-return]  # grads' own type
+    def clip_by_rms_(self, grads: Any, max_rms: Scalar | None) -> None:
+        """Clip each leaf by its own root mean square in place.
 
+        Parameters
+        ----------
+        grads : writable array or container of arrays
+            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written to.
+        max_rms
+            As for `clip_by_rms`.
 
-def clip_by_rms_(grads: Any, max_rms: Scalar | None) -> None:
-    """Clip each leaf by its own root mean square in place.
+        Raises
+        ------
+        TypeError, ValueError
+            As `clip_by_rms`; also if leaves cannot be written, or overlap. Nothing was written then.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_rms`, writable. On a host, leaves that need no clipping are not written to.
-    max_rms
-        As for `clip_by_rms`.
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> g = np.array([2.0, -2.0, 2.0, -2.0])
+        >>> gradclip.clip_by_rms_(g, 1.0)
+        >>> g
+        array([ 1., -1.,  1., -1.])
+        """
+        limit, leaves = _checks.threshold(max_rms, "max_rms"), self.leaves_(grads, "clip_by_rms_")
+        clip_each_(leaves, limit, 2.0, "clip_by_rms", self.numels(leaves))
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `clip_by_rms`; also if leaves cannot be written, or overlap. Nothing was written then.
-
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> g = np.array([2.0, -2.0, 2.0, -2.0])
-    >>> gradclip.clip_by_rms_(g, 1.0)
-    >>> g
-    array([ 1., -1.,  1., -1.])
-    """
-    limit, leaves = _checks.threshold(max_rms, "max_rms"), flatten(grads)
-    clip_each_(leaves, limit, 2.0, "clip_by_rms", numels_of(leaves))
+    def numels(self, leaves: Leaves) -> list[int]:
+        """Return how many elements each leaf has, as `numels_of` does; an adapter's leaves may be parts of wholes."""
+        return numels_of(leaves)
 
 
 def clip_each(leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:

@@ -4,76 +4,80 @@ from typing import Any
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._calls import explained
-from gradclip._tree import Leaves, flatten
+from gradclip._calls import remedies
+from gradclip._containers import Containers
+from gradclip._tree import Leaves
 from gradclip._types import Scalar, Tree
 
 
-@explained(
-    optax="clip(max_delta)",
-    by_name="clip_by_value(grads, min_value=-1.0, max_value=1.0)",
-)
-def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None) -> Tree:
-    """Return gradients with each element moved into ``[-max_value, max_value]``.
+class ByValue(Containers):
+    """Clipping by value."""
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_global_norm`, of real dtypes. Not written to.
-    max_value : float or 0-d array
-        The upper bound, at least 0 unless ``min_value`` is given; inf for none. It is rounded to a leaf's dtype; beyond
-        that dtype's range it is the largest finite number.
-    min_value : float, 0-d array or None
-        The lower bound, -``max_value`` by default.
+    @remedies(
+        optax="clip(max_delta)",
+        by_name="clip_by_value(grads, min_value=-1.0, max_value=1.0)",
+    )
+    def clip_by_value(self, grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None) -> Tree:
+        """Return gradients with each element moved into ``[-max_value, max_value]``.
 
-    Returns
-    -------
-    container of arrays
-        Of the structure, shapes, dtypes and devices of ``grads``. NaN stays NaN, ±inf goes to the bounds.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            As for `clip_by_global_norm`, of real dtypes. Not written to.
+        max_value : float or 0-d array
+            The upper bound, at least 0 unless ``min_value`` is given; inf for none. It is rounded to a leaf's dtype;
+            beyond that dtype's range it is the largest finite number.
+        min_value : float, 0-d array or None
+            The lower bound, -``max_value`` by default.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is complex or not a floating-point array, or a bound is not a number.
-    ValueError
-        If a bound is NaN, ``max_value`` is negative without ``min_value``, or ``min_value`` exceeds it.
+        Returns
+        -------
+        container of arrays
+            Of the structure, shapes, dtypes and devices of ``grads``. NaN stays NaN, ±inf goes to the bounds.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> gradclip.clip_by_value([np.array([-3.0, 0.5, np.inf])], 1.0)
-    [array([-1. ,  0.5,  1. ])]
-    """
-    low, high = _checks.bounds(max_value, min_value)
-    return clamp_leaves(flatten(grads), low, high)  # type: ignore[no-any-return]  # grads' own type
+        Raises
+        ------
+        TypeError
+            If a leaf is complex or not a floating-point array, or a bound is not a number.
+        ValueError
+            If a bound is NaN, ``max_value`` is negative without ``min_value``, or ``min_value`` exceeds it.
 
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.clip_by_value([np.array([-3.0, 0.5, np.inf])], 1.0)
+        [array([-1. ,  0.5,  1. ])]
+        """
+        low, high = _checks.bounds(max_value, min_value)
+        clipped: Tree = clamp_leaves(self.leaves(grads), low, high)
+        return clipped
 
-@explained(by_name="clip_by_value_(grads, min_value=-1.0, max_value=1.0)")
-def clip_by_value_(grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
-    """Move each element into ``[-max_value, max_value]`` in place.
+    @remedies(by_name="clip_by_value_(grads, min_value=-1.0, max_value=1.0)")
+    def clip_by_value_(self, grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
+        """Move each element into ``[-max_value, max_value]`` in place.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `clip_by_value`, writable; distinct leaves must not overlap in memory.
-    max_value, min_value
-        As for `clip_by_value`.
+        Parameters
+        ----------
+        grads : writable array or container of arrays
+            As for `clip_by_global_norm_`, of real dtypes.
+        max_value, min_value
+            As for `clip_by_value`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `clip_by_value`; also if leaves cannot be written, or overlap. Nothing was written then.
+        Raises
+        ------
+        TypeError, ValueError
+            As `clip_by_value`; also if leaves cannot be written, or overlap. Nothing was written then.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> g = np.array([-3.0, 0.5, 2.0])
-    >>> gradclip.clip_by_value_(g, 1.0)
-    >>> g
-    array([-1. ,  0.5,  1. ])
-    """
-    low, high = _checks.bounds(max_value, min_value)
-    clamp_leaves_(flatten(grads), low, high)
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> g = np.array([-3.0, 0.5, 2.0])
+        >>> gradclip.clip_by_value_(g, 1.0)
+        >>> g
+        array([-1. ,  0.5,  1. ])
+        """
+        low, high = _checks.bounds(max_value, min_value)
+        clamp_leaves_(self.leaves_(grads, "clip_by_value_"), low, high)
 
 
 def clamp_leaves(leaves: Leaves, low: Scalar, high: Scalar) -> Any:

@@ -1,15 +1,30 @@
-"""Errors for calls with wrong arguments: they say what the function takes, and what was probably meant."""
+"""Public functions, made of methods that are written once; errors for calls with wrong arguments."""
 
 from collections.abc import Callable
 from functools import wraps
-from inspect import Parameter, signature
+from inspect import Parameter, cleandoc, signature
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
-    """Decorate a function so that a call with wrong arguments raises a TypeError that says how to call it.
+def as_function(method: Function) -> Function:
+    """Return a function for a method that is bound to an instance of `gradclip._containers.Containers`.
+
+    As the standard library's ``random.seed`` is a method of a hidden instance, but a function of the module where it is
+    public: with its own docstring, found by ``pickle``, and without ``self``.
+    """
+    containers: Any = method.__self__  # type: ignore[attr-defined]  # it is bound
+    function = _explaining(method)
+    function.__module__, function.__qualname__ = containers.place, method.__name__
+    function.__doc__ = cleandoc(method.__doc__ or "")
+    for core, adapter in containers.words.items():
+        function.__doc__ = function.__doc__.replace(core, adapter)
+    return function
+
+
+def remedies(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
+    """Decorate a method whose calls people get wrong, for `as_function`.
 
     Parameters
     ----------
@@ -18,35 +33,46 @@ def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Fun
     by_name : str
         A call that passes by name what people pass by position: it is shown if there are too many arguments.
     """
-    remedies = {}
+    found = {}
     if optax:
-        remedies["missing"] = f"for optax.chain(), pass gradclip.backends.optax.{optax}"
-    remedies["too many"] = f"write {by_name}" if by_name else "pass what follows the * by name"
+        found["missing"] = f"for optax.chain(), pass gradclip.backends.optax.{optax}"
+    found["too many"] = f"write {by_name}" if by_name else "pass what follows the * by name"
 
     def decorate(function: Function) -> Function:
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except TypeError:
-                _check_call(function, args, kwargs, remedies)
-                raise  # the arguments fit; the error is the function's own
-
-        return cast("Function", call)
+        function.remedies = found  # type: ignore[attr-defined]  # a function has what it is given
+        return function
 
     return decorate
 
 
-def _check_call(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], remedies: dict[str, str]
-) -> None:
-    """Raise TypeError if these arguments do not fit a function's signature."""
+def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
+    """Decorate a function whose calls people get wrong; the arguments are those of `remedies`."""
+    marked = remedies(optax=optax, by_name=by_name)
+    return lambda function: _explaining(marked(function))
+
+
+def _explaining(function: Function) -> Function:
+    """Return a function that calls another one, and explains calls with the wrong arguments."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            _check_call(function, args, kwargs)
+            raise  # it is about something else
+
+    return cast("Function", call)
+
+
+def _check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise TypeError if a function does not take these arguments."""
     takes = signature(function)
     try:
         takes.bind(*args, **kwargs)
     except TypeError as e:
         plain = [p.replace(annotation=Parameter.empty) for p in takes.parameters.values()]
         shown = takes.replace(parameters=plain, return_annotation=Parameter.empty)
-        name = function.__name__
-        remedy = next((text for start, text in remedies.items() if str(e).startswith(start)), "pass these")
+        name, said = function.__name__, getattr(function, "remedies", {})
+        remedy = next((text for start, text in said.items() if str(e).startswith(start)), "pass these")
         raise TypeError(f"{name}(): {e}; expected {name}{shown}; {remedy}") from None

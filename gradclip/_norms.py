@@ -7,123 +7,126 @@ import numpy as np
 
 from gradclip import _checks
 from gradclip import _namespace as ns
+from gradclip._containers import Containers
 from gradclip._partial import NormPartial, root
-from gradclip._tree import Leaves, flatten
+from gradclip._tree import Leaves
 from gradclip._types import Array, Tree
 
 
-def global_norm(grads: Any, *, ord: float = 2.0) -> Array:
-    r"""Return the norm of all leaves laid end to end.
+class Norms(Containers):
+    """Norms, and what merges to one."""
 
-    .. math:: \|g\|_p = \Big(\sum_{\text{leaves}} \sum_i |g_i|^p\Big)^{1/p}
+    def global_norm(self, grads: Any, *, ord: float = 2.0) -> Array:
+        r"""Return the norm of all leaves laid end to end.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        An array or any nesting of list, tuple, NamedTuple, dict and dataclass, with leaves of any shape and of any real
-        or complex floating-point dtype. None leaves are left out. A leaf that is passed twice counts once.
-    ord : float
-        The order p, greater than 0, or ``math.inf`` for the largest absolute value.
+        .. math:: \|g\|_p = \Big(\sum_{\text{leaves}} \sum_i |g_i|^p\Big)^{1/p}
 
-    Returns
-    -------
-    array
-        0-d, real, on the first leaf's device; float64 if any leaf is float64 or complex128, else float32. Relative
-        error at most 1e-6 (float64: 1e-14) at any size and magnitude; inf where the dtype cannot represent the norm.
-        0 for an empty container. Not read back: on an accelerator nothing is synchronised.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            An array or any nesting of list, tuple, NamedTuple, dict and dataclass, with leaves of any shape and of any
+            real or complex floating-point dtype. None leaves are left out. A leaf that is passed twice counts once.
+        ord : float
+            The order p, greater than 0, or ``math.inf`` for the largest absolute value.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array; the message has its path.
-    ValueError
-        If ``ord`` is not greater than 0.
+        Returns
+        -------
+        array
+            0-d, real, on the first leaf's device; float64 if any leaf is float64 or complex128, else float32. Relative
+            error at most 1e-6 (float64: 1e-14) at any size and magnitude; inf where the dtype cannot represent the
+            norm. 0 for an empty container. Not read back: on an accelerator nothing is synchronised.
 
-    References
-    ----------
-    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
-       arXiv:1211.5063: watching this norm is how the threshold is chosen.
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array; the message has its path.
+        ValueError
+            If ``ord`` is not greater than 0.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> gradclip.global_norm({"w": np.array([[3.0], [0.0]]), "b": np.array([4.0])})
-    array(5.)
-    >>> gradclip.global_norm([np.full(4, 1e20, np.float32)])
-    array(2.e+20, dtype=float32)
-    """
-    order = _checks.order(ord)
-    return flatten(grads, weights=True).partial(order).norm()
+        References
+        ----------
+        .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+           arXiv:1211.5063: watching this norm is how the threshold is chosen.
 
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.global_norm({"w": np.array([[3.0], [0.0]]), "b": np.array([4.0])})
+        array(5.)
+        >>> gradclip.global_norm([np.full(4, 1e20, np.float32)])
+        array(2.e+20, dtype=float32)
+        """
+        order = _checks.order(ord)
+        return self.measured(grads, weights=True).partial(order).norm()
 
-def leaf_norms(grads: Tree, *, ord: float = 2.0) -> Tree:
-    """Return the norm of each leaf, in the container that the leaves came in.
+    def leaf_norms(self, grads: Tree, *, ord: float = 2.0) -> Tree:
+        """Return the norm of each leaf, in the container that the leaves came in.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `global_norm`.
-    ord : float
-        The order, greater than 0, or ``math.inf``.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            As for `global_norm`.
+        ord : float
+            The order, greater than 0, or ``math.inf``.
 
-    Returns
-    -------
-    container of arrays
-        0-d norms in place of the leaves, each on its leaf's device: float64 for float64 and complex128 leaves, else
-        float32. Not read back from an accelerator.
+        Returns
+        -------
+        container of arrays
+            0-d norms in place of the leaves, each on its leaf's device: float64 for float64 and complex128 leaves, else
+            float32. Not read back from an accelerator.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array.
-    ValueError
-        If ``ord`` is not greater than 0.
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array.
+        ValueError
+            If ``ord`` is not greater than 0.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> gradclip.leaf_norms({"w": np.array([3.0, 4.0]), "b": None, "c": np.zeros((0, 2))})
-    {'w': array(5.), 'b': None, 'c': array(0.)}
-    """
-    order = _checks.order(ord)
-    return norms_of(flatten(grads, weights=True), order)  # type: ignore[no-any-return]  # grads' own type
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.leaf_norms({"w": np.array([3.0, 4.0]), "b": None, "c": np.zeros((0, 2))})
+        {'w': array(5.), 'b': None, 'c': array(0.)}
+        """
+        order = _checks.order(ord)
+        norms: Tree = norms_of(self.measured(grads, weights=True), order)
+        return norms
 
+    def norm_partial(self, grads: Any, *, ord: float = 2.0) -> NormPartial:
+        """Return the norm of these gradients in a form that merges with that of others.
 
-def norm_partial(grads: Any, *, ord: float = 2.0) -> NormPartial:
-    """Return the norm of these gradients in a form that merges with that of others.
+        The norm of gradients that do not lie together, on several ranks, in pipeline stages or in batches that come one
+        after the other, is the norm of their merged partials. `clip_with_norm` then applies it to each part.
 
-    The norm of gradients that do not lie together, on several ranks, in pipeline stages or in batches that come one
-    after the other, is the norm of their merged partials. `clip_with_norm` then applies it to each part.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            As for `global_norm`.
+        ord : float
+            The order, greater than 0, or ``math.inf``; partials merge with those of the same order.
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        As for `global_norm`.
-    ord : float
-        The order, greater than 0, or ``math.inf``; partials merge with those of the same order.
+        Returns
+        -------
+        NormPartial
+            0-d, on the first leaf's device.
 
-    Returns
-    -------
-    NormPartial
-        0-d, on the first leaf's device.
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array, or is a torch.nn.Parameter, which holds weights.
+        ValueError
+            If ``ord`` is not greater than 0.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array, or is a torch.nn.Parameter, which holds weights.
-    ValueError
-        If ``ord`` is not greater than 0.
-
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> first = gradclip.norm_partial([np.array([3.0])])
-    >>> second = gradclip.norm_partial([np.array([4.0])])
-    >>> first.merge(second).norm()
-    array(5.)
-    """
-    order = _checks.order(ord)
-    return flatten(grads).partial(order)
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> first = gradclip.norm_partial([np.array([3.0])])
+        >>> second = gradclip.norm_partial([np.array([4.0])])
+        >>> first.merge(second).norm()
+        array(5.)
+        """
+        order = _checks.order(ord)
+        return self.measured(grads, weights=False).partial(order)
 
 
 def norms_of(leaves: Leaves, ord: float) -> Any:

@@ -7,55 +7,61 @@ import numpy as np
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient, coefficient
+from gradclip._containers import Containers
 from gradclip._partial import NormPartial
-from gradclip._tree import Leaves, flatten
+from gradclip._tree import Leaves
 from gradclip._types import Array, Scalar, Tree
 
 
-def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]:
-    """Return the sum of the examples' gradients, each clipped by its global norm, and how many were clipped.
+class PerExample(Containers):
+    """Clipping each example by its own norm."""
 
-    Parameters
-    ----------
-    grads : array or container of arrays
-        Gradients of shape ``(batch, ...)``: the leading axis of every leaf counts the examples. Not written to.
-    max_norm : float, 0-d array or None
-        The largest norm of an example's gradient, over all leaves, at least 0; None or inf for no clipping.
+    def clip_per_example(self, grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]:
+        """Return the sum of the examples' gradients, each clipped by its global norm, and how many were clipped.
 
-    Returns
-    -------
-    summed : container of arrays
-        Of the structure, dtypes and devices of ``grads``, without the leading axis. Added up in float32 or wider.
-    clipped : array
-        0-d, int32, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
+        Parameters
+        ----------
+        grads : array or container of arrays
+            Gradients of shape ``(batch, ...)``: the leading axis of every leaf counts the examples. Not written to.
+        max_norm : float, 0-d array or None
+            The largest norm of an example's gradient, over all leaves, at least 0; None or inf for no clipping.
 
-    Raises
-    ------
-    TypeError
-        If a leaf is not a floating-point array, or ``max_norm`` not a number.
-    ValueError
-        If leaves have no leading axis, differ in its length, or have axes of unknown lengths (Dask); or if ``max_norm``
-        is negative or NaN.
+        Returns
+        -------
+        summed : container of arrays
+            Of the structure, dtypes and devices of ``grads``, without the leading axis. Added up in float32 or wider.
+        clipped : array
+            0-d, int32, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
 
-    References
-    ----------
-    .. [1] M. Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133, Algorithm 1.
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point array, or ``max_norm`` not a number.
+        ValueError
+            If leaves have no leading axis, differ in its length, or have axes of unknown lengths (Dask); or if
+            ``max_norm`` is negative or NaN.
 
-    Examples
-    --------
-    >>> import numpy as np, gradclip
-    >>> per_example = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])
-    >>> gradclip.clip_per_example([per_example], 1.0)
-    ([array([0.6, 1.3])], array(1, dtype=int32))
-    """
-    limit = _checks.threshold(max_norm, "max_norm")
-    return clip_examples(flatten(grads), limit)
+        References
+        ----------
+        .. [1] M. Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133, Algorithm 1.
+
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> per_example = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])
+        >>> gradclip.clip_per_example([per_example], 1.0)
+        ([array([0.6, 1.3])], array(1, dtype=int32))
+        """
+        limit = _checks.threshold(max_norm, "max_norm")
+        return clip_examples(self.leaves(grads), limit)
 
 
 def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
     """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves."""
     if not leaves.arrays:
-        return leaves.restore([]), np.asarray(0, dtype=np.int32)
+        none = leaves.partial(2.0).total
+        xp = ns.namespace([none])
+        return leaves.restore([]), xp.zeros((), dtype=xp.int32, device=ns.device(none))
     check_batch(leaves)
     return _sums(leaves, limit)
 

@@ -1,5 +1,6 @@
 """The types that all modules of gradclip use."""
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
@@ -12,6 +13,9 @@ Scalar: TypeAlias = Any
 """A real number, or a 0-d array. An array on an accelerator is used there and never read back."""
 
 Axes: TypeAlias = tuple[int, ...]
+Units: TypeAlias = int | Axes | Callable[[tuple[int, ...]], Axes] | None
+"""The axes that make up a unit, or what gives them for a shape; None for those of JAX's layouts."""
+
 Nonfinite: TypeAlias = Literal["propagate", "error", "zero"]
 Tree = TypeVar("Tree")
 """A container of arrays. A function that takes one returns a container of the same structure."""

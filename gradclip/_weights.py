@@ -17,7 +17,9 @@ _REMEDY = (
 )
 
 
-def refuse_weights(container: object, name: str, leaves: Sequence[Array], paths: Callable[[], list[str]]) -> None:
+def refuse_weights(
+    container: object, name: str, leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str = _REMEDY
+) -> None:
     """Check that no leaf is a parameter of PyTorch, and that no state_dict is among the containers.
 
     Parameters
@@ -28,6 +30,8 @@ def refuse_weights(container: object, name: str, leaves: Sequence[Array], paths:
         The name of the container in error messages.
     leaves, paths
         The leaves, and a function that returns a name for each.
+    remedy : str
+        What to do instead.
 
     Raises
     ------
@@ -41,10 +45,10 @@ def refuse_weights(container: object, name: str, leaves: Sequence[Array], paths:
         for i, x in enumerate(leaves):
             if is_weight(x):
                 raise TypeError(
-                    f"{paths()[i]} is a torch.nn.Parameter, expected a gradient: it holds weights; {_REMEDY}"
+                    f"{paths()[i]} is a torch.nn.Parameter, expected a gradient: it holds weights; {remedy}"
                 )
     for path, state in _states(container, name):
-        raise TypeError(f"{path} is {state}, expected gradients; {_REMEDY}")
+        raise TypeError(f"{path} is {state}, expected gradients; {remedy}")
 
 
 def state_of(source: object) -> str:

@@ -5,15 +5,29 @@ PyTorch or JAX without a copy, and of parameters and links that hold gradients a
 neither CuPy nor a GPU; calling it does. What it does on a GPU, and what that costs, is in docs/gpu.md.
 """
 
+from gradclip._nonfinite import NonFiniteError
 from gradclip._partial import NormPartial
-from gradclip.backends.cupy._adaptive import adaptive_grad_clip, adaptive_grad_clip_
-from gradclip.backends.cupy._by_norm import clip_by_norm, clip_by_norm_, clip_by_rms, clip_by_rms_
-from gradclip.backends.cupy._by_value import clip_by_value, clip_by_value_
-from gradclip.backends.cupy._global import clip_by_global_norm, clip_by_global_norm_, clip_with_norm, clip_with_norm_
-from gradclip.backends.cupy._norms import global_norm, leaf_norms, norm_partial
-from gradclip.backends.cupy._per_example import clip_per_example
+from gradclip.backends.cupy._functions import (
+    adaptive_grad_clip,
+    adaptive_grad_clip_,
+    clip_by_global_norm,
+    clip_by_global_norm_,
+    clip_by_norm,
+    clip_by_norm_,
+    clip_by_rms,
+    clip_by_rms_,
+    clip_by_value,
+    clip_by_value_,
+    clip_per_example,
+    clip_with_norm,
+    clip_with_norm_,
+    global_norm,
+    leaf_norms,
+    norm_partial,
+)
 
 __all__ = [
+    "NonFiniteError",
     "NormPartial",
     "adaptive_grad_clip",
     "adaptive_grad_clip_",

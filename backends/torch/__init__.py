@@ -2,12 +2,30 @@
 
 from gradclip._elsewhere import Needs
 from gradclip._nonfinite import NonFiniteError
+from gradclip._partial import NormPartial
 
 with Needs("torch", "torch"):
     from gradclip.backends.torch._adaptive import adaptive_grad_clip_
     from gradclip.backends.torch._attach import attach
     from gradclip.backends.torch._clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
     from gradclip.backends.torch._explain import Explanation, explain, grad_norms
+    from gradclip.backends.torch._functions import (
+        adaptive_grad_clip,
+        clip_by_global_norm,
+        clip_by_global_norm_,
+        clip_by_norm,
+        clip_by_norm_,
+        clip_by_rms,
+        clip_by_rms_,
+        clip_by_value,
+        clip_by_value_,
+        clip_per_example,
+        clip_with_norm,
+        clip_with_norm_,
+        global_norm,
+        leaf_norms,
+        norm_partial,
+    )
     from gradclip.backends.torch._gpu import gpu_kernels
     from gradclip.backends.torch._handle import Clipping
     from gradclip.backends.torch._hooks import BackwardClipping, clip_in_backward
@@ -17,14 +35,30 @@ __all__ = [
     "Clipping",
     "Explanation",
     "NonFiniteError",
+    "NormPartial",
+    "adaptive_grad_clip",
     "adaptive_grad_clip_",
     "attach",
+    "clip_by_global_norm",
+    "clip_by_global_norm_",
+    "clip_by_norm",
+    "clip_by_norm_",
+    "clip_by_rms",
+    "clip_by_rms_",
+    "clip_by_value",
+    "clip_by_value_",
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
     "clip_in_backward",
+    "clip_per_example",
+    "clip_with_norm",
+    "clip_with_norm_",
     "explain",
     "get_total_norm",
+    "global_norm",
     "gpu_kernels",
     "grad_norms",
+    "leaf_norms",
+    "norm_partial",
 ]

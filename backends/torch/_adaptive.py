@@ -12,6 +12,7 @@ from gradclip._adaptive import UnitRule, clip_units_
 from gradclip._types import Axes, Scalar
 from gradclip._words import kind
 from gradclip.backends.torch._arguments import listed
+from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import Parameters, leaves_of
 from gradclip.backends.torch._walk import named_tensors, walk
 from gradclip.backends.torch.ops._sharded import is_distributed
@@ -19,6 +20,7 @@ from gradclip.backends.torch.ops._sharded import is_distributed
 Names: TypeAlias = str | Iterable[str]
 
 
+@between_graphs
 def adaptive_grad_clip_(
     parameters: Parameters, clipping: Scalar = 0.01, eps: Scalar = 1e-3, *, exclude: Names = ()
 ) -> None:
@@ -48,7 +50,7 @@ def adaptive_grad_clip_(
         number.
     ValueError
         If ``clipping`` or ``eps`` is negative or NaN, a name in ``exclude`` fits no parameter, or gradients overlap in
-        memory. Whatever is raised, nothing was written.
+        memory, or units of one do. Whatever is raised, nothing was written.
 
     References
     ----------
@@ -67,7 +69,7 @@ def adaptive_grad_clip_(
     tensor([[0.4243, 0.5657],
             [0.3000, 0.4000]])
     """
-    rule = UnitRule(clipping, eps, _unit_axes)
+    rule = UnitRule(clipping, eps, unit_axes)
     named = named_tensors(listed(parameters), "parameters", _CALLER)
     walk(named, "parameters", _CALLER)  # refuses gradients in the place of parameters
     names = parameters.named_parameters(remove_duplicate=False) if isinstance(parameters, Module) else named
@@ -83,7 +85,7 @@ def adaptive_grad_clip_(
 _CALLER = "adaptive_grad_clip_"
 
 
-def _unit_axes(shape: tuple[int, ...]) -> Axes:
+def unit_axes(shape: tuple[int, ...]) -> Axes:
     """Return the axes that make up a unit in PyTorch's layouts: all but the first, which counts the outputs."""
     return tuple(range(1 if len(shape) > 1 else 0, len(shape)))
 
@@ -122,4 +124,9 @@ def _check(name: str, p: Tensor, g: Tensor) -> None:
         raise TypeError(
             f"{_CALLER}(): {name}.grad has layout {g.layout}, expected a dense gradient, whose units are those of its "
             "weights; exclude it, or make the layer without sparse=True"
+        )
+    if g.dim() > 1 and g.shape[0] > 1 and g.stride(0) == 0:
+        raise ValueError(
+            f"{_CALLER}(): {name}.grad is expanded, so that its units share elements, expected units in places of "
+            "their own; pass a contiguous copy, or exclude it"
         )

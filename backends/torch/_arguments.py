@@ -27,12 +27,15 @@ def norm_order(norm_type: Any) -> float:
     return _checks.order(norm_type, "norm_type")
 
 
-def listed(parameters: Any) -> Any:
-    """Return a list for an iterator, which can be read only once; warn as PyTorch does of one that yields nothing."""
+def listed(parameters: Any, depth: int = 1) -> Any:
+    """Return a list for an iterator, which can be read only once; warn as PyTorch does of one that yields nothing.
+
+    ``depth`` is how many of our functions are between this one and the user's, whose line the warning shows.
+    """
     if type(parameters) is list or not isinstance(parameters, Iterator):
         return parameters
     found = list(parameters)
     if not found:
         message = "`parameters` is an empty generator, no gradient clipping will occur."
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warnings.warn(message, UserWarning, stacklevel=2 + depth)
     return found

@@ -1,21 +1,42 @@
 """Under ``torch.compile``, clipping is one opaque operation of the graph: no graph break, and the same code runs.
 
 It is bound by memory, so that there is nothing for a compiler to gain in it, while the host's fast way would be lost.
+Functions for which there is no such operation run between two graphs, as they are.
 """
 
-from typing import Any
+from functools import wraps
+from inspect import signature
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
+from gradclip._calls import Function
 from gradclip._decision import Rule
 from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._number import as_number
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, leaves_of
 from gradclip.backends.torch._walk import tensors, walk
+
+
+def between_graphs(function: Function) -> Function:
+    """Decorate a function that ``torch.compile`` is not to trace: it ends its graph there, and calls the function."""
+    reason = (
+        f"{function.__name__}() is no operation of a graph, expected torch.compile(fullgraph=False); call it outside "
+        "of what is compiled, or use clip_grad_norm_(), clip_grad_value_() or attach(), which are"
+    )
+    disable: Any = torch.compiler.disable
+    options = {"reason": reason} if "reason" in signature(disable).parameters else {}  # from 2.7 on
+    untraced = disable(function, **options)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (untraced if torch.compiler.is_compiling() else function)(*args, **kwargs)
+
+    return cast("Function", call)
 
 
 def clip_norm_compiled_(

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradclip._norms import norms_of
 from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._leaves import Parameters, leaves_found
-from gradclip.backends.torch._walk import walk
+from gradclip.backends.torch._walk import Found, walk
 
 
 def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str, Tensor]:
@@ -141,12 +141,17 @@ def _named_norms(parameters: Parameters, order: float, caller: str) -> list[tupl
     with torch.no_grad():
         found = walk(parameters, "parameters", caller)
         norms = norms_of(leaves_found(found), order) if found.grads else []
+    return list(zip(names_of(found), found.grads, norms, strict=True))
+
+
+def names_of(found: Found) -> list[str]:
+    """Return the name of the parameter of each gradient; no name comes twice."""
     names, seen = [], Counter[str]()
     for path in found.paths:
         name = path.removesuffix(".grad")
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return list(zip(names, found.grads, norms, strict=True))
+    return names
 
 
 def _by_size(pair: tuple[str, float]) -> float:

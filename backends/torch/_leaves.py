@@ -32,10 +32,13 @@ class TorchLeaves(Leaves):
     ----------
     after : sequence of callables
         What has to be done after the leaves were written, to bring that into gradients with a layout of their own.
+    numels : sequence of int or None
+        How many elements each whole gradient has, where leaves are the parts that a rank has, or the values stored.
     """
 
     ops: TensorOps
     after: Sequence[Callable[[], object]] = ()
+    numels: Sequence[int] | None = None
 
     def decide(self, rule: Rule) -> Decision:
         """Return the norm of all gradients, and what they are to be multiplied by; PyTorch warns of no overflow."""
@@ -56,7 +59,7 @@ class TorchLeaves(Leaves):
             return self.arrays
         targets = [_unexpanded(x) for x in self.arrays]
         if all(map(has_memory, targets)):
-            _checks.writable(targets, self.array_paths, pure)
+            _checks.writable(targets, self.array_paths, f"backends.torch.{pure}")
         return targets
 
     def finish(self) -> None:
@@ -92,7 +95,8 @@ def leaves_found(found: Found) -> TorchLeaves:
     parts = {id(g): part_of(g) for g in dict.fromkeys(grads)}
     leaves = leaves_of([parts[id(g)] for g in grads], lambda: paths)
     every = list(dict.fromkeys([*map(cut, holders), *scopes.values()]))
-    return replace(leaves, ops=ShardedOps(leaves.ops, list(scopes.values()), every))
+    numels = [g.numel() for g in dict.fromkeys(grads)]
+    return replace(leaves, ops=ShardedOps(leaves.ops, list(scopes.values()), every), numels=numels)
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:
@@ -106,14 +110,16 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
         slots = [first.setdefault(id(g), len(first)) for g in grads]
         arrays = list({id(g): g for g in grads}.values())
     after: list[Callable[[], object]] = []
+    numels = None
     if any(g.layout is not torch.strided for g in arrays):
+        numels = [g.numel() for g in arrays]
         arrays = [_dense(g, after) for g in arrays]
     seen: dict[torch.dtype, int] = {}
     for i, g in enumerate(arrays):
         if g.dtype not in seen:
             seen[g.dtype] = i
             _checks.leaf(g, paths, slots.index(i))
-    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after)
+    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after, numels)
 
 
 def ops_of(arrays: Sequence[Tensor]) -> TensorOps:

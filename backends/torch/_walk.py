@@ -89,7 +89,7 @@ def named_tensors(source: Any, name: str, caller: str = "", *, strict: bool = Tr
     found: list[tuple[str, Any]] = [(name, None)] if source is None else list(_items(source, name, strict=strict))
     if not all(issubclass(cls, Tensor) for cls in {type(x) for _, x in found}):
         path, x = next((path, x) for path, x in found if not isinstance(x, Tensor))
-        what, remedy = _unexpected(x)
+        what, remedy = unexpected(x)
         expected = _PARAMETERS if strict else _TENSORS
         usual = "model.parameters() or the model" if strict else "[p.grad for p in model.parameters()] or the model"
         raise TypeError(f"{_at(caller)}{path} is {what}, expected {expected}; {remedy or f'pass {usual}'}")
@@ -130,7 +130,7 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
         yield name, source
 
 
-def _unexpected(x: Any) -> tuple[str, str]:
+def unexpected(x: Any) -> tuple[str, str]:
     """Return what something is that is no tensor, and what to do, if that is not what is usually done."""
     if state := state_of(x):
         return state, "pass the module or the optimizer itself"

@@ -1,7 +1,6 @@
-"""gradclip.backends.torch: PyTorch's signatures. Gradients are passed as a dict from their paths.
+"""gradclip.backends.torch: the core's names, and those of PyTorch with PyTorch's signatures.
 
-The adapter writes in place. For a pure function, the binding clips a copy, in which a leaf that occurs twice is one
-leaf too. Tests of functions that the adapter lacks are skipped.
+What is clipped in place is passed as a dict of gradients by their paths, or as parameters with these gradients.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +18,45 @@ NAMES = {"clip_value": "max_value", "norm_type": "ord", "total_norm": "norm"}
 
 
 class Functions:
-    """Functions with gradclip's names, as far as the adapter can do what they do."""
+    """The core's names; what is not here is the adapter's as it is."""
+
+    def __init__(self, module: Any) -> None:
+        self._torch = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._torch, name)
+
+    def clip_by_global_norm_(self, grads: Any, max_norm: Any, **options: Any) -> Any:
+        return self._torch.clip_by_global_norm_(_by_path(grads), max_norm, **options)
+
+    def clip_by_norm_(self, grads: Any, max_norm: Any, **options: Any) -> None:
+        self._torch.clip_by_norm_(_by_path(grads), max_norm, **options)
+
+    def clip_by_rms_(self, grads: Any, max_rms: Any) -> None:
+        self._torch.clip_by_rms_(_by_path(grads), max_rms)
+
+    def clip_by_value_(self, grads: Any, max_value: Any, **options: Any) -> None:
+        self._torch.clip_by_value_(_by_path(grads), max_value, **options)
+
+    def clip_with_norm_(self, grads: Any, max_norm: Any, norm: Any) -> None:
+        self._torch.clip_with_norm_(_by_path(grads), max_norm, norm)
+
+    def adaptive_grad_clip_(
+        self, grads: Any, params: Any, clipping: Any = 0.01, *, eps: Any = 1e-3, axis: Any = None
+    ) -> None:
+        if axis is not None:
+            pytest.skip(
+                "gradclip.backends.torch knows the units of PyTorch's layers, and does not take others in place"
+            )
+        pairs = zip(_by_path(grads).items(), _by_path(params).values(), strict=True)
+        self._torch.adaptive_grad_clip_({path: _parameter(g, w) for (path, g), w in pairs}, clipping, eps)
+
+
+class DropIns:
+    """gradclip's names for PyTorch's functions. Where a test wants a pure one, it gets a copy that is clipped.
+
+    A leaf that stands in two places is one leaf in the copy too. Tests of functions that PyTorch lacks are skipped.
+    """
 
     def __init__(self, module: Any) -> None:
         self._torch = module
@@ -73,6 +110,17 @@ def _has_dataclass(leaves: list[Any]) -> bool:
     return any(hasattr(leaf, "__dataclass_fields__") for leaf in leaves)
 
 
+def _parameter(grad: Any, weight: Any) -> Any:
+    """Return a parameter that has these values and this gradient; what is no tensor, as it is."""
+    if not hasattr(grad, "requires_grad"):
+        return grad
+    if grad.shape != weight.shape:
+        raise ValueError(f"PyTorch lets no parameter of shape {weight.shape} have a gradient of shape {grad.shape}")
+    p = load("torch.nn").Parameter(weight, requires_grad=False)
+    p.grad = grad
+    return p
+
+
 def _copied(grads: Any) -> Any:
     """Return the container with a copy of each tensor; a tensor that occurs twice is copied once."""
     copies: dict[int, Any] = {}
@@ -100,8 +148,12 @@ def _named(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def targets(module: Any, name: str) -> Iterator[Target]:
-    """Yield the adapter on tensors in the host's memory, and on a GPU if there is one; without derivatives."""
-    torch, functions = load("torch"), Offered(Functions(module), name)
-    yield frameworks.Torch(torch, functions, name, frameworks.HOST | {"shares"})
+    """Yield the adapter on tensors in the host's memory, and on a GPU if there is one: the core's names, PyTorch's."""
+    torch = load("torch")
+    names, drop_ins = Offered(Functions(module), name), Offered(DropIns(module), name)
+    yield frameworks.Torch(torch, names, name, frameworks.HOST | {"grad", "shares", "torch"})
+    yield frameworks.Torch(torch, drop_ins, variant(name, "nn.utils"), frameworks.HOST | {"shares"})
     if torch.cuda.is_available():
-        yield frameworks.CudaTorch(torch, functions, variant(name, "cuda"), frameworks.HOST - {"host", "quick"})
+        on_gpu = frameworks.HOST - {"host", "quick"}
+        yield frameworks.CudaTorch(torch, names, variant(name, "cuda"), on_gpu)
+        yield frameworks.CudaTorch(torch, drop_ins, variant(name, "cuda,nn.utils"), on_gpu)

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from gradclip.backends import torch as ours
 from gradclip.backends.torch import (
     attach,
     clip_grad_norm_,
@@ -131,6 +132,39 @@ def by_value_and_by_a_known_norm() -> None:
         model = make()
         backward(model)
         assert_as_on_one(model, lambda m: clip_grads_with_norm_(m, 1.0, get_total_norm(m)))
+
+
+@check
+def each_gradient_by_the_norm_of_the_whole() -> None:
+    clips = (
+        lambda m: ours.clip_by_norm_(m, 0.5),
+        lambda m: ours.clip_by_rms_(m.parameters(), 0.25),
+        lambda m: ours.clip_by_value_(m.named_parameters(), 0.5, min_value=-0.1),
+        lambda m: ours.clip_by_global_norm_({name: p.grad for name, p in m.named_parameters()}, 0.5),
+        lambda m: ours.clip_with_norm_(m, 1.0, ours.norm_partial(m)),
+    )
+    for make in MODELS:
+        for clip in clips:
+            model = make()
+            backward(model)
+            assert_as_on_one(model, clip)
+
+
+@check
+def norms_are_those_of_the_whole_and_new_gradients_are_not_made() -> None:
+    for make in MODELS:
+        model = make()
+        backward(model)
+        alone = gathered(model)
+        tensors = {name: p.grad for name, p in model.named_parameters()}
+        for source in (model, tensors):
+            torch.testing.assert_close(ours.global_norm(source), ours.global_norm(alone), rtol=3e-7, atol=0)
+            torch.testing.assert_close(ours.leaf_norms(source), ours.leaf_norms(alone), rtol=3e-7, atol=0)
+        for clip in (ours.clip_by_norm, ours.clip_by_rms, ours.clip_by_value, ours.clip_by_global_norm):
+            with pytest.raises(TypeError, match=r"is a DTensor, expected a plain tensor; clip DTensors in place"):
+                clip(tensors, 1.0)
+        with pytest.raises(TypeError, match="is a DTensor"):
+            ours.clip_per_example(tensors, 1.0)
 
 
 @check

@@ -146,6 +146,28 @@ def test_sparse_gradients_are_refused_before_anything_is_written():
     assert all(torch.equal(p.grad, g) for p, g in zip(made.parameters(), before, strict=True))
 
 
+def test_an_expanded_gradient_whose_units_share_their_elements_is_refused():
+    base = torch.tensor([3.0, -4.0])
+    p = param(base.expand(3, 2))
+    with pytest.raises(ValueError, match=r"parameters\[0\]\.grad is expanded, so that its units share elements"):
+        adaptive_grad_clip_([p], 1e-6)
+    assert base.tolist() == [3, -4]
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 2)])
+def test_an_expanded_gradient_whose_units_do_not_is_clipped(shape):
+    base = normal(*shape)
+    p, q = (
+        param(base.expand(3, 2) if shape[0] == 3 else base),
+        param(base.expand(3, 2).clone() if shape[0] == 3 else base.clone()),
+    )
+    with torch.no_grad():
+        p.copy_(normal(*p.shape, seed=1)), q.copy_(p)
+    adaptive_grad_clip_([p], 0.1)
+    adaptive_grad_clip_([q], 0.1)
+    assert torch.equal(p.grad, q.grad)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_tied_weights_are_left_out_by_any_of_their_names(bias):
     made = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=bias)})

@@ -45,4 +45,4 @@ def test_on_several_ranks(world, tmp_path):
         said.append(output.read())
         output.close()
     assert codes == [0] * world, "\n\n".join(said)
-    assert sum(line.startswith("passed ") for line in said[0].splitlines()) == 9
+    assert sum(line.startswith("passed ") for line in said[0].splitlines()) == 11

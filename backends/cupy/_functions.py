@@ -1,0 +1,64 @@
+"""The core's public functions, bound to containers of CuPy's arrays."""
+
+from typing import Any, ClassVar
+
+from gradclip._calls import as_function
+from gradclip._functions import Functions
+from gradclip._tree import Leaves
+from gradclip.backends.cupy._tree import flatten
+
+
+class CupyFunctions(Functions):
+    """The public functions on CuPy's arrays, arrays that come by DLPack, and Chainer's links and parameters."""
+
+    place = "gradclip.backends.cupy"
+
+    words: ClassVar = {
+        "array or container of arrays": "array, parameter or container of these",
+        "An array or any nesting of list, tuple, NamedTuple, dict and dataclass": (
+            "CuPy arrays, arrays that come by DLPack, objects with ``.grad`` (None for none), objects with\n"
+            "    ``namedparams()``, or any nesting of list, tuple, NamedTuple, dict and dataclass of these"
+        ),
+        "The parameters, of the structure and the shapes of ``grads``.": (
+            "The parameters, of the structure and the shapes of ``grads``; of objects with ``.data``, that."
+        ),
+        "PyTorch's layouts need": "Chainer's layouts need",
+        "Raises\n------\n": "Raises\n------\nRuntimeError\n    If CuPy is not installed, or finds no GPU.\n",
+        "Examples\n--------\n": "Examples\n--------\nWith NumPy's arrays, by `gradclip`:\n\n",
+    }
+
+    def leaves(self, grads: Any) -> Leaves:
+        """Return the leaves of gradients that are to be returned clipped."""
+        return flatten(grads)
+
+    def leaves_(self, grads: Any, caller: str) -> Leaves:  # noqa: ARG002  # errors name the path alone
+        """Return the leaves of gradients that are to be clipped in place."""
+        return flatten(grads)
+
+    def measured(self, grads: Any, *, weights: bool) -> Leaves:
+        """Return the leaves of what is to be measured; of objects with ``.grad``, that."""
+        return flatten(grads, weights=weights)
+
+    def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # they do not matter
+        """Return the parameters of some gradients, one for each place."""
+        return flatten(params, "params", attribute="data", distinct=False)
+
+
+_bound = CupyFunctions()
+
+adaptive_grad_clip = as_function(_bound.adaptive_grad_clip)
+adaptive_grad_clip_ = as_function(_bound.adaptive_grad_clip_)
+clip_by_global_norm = as_function(_bound.clip_by_global_norm)
+clip_by_global_norm_ = as_function(_bound.clip_by_global_norm_)
+clip_by_norm = as_function(_bound.clip_by_norm)
+clip_by_norm_ = as_function(_bound.clip_by_norm_)
+clip_by_rms = as_function(_bound.clip_by_rms)
+clip_by_rms_ = as_function(_bound.clip_by_rms_)
+clip_by_value = as_function(_bound.clip_by_value)
+clip_by_value_ = as_function(_bound.clip_by_value_)
+clip_per_example = as_function(_bound.clip_per_example)
+clip_with_norm = as_function(_bound.clip_with_norm)
+clip_with_norm_ = as_function(_bound.clip_with_norm_)
+global_norm = as_function(_bound.global_norm)
+leaf_norms = as_function(_bound.leaf_norms)
+norm_partial = as_function(_bound.norm_partial)

@@ -1,0 +1,100 @@
+"""The core's public functions, bound to PyTorch's tensors: pure on containers of them, in place on parameters."""
+
+from typing import Any, ClassVar
+
+import torch
+
+from gradclip._by_norm import numels_of
+from gradclip._calls import Function, as_function
+from gradclip._functions import Functions
+from gradclip._tree import Leaves
+from gradclip._types import Units
+from gradclip.backends.torch._adaptive import unit_axes
+from gradclip.backends.torch._arguments import listed
+from gradclip.backends.torch._compiled import between_graphs
+from gradclip.backends.torch._containers import flatten, flatten_measured, flatten_params
+from gradclip.backends.torch._leaves import TorchLeaves, gradients
+
+
+class TorchFunctions(Functions):
+    """The public functions on tensors, modules and optimizers."""
+
+    place = "gradclip.backends.torch"
+
+    words: ClassVar = {
+        "writable array or container of arrays": "Tensor, Module, Optimizer, iterable or dict",
+        "array or container of arrays": "tensor or container of tensors",
+        "As for `clip_by_global_norm`; distinct leaves must not overlap in memory.": (
+            "As for `clip_grad_norm_`: parameters, whose ``.grad`` is clipped, or gradients in a dict."
+        ),
+        "An array or any nesting of list, tuple, NamedTuple, dict and dataclass": (
+            "A tensor or any nesting of list, tuple, NamedTuple, dict and dataclass, as ``torch.func.grad`` and\n"
+            "    ``torch.autograd.grad`` return it"
+        ),
+        "None leaves are left out.": "None leaves are left out. Of a Module or an Optimizer, the gradients are taken.",
+        "0-d norms in place of the leaves,": (
+            "0-d norms in place of the leaves (of a Module or an Optimizer, a dict by the parameters' names),"
+        ),
+        "None takes what the layouts of JAX need: a leaf of at most one axis longer\n"
+        "    than 1 is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. "
+        "PyTorch's layouts need the axes\n    from 1 on.": (
+            "None takes what PyTorch's layouts need: all axes but the first, which\n"
+            "    counts the outputs; a leaf of at most one axis is one unit."
+        ),
+        ",\n    or more than 5 of them and ``axis`` is None.": ".",
+        "Gradients of shape ``(batch, ...)``": (
+            "Gradients of shape ``(batch, ...)``, as ``torch.func.vmap(torch.func.grad(loss))`` gives them"
+        ),
+        "Examples\n--------\n": "Examples\n--------\nWith NumPy's arrays, by `gradclip`:\n\n",
+    }
+
+    def leaves(self, grads: Any) -> TorchLeaves:
+        """Return the leaves of gradients that are to be returned clipped."""
+        return flatten(grads)
+
+    def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
+        """Return the gradients of parameters, or those in a dict, that are to be clipped in place."""
+        return gradients(listed(grads, depth=5), "grads", caller)
+
+    def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
+        """Return the leaves of what is to be measured; of a Module or an Optimizer, the gradients."""
+        return flatten_measured(grads, weights=weights)
+
+    def params(self, params: Any, grads: Leaves) -> TorchLeaves:
+        """Return the parameters of some gradients, one for each place."""
+        assert isinstance(grads, TorchLeaves)  # `leaves` returned them
+        return flatten_params(params, grads)
+
+    def units(self, axis: Units) -> Units:
+        """Return the axes that make up a unit; by default all but the first."""
+        return unit_axes if axis is None else axis
+
+    def numels(self, leaves: Leaves) -> list[int]:
+        """Return how many elements each whole gradient has, which may be sparse, or in parts on several ranks."""
+        wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
+        return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
+
+
+def _public(method: Function) -> Function:
+    """Return the public function for a bound method; what it does in place is not recorded by autograd."""
+    function = as_function(method)
+    return between_graphs(torch.no_grad()(function) if method.__name__.endswith("_") else function)
+
+
+_bound = TorchFunctions()
+
+adaptive_grad_clip = _public(_bound.adaptive_grad_clip)
+clip_by_global_norm = _public(_bound.clip_by_global_norm)
+clip_by_global_norm_ = _public(_bound.clip_by_global_norm_)
+clip_by_norm = _public(_bound.clip_by_norm)
+clip_by_norm_ = _public(_bound.clip_by_norm_)
+clip_by_rms = _public(_bound.clip_by_rms)
+clip_by_rms_ = _public(_bound.clip_by_rms_)
+clip_by_value = _public(_bound.clip_by_value)
+clip_by_value_ = _public(_bound.clip_by_value_)
+clip_per_example = _public(_bound.clip_per_example)
+clip_with_norm = _public(_bound.clip_with_norm)
+clip_with_norm_ = _public(_bound.clip_with_norm_)
+global_norm = _public(_bound.global_norm)
+leaf_norms = _public(_bound.leaf_norms)
+norm_partial = _public(_bound.norm_partial)

@@ -1,0 +1,33 @@
+"""All public functions, written once: bound here to the containers of any namespace, and by adapters to their own."""
+
+from gradclip._adaptive import Adaptive
+from gradclip._by_norm import ByNorm
+from gradclip._by_value import ByValue
+from gradclip._calls import as_function
+from gradclip._global import ByGlobalNorm
+from gradclip._norms import Norms
+from gradclip._per_example import PerExample
+
+
+class Functions(ByGlobalNorm, ByNorm, ByValue, Adaptive, PerExample, Norms):
+    """The public functions as methods; an adapter overrides those of `gradclip._containers.Containers` alone."""
+
+
+_bound = Functions()
+
+adaptive_grad_clip = as_function(_bound.adaptive_grad_clip)
+adaptive_grad_clip_ = as_function(_bound.adaptive_grad_clip_)
+clip_by_global_norm = as_function(_bound.clip_by_global_norm)
+clip_by_global_norm_ = as_function(_bound.clip_by_global_norm_)
+clip_by_norm = as_function(_bound.clip_by_norm)
+clip_by_norm_ = as_function(_bound.clip_by_norm_)
+clip_by_rms = as_function(_bound.clip_by_rms)
+clip_by_rms_ = as_function(_bound.clip_by_rms_)
+clip_by_value = as_function(_bound.clip_by_value)
+clip_by_value_ = as_function(_bound.clip_by_value_)
+clip_per_example = as_function(_bound.clip_per_example)
+clip_with_norm = as_function(_bound.clip_with_norm)
+clip_with_norm_ = as_function(_bound.clip_with_norm_)
+global_norm = as_function(_bound.global_norm)
+leaf_norms = as_function(_bound.leaf_norms)
+norm_partial = as_function(_bound.norm_partial)
