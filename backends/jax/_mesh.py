@@ -64,12 +64,30 @@ def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
     return jnp.where(lax.axis_index(tuple(copied)) == 0, total, jnp.zeros_like(total))
 
 
+def varying_sums(leaves: Sequence[Array], axes: tuple[str, ...]) -> frozenset[str]:
+    """Return the mesh axes that a sum over leaves varies over, of which each device adds up what it owns."""
+    owners = (axis for axis in axes if axis in varying(lax.axis_index(axis)))
+    return frozenset(owners).union(*map(varying, leaves))
+
+
 def varying(x: object) -> frozenset[str]:
     """Return the mesh axes that ``shard_map`` knows an array to vary over; none of what is no JAX array."""
     kind = jax.typeof(x) if isinstance(x, jax.Array) and hasattr(jax, "typeof") else None
     manual = getattr(kind, "manual_axis_type", None)
     found: frozenset[str] = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
     return found
+
+
+def is_local(x: Array) -> bool:
+    """Return whether all of a traced array is known to lie on each device: not so under ``jit`` on a mesh.
+
+    It is where there is one device, and in ``shard_map`` and ``pmap`` over all axes, whose arrays are a device's parts.
+    """
+    if jax.device_count() == 1:
+        return True
+    mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None) if hasattr(jax, "typeof") else None
+    kinds = {str(kind) for kind in getattr(mesh, "axis_types", None) or ()}
+    return kinds == {"Manual"}
 
 
 def vary(x: Array, axes: frozenset[str]) -> Array:

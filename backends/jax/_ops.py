@@ -10,6 +10,7 @@ there the same read gives the sums of leaves brought into range, too.
 import math
 from collections.abc import Sequence
 from functools import partial as bind
+from functools import reduce
 from typing import TypeAlias
 
 import jax
@@ -19,10 +20,11 @@ from jax import lax
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
-from gradclip.backends.jax._mesh import merge_over, owned, vary, varying
-from gradclip.backends.jax._sums import total_of, totals_of
+from gradclip.backends.jax._mesh import merge_over, owned, vary, varying, varying_sums
+from gradclip.backends.jax._sums import joined, total_of, totals_at_once, totals_of
 
 # By whether sums are kept in float64:
 _LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
@@ -52,13 +54,18 @@ class JaxOps(ArrayOps):
         self.dtype = dtype
         self.axes = axes
 
+    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        partial = self._local(leaves, rule.ord, together=True)
+        return decide_by_arrays(self._merged(partial) if self.axes else partial, rule)
+
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
-        return self._partial(leaves, ord, together=True)
+        return self._merged(self._local(leaves, ord, together=True))
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
-        return self._partial(leaves, ord, together=False)
+        return self._merged(self._local(leaves, ord, together=False))
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient; one of all leaves is computed once."""
@@ -80,21 +87,27 @@ class JaxOps(ArrayOps):
             x = jnp.where(jnp.isnan(bound), jnp.asarray(bound, dtype=x.dtype), x)
         return x
 
-    def _partial(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:
-        """Return the partial of all leaves together or of each, over all devices."""
+    def _local(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:
+        """Return the partial of all leaves together or of each, of what lies here."""
         if ord in (1, 2, math.inf):
             pair = self._as_they_are(leaves, ord, together)
         else:  # two reads at once, for the derivative of a power that overflows would be inf, and inf · 0 is NaN
             pair = self._by_peaks(leaves, ord, together)
-        local = _balanced(NormPartial(*pair, ord, self.dtype))
-        return merge_over(local, self.axes) if self.axes else local
+        return NormPartial(*pair, ord, self.dtype)
+
+    def _merged(self, local: NormPartial) -> NormPartial:
+        """Return a partial over all devices, which can be merged with others."""
+        partial = _balanced(local)
+        return merge_over(partial, self.axes) if self.axes else partial
 
     def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves as they are; where that is not right, in range."""
         if ord == math.inf:  # nothing is added up that could overflow
             total = self._sums(leaves, None, ord, together)
             return jnp.ones_like(total), total
-        ways = {name: bind(way, ord, together) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
+        small, large = joined(leaves) if together else ([], leaves)
+        kind = ord, together, len(small)
+        ways = {name: bind(way, *kind) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
 
         @jax.custom_jvp
         def pair(*leaves: Array) -> Pair:
@@ -107,27 +120,43 @@ class JaxOps(ArrayOps):
             change = jax.jvp(lambda *xs: self._sums(xs, unit, ord, together), tuple(leaves), tuple(changes))[1]
             return (scale, total), (jnp.zeros_like(scale), change)
 
-        return pair(*leaves)
+        return pair(*small, *large)
 
-    def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
-        """Read the leaves once, and only if that was not right once more."""
-        total = self._sums(leaves, None, ord, together)
-        right, scale = self._judged(total, leaves)
-        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
-            jnp.all(right),
-            lambda: (jnp.ones_like(total), total),
-            lambda: (scale, self._sums(leaves, 1 / scale, ord, together)),
-        )
+    def _on_need(self, ord: float, together: bool, small: int, *leaves: Array) -> Pair:
+        """Read the leaves once, and only if that was not right once more.
 
-    def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
+        A loop, so that the program has one read of the first ``small`` leaves, not two. The others are read before it
+        as they are, and in it when they are read again: to multiply them by a unit, by 1 too, takes time.
+        """
+        few, large = leaves[:small], leaves[small:]
+        first = self._sums(large, None, ord, together) if large else None
+        axes = varying_sums(leaves, self.axes)
+
+        def read(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            _, unit, _ = state
+            once = jnp.all(unit == 1)
+            totals = [self._sums(few, unit, ord, together)] if few else []
+            if large:
+                totals.append(lax.cond(once, lambda: first, bind(self._sums, large, unit, ord, together)))
+            total = reduce(jnp.add, totals)
+            right, scale = self._judged(total, leaves)
+            after = once & ~jnp.all(right), jnp.where(once, 1 / scale, unit), total
+            return tuple(vary(x, axes) for x in after)
+
+        shape = () if together else (len(leaves),)
+        start = jnp.asarray(True), jnp.ones(shape, self.dtype), jnp.zeros(shape, self.dtype)
+        _, unit, total = lax.while_loop(lambda state: state[0], read, tuple(vary(x, axes) for x in start))
+        return 1 / unit, total
+
+    def _at_once(self, ord: float, together: bool, small: int, *leaves: Array) -> Pair:  # noqa: ARG002  # as `_on_need`
         """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
         far = _FAR[ns.is_double(self.dtype)]
-        shape = () if together else (len(leaves),)
         # Behind a barrier, for XLA would square what it knows, and that is out of range.
         units = lax.optimization_barrier(  # type: ignore[no-untyped-call]  # JAX leaves it untyped
-            tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far))
+            tuple(jnp.full((), value, dtype=self.dtype) for value in (1 / far, far))
         )
-        total, low, high = (self._sums(leaves, unit, ord, together) for unit in (None, *units))
+        dtype = jnp.dtype(self.dtype).name
+        total, low, high = totals_at_once(leaves, units, ord=ord, dtype=dtype, axes=self.axes, together=together)
         right, scale = self._judged(total, leaves)
         return scale, jnp.where(right, total, jnp.where(scale > 1, low, high))
 

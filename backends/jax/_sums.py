@@ -4,30 +4,52 @@ Each function here is traced once for all reads of a kind: of the leaves as they
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gradclip import _namespace as ns
 from gradclip._array_ops import magnitudes
 from gradclip._types import Array
-from gradclip.backends.jax._mesh import owned, varying
+from gradclip.backends.jax._mesh import is_local, owned, vary, varying
 
-_ADD_LEAVES_BELOW_NUMEL = 1 << 14
-"""Smaller leaves of one shape are added up element by element before their sum is taken.
+_SMALL_NUMEL = 1 << 14
+"""Leaves of fewer elements are small: they are joined where that gathers nothing, and multiplying them by a unit in
+every read costs less than a second read in the program."""
 
-XLA writes the sum of each group to memory when it compiles for a CPU: 64 KiB for the largest.
-"""
-
-_GROUP_LEAVES = 4
-"""Leaves whose powers are added up element by element. XLA took for the norm of 100 leaves of 64 elements, on a CPU,
-0.40 s of one core for groups of 1, 0.21 s of 4, 0.30 s of 8, 0.27 s of 16 and 0.45 s of 64: a loop that reads many
-arrays compiles slowly."""
+_JOIN_LEAVES = 16
+"""Small leaves that are laid end to end in one vector, of 1 MiB at most. XLA takes for the copy of so many time by the
+square of their number: 1.4 s for 400 leaves in one vector on a CPU, 0.6 s in vectors of 16."""
 
 _ADD_NUMBERS = 16
 """Numbers that are added up one after the other: rounding grows with this, not with the number of leaves."""
+
+
+def joined(leaves: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Return the same elements in fewer arrays, small ones and large ones: small leaves are laid end to end in vectors.
+
+    Only leaves that lie whole on each device: others might be sharded differently, and would have to be gathered.
+    """
+    small: dict[object, list[Array]] = {}
+    large = []
+    for i, x in enumerate(leaves):
+        if ns.size(x) < _SMALL_NUMEL:
+            small.setdefault((x.dtype, varying(x)) if is_local(x) else i, []).append(x)
+        else:
+            large.append(x)
+    vectors = [
+        _end_to_end(alike[i : i + _JOIN_LEAVES]) for alike in small.values() for i in range(0, len(alike), _JOIN_LEAVES)
+    ]
+    return vectors, large
+
+
+def _end_to_end(leaves: Sequence[Array]) -> Array:
+    if len(leaves) == 1:
+        return leaves[0]
+    return lax.concatenate([x if x.ndim == 1 else lax.reshape(x, (ns.size(x),)) for x in leaves], 0)
 
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))
@@ -48,11 +70,7 @@ def total_of(leaves: Sequence[Array], unit: Array | None, *, ord: float, dtype: 
     axes : tuple of str
         The mesh axes that the leaves are split over, which says on which device a copied leaf counts.
     """
-    totals = [
-        owned(_total(_added([_powers(x, unit, ord, dtype) for x in some], ord), ord), some[0], axes)
-        for some in _groups(leaves)
-    ]
-    return _joined(totals, ord)
+    return _added_up([owned(_total(_powers(x, unit, ord, dtype), ord), x, axes) for x in leaves], ord)
 
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))
@@ -62,18 +80,44 @@ def totals_of(leaves: Sequence[Array], units: Array | None, *, ord: float, dtype
     return jnp.stack([owned(total, x, axes) for total, x in zip(each, leaves, strict=True)])
 
 
-def _groups(leaves: Sequence[Array]) -> Iterator[Sequence[Array]]:
-    """Yield the leaves in groups that are added up element by element.
+@partial(jax.jit, static_argnames=("ord", "dtype", "axes", "together"))
+def totals_at_once(
+    leaves: Sequence[Array], units: Sequence[Array], *, ord: float, dtype: str, axes: tuple[str, ...], together: bool
+) -> list[Array]:
+    """Return the sums of the powers of leaves as they are and times each unit, by one read of each leaf.
 
-    Where a program may run on several devices each leaf is its own group: leaves that are sharded differently would
-    have to be gathered to be added up, and under ``jit`` nobody knows yet how they will be sharded.
+    Parameters
+    ----------
+    leaves, ord, dtype, axes
+        As for `total_of`; ``ord`` is 1 or 2.
+    units : sequence of arrays
+        0-d, powers of two.
+    together : bool
+        Whether sums are of all leaves, 0-d, or of each, 1-D.
     """
-    alike: dict[object, list[Array]] = {}
-    for i, x in enumerate(leaves):
-        small = ns.size(x) < _ADD_LEAVES_BELOW_NUMEL and jax.device_count() == 1
-        alike.setdefault((x.shape, varying(x)) if small else i, []).append(x)
-    for same in alike.values():
-        yield from (same[i : i + _GROUP_LEAVES] for i in range(0, len(same), _GROUP_LEAVES))
+    each = []
+    for x in leaves:
+        powers = [_powers(x, unit, ord, dtype) for unit in (None, *units)]
+        each.append([owned(total, x, axes) for total in (_sums_in_one if is_local(x) else _sums_of)(powers)])
+    return [_added_up(totals, ord) if together else jnp.stack(totals) for totals in zip(*each, strict=True)]
+
+
+def _sums_in_one(powers: Sequence[Array]) -> Sequence[Array]:
+    """Return the sum of each array, all by one reduction: on a GPU, one or two kernels.
+
+    Of leaves that lie whole on a device: XLA gathers sharded ones for a reduction that gives several results.
+    """
+    zeros = tuple(vary(jnp.zeros((), dtype=x.dtype), varying(x)) for x in powers)
+    sums: Sequence[Array] = lax.reduce(tuple(powers), zeros, _add_each, tuple(range(powers[0].ndim)))
+    return sums
+
+
+def _add_each(some: Sequence[Array], others: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(map(lax.add, some, others))
+
+
+def _sums_of(powers: Sequence[Array]) -> Sequence[Array]:
+    return [jnp.sum(x) for x in powers]
 
 
 def _powers(x: Array, unit: Array | None, ord: float, dtype: str) -> Array:
@@ -85,21 +129,13 @@ def _powers(x: Array, unit: Array | None, ord: float, dtype: str) -> Array:
     return reduce(jnp.add, [part * part for part in parts]) if ord == 2 else magnitudes(jnp, parts)
 
 
-def _added(powers: Sequence[Array], ord: float) -> Array:
-    return reduce(jnp.maximum if ord == math.inf else jnp.add, powers)
-
-
 def _total(powers: Array, ord: float) -> Array:
     return jnp.max(powers, initial=0) if ord == math.inf else jnp.sum(powers)
 
 
-def _joined(totals: Sequence[Array], ord: float) -> Array:
+def _added_up(totals: Sequence[Array], ord: float) -> Array:
     """Return the sum of numbers (the maximum for inf), added in a tree: XLA would add scalars up one by one."""
-    if len(totals) == 1:
-        return totals[0]
-    rest = jnp.stack(totals)
-    while rest.size > 1:
-        width = min(rest.size, _ADD_NUMBERS)
-        rest = jnp.pad(rest, (0, -rest.size % width)).reshape(-1, width)
-        rest = jnp.max(rest, axis=1) if ord == math.inf else jnp.sum(rest, axis=1)
-    return rest[0]
+    while len(totals) > 1:
+        some = [totals[i : i + _ADD_NUMBERS] for i in range(0, len(totals), _ADD_NUMBERS)]
+        totals = [_total(jnp.stack(numbers), ord) for numbers in some]
+    return totals[0]
