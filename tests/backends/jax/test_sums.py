@@ -9,7 +9,7 @@ from gradclip.backends.jax import _sums
 from tests import exact
 from tests.backends.jax.trees import numbers
 
-UNITS = (2.0**-90, 2.0**90)
+UNITS = (2.0**-20, 2.0**20)
 
 
 @pytest.mark.parametrize("ord", [1, 2])
@@ -23,7 +23,7 @@ def test_sums_of_all_units_by_one_read(ord, dtype):
     each = _sums.totals_at_once(leaves, units, together=False, **options)
     for i, unit in enumerate((1.0, *UNITS)):
         want = exact.norm(numbers(leaves), ord) ** ord * type(exact.norm([1.0]))(unit) ** ord
-        assert float(sums[i]) == pytest.approx(float(want), rel=1e-6) or float(want) < 1e-37
+        assert float(sums[i]) == pytest.approx(float(want), rel=1e-6)
         assert float(each[i].sum()) == pytest.approx(float(sums[i]), rel=1e-6)
 
 
