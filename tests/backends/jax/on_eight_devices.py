@@ -21,6 +21,8 @@ NORM = float(np.sqrt(sum((x.astype("float64") ** 2).sum() for x in GRADS.values(
 SPECS = {"w": P("data", "model"), "b": P("model")}
 COLLECTIVE = re.compile(r"= (\S+) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
 
+KIND = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+
 
 def placed(mesh, specs, grads=GRADS):
     return {name: jax.device_put(x, NamedSharding(mesh, specs[name])) for name, x in grads.items()}
@@ -66,7 +68,7 @@ def test_as_on_accelerators_nothing_is_gathered_either(monkeypatch, size):
     for norm in (gj.global_norm, inside):
         program = jax.jit(norm).lower(grads).compile()
         np.testing.assert_allclose(program(grads), NORM * size, rtol=1e-6)
-        assert {kind for _, kind in collectives(program)} == {"all-reduce"}
+        assert set(KIND.findall(program.as_text())) == {"all-reduce"}
     jax.clear_caches()
 
 
