@@ -64,12 +64,6 @@ def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
     return jnp.where(lax.axis_index(tuple(copied)) == 0, total, jnp.zeros_like(total))
 
 
-def varying_sums(leaves: Sequence[Array], axes: tuple[str, ...]) -> frozenset[str]:
-    """Return the mesh axes that a sum over leaves varies over, of which each device adds up what it owns."""
-    owners = (axis for axis in axes if axis in varying(lax.axis_index(axis)))
-    return frozenset(owners).union(*map(varying, leaves))
-
-
 def varying(x: object) -> frozenset[str]:
     """Return the mesh axes that ``shard_map`` knows an array to vary over; none of what is no JAX array."""
     kind = jax.typeof(x) if isinstance(x, jax.Array) and hasattr(jax, "typeof") else None

@@ -10,7 +10,6 @@ there the same read gives the sums of leaves brought into range, too.
 import math
 from collections.abc import Sequence
 from functools import partial as bind
-from functools import reduce
 from typing import TypeAlias
 
 import jax
@@ -23,7 +22,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
-from gradclip.backends.jax._mesh import merge_over, owned, vary, varying, varying_sums
+from gradclip.backends.jax._mesh import merge_over, owned, vary, varying
 from gradclip.backends.jax._sums import joined, total_of, totals_at_once, totals_of
 
 # By whether sums are kept in float64:
@@ -105,9 +104,8 @@ class JaxOps(ArrayOps):
         if ord == math.inf:  # nothing is added up that could overflow
             total = self._sums(leaves, None, ord, together)
             return jnp.ones_like(total), total
-        small, large = joined(leaves) if together else ([], leaves)
-        kind = ord, together, len(small)
-        ways = {name: bind(way, *kind) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
+        arrays = joined(leaves) if together else leaves
+        ways = {name: bind(way, ord, together) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
 
         @jax.custom_jvp
         def pair(*leaves: Array) -> Pair:
@@ -120,35 +118,19 @@ class JaxOps(ArrayOps):
             change = jax.jvp(lambda *xs: self._sums(xs, unit, ord, together), tuple(leaves), tuple(changes))[1]
             return (scale, total), (jnp.zeros_like(scale), change)
 
-        return pair(*small, *large)
+        return pair(*arrays)
 
-    def _on_need(self, ord: float, together: bool, small: int, *leaves: Array) -> Pair:
-        """Read the leaves once, and only if that was not right once more.
+    def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
+        """Read the leaves once, and only if that was not right once more."""
+        total = self._sums(leaves, None, ord, together)
+        right, scale = self._judged(total, leaves)
+        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+            jnp.all(right),
+            lambda: (jnp.ones_like(total), total),
+            lambda: (scale, self._sums(leaves, 1 / scale, ord, together)),
+        )
 
-        A loop, so that the program has one read of the first ``small`` leaves, not two. The others are read before it
-        as they are, and in it when they are read again: to multiply them by a unit, by 1 too, takes time.
-        """
-        few, large = leaves[:small], leaves[small:]
-        first = self._sums(large, None, ord, together) if large else None
-        axes = varying_sums(leaves, self.axes)
-
-        def read(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            _, unit, _ = state
-            once = jnp.all(unit == 1)
-            totals = [self._sums(few, unit, ord, together)] if few else []
-            if large:
-                totals.append(lax.cond(once, lambda: first, bind(self._sums, large, unit, ord, together)))
-            total = reduce(jnp.add, totals)
-            right, scale = self._judged(total, leaves)
-            after = once & ~jnp.all(right), jnp.where(once, 1 / scale, unit), total
-            return tuple(vary(x, axes) for x in after)
-
-        shape = () if together else (len(leaves),)
-        start = jnp.asarray(True), jnp.ones(shape, self.dtype), jnp.zeros(shape, self.dtype)
-        _, unit, total = lax.while_loop(lambda state: state[0], read, tuple(vary(x, axes) for x in start))
-        return 1 / unit, total
-
-    def _at_once(self, ord: float, together: bool, small: int, *leaves: Array) -> Pair:  # noqa: ARG002  # as `_on_need`
+    def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
         """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
         far = _FAR[ns.is_double(self.dtype)]
         # Behind a barrier, for XLA would square what it knows, and that is out of range.

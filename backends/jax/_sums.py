@@ -17,8 +17,7 @@ from gradclip._types import Array
 from gradclip.backends.jax._mesh import is_local, owned, vary, varying
 
 _SMALL_NUMEL = 1 << 14
-"""Leaves of fewer elements are small: they are joined where that gathers nothing, and multiplying them by a unit in
-every read costs less than a second read in the program."""
+"""Leaves of fewer elements are small: they are joined where that gathers nothing."""
 
 _JOIN_LEAVES = 16
 """Small leaves that are laid end to end in one vector, of 1 MiB at most. XLA takes for the copy of so many time by the
@@ -28,8 +27,8 @@ _ADD_NUMBERS = 16
 """Numbers that are added up one after the other: rounding grows with this, not with the number of leaves."""
 
 
-def joined(leaves: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Return the same elements in fewer arrays, small ones and large ones: small leaves are laid end to end in vectors.
+def joined(leaves: Sequence[Array]) -> list[Array]:
+    """Return the same elements in fewer arrays: small leaves are laid end to end in vectors.
 
     Only leaves that lie whole on each device: others might be sharded differently, and would have to be gathered.
     """
@@ -43,7 +42,7 @@ def joined(leaves: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     vectors = [
         _end_to_end(alike[i : i + _JOIN_LEAVES]) for alike in small.values() for i in range(0, len(alike), _JOIN_LEAVES)
     ]
-    return vectors, large
+    return [*vectors, *large]
 
 
 def _end_to_end(leaves: Sequence[Array]) -> Array:

@@ -41,7 +41,6 @@ def test_on_an_accelerator_nothing_waits_for_a_condition():
     for platform, conditions in (("cpu", 2), ("cuda", 0), ("tpu", 0)):
         program = clip.lower(lowering_platforms=(platform,)).as_text()
         assert program.count("(tensor<i1>) -> tensor<i32>") == conditions, platform  # a truth that chooses a branch
-        assert program.count("stablehlo.while") == (platform == "cpu"), platform
 
 
 def operations(clip, platform, *leaves):
