@@ -17,7 +17,7 @@ from gradclip._types import Array
 from gradclip.backends.jax._mesh import is_local, owned, varying
 
 _JOIN_BELOW_NUMEL, _JOIN_UP_TO_NUMEL = 1 << 12, 1 << 20
-"""Leaves of fewer elements are laid end to end, where that gathers nothing, until they have so many elements together."""
+"""Leaves of fewer elements are laid end to end, where that gathers nothing, until they have so many together."""
 
 _JOIN_LEAVES = 16
 """Leaves that are laid end to end in one vector. XLA takes for the copy of so many time by the
