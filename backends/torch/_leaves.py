@@ -51,7 +51,8 @@ class TorchLeaves(Leaves):
         """
         same = coefficients and coefficients.count(coefficients[0]) == len(coefficients)  # as mostly
         if any(map(_may_change, coefficients[:1] if same else coefficients)):
-            Leaves.scale_(self, coefficients, pure)
+            self.ops.scale_(self.targets(pure), coefficients)  # PyTorch warns of no overflow
+            self.finish()
 
     def targets(self, pure: str) -> list[Tensor]:
         """Return what to write to: each element in memory once, though a broadcast gradient has it many times."""

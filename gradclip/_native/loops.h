@@ -329,6 +329,7 @@ INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const 
 #define REDUCTION(NAME, DTYPE, ORDER)                                                  \
     static double FN(NAME##_##DTYPE)(const unsigned char *x, size_t n, double unit)    \
     {                                                                                  \
+        if (unit == 1) return FN(reduce)(DTYPE, ORDER, x, n, 1.0); /* no product */    \
         return FN(reduce)(DTYPE, ORDER, x, n, unit);                                   \
     }
 
