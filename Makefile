@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 HERE := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # ARGS may select tests of one run and none of another, which pytest tells by the status 5.
 SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
 # The tests of make quick: all of the core and of PyTorch but for those that take long.
