@@ -89,7 +89,8 @@ def _alike(leaves: Sequence[NDArray]) -> Runs | None:
     addresses = None if code is None else _addresses(leaves)
     if code is None or addresses is None:
         return None
-    return Runs(Table(addresses, map(_nbytes, leaves), bytes([code[0]]) * len(leaves)), range(len(leaves)), (), code[1])
+    table = Table(addresses, list(map(_nbytes, leaves)), bytes([code[0]]) * len(leaves))
+    return Runs(table, range(len(leaves)), (), code[1])
 
 
 def _addresses(leaves: Sequence[NDArray]) -> list[int] | None:

@@ -42,17 +42,17 @@ class TensorMemory:
         self._forward = torch.autograd.forward_ad
 
     def holds(self, leaves: Sequence[Array]) -> bool:
-        """Whether leaves are plain tensors in the host's memory, and only their values matter.
+        """Whether leaves are plain tensors, of no subclass, in the host's memory, and not traced by a compiler."""
+        return set(map(type, leaves)) <= self.types and all(map(_is_cpu, leaves)) and not self._is_compiling()
 
-        Not so where PyTorch records or traces what is done with them: for derivatives, backward (``requires_grad``) or
-        forward (``make_dual``), for a compiler, or for a mode that sees every operation (``make_fx``, FakeTensorMode).
+    def is_watched(self, leaves: Sequence[Array]) -> bool:
+        """Whether PyTorch records or sees what is done with leaves.
+
+        It does for derivatives, backward (``requires_grad``) or forward (``make_dual``), and for a mode that sees every
+        operation (``make_fx``, FakeTensorMode).
         """
-        return (
-            set(map(type, leaves)) <= self.types
-            and all(map(_is_cpu, leaves))
-            and not (any(map(_requires_grad, leaves)) and self.torch.is_grad_enabled())
-            and not (self._is_compiling() or self._is_dispatched() or self._forward._current_level >= 0)
-        )
+        recorded = self.torch.is_grad_enabled() and any(map(_requires_grad, leaves))
+        return recorded or self._is_dispatched() or self._forward._current_level >= 0
 
     def runs(self, leaves: Sequence[Array]) -> Runs | None:
         """Return where tensors lie, None if they are traced by a transform of torch.func.
@@ -60,7 +60,7 @@ class TensorMemory:
         A tensor that conjugates or negates what is in memory has the same norm, and is multiplied alike.
         """
         try:
-            return self._alike(leaves) or runs_of(map(_place, leaves))
+            return self.alike(leaves) or runs_of(map(_place, leaves))
         except RuntimeError:  # there are no addresses
             return None
 
@@ -97,21 +97,29 @@ class TensorMemory:
         return not any(x.is_conj() or x.is_neg() for x in leaves)
 
     def written(self, leaves: Sequence[Array]) -> None:
-        """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
+        """Tell autograd that tensors are written to, as PyTorch's own operations in place do.
+
+        Raises
+        ------
+        RuntimeError
+            If a tensor of inference mode is to be written to outside of it, which PyTorch refuses.
+        """
         if not any(map(self._is_inference, leaves)):
             self._increment_version(leaves)
             return
-        for x in leaves:  # tensors of inference mode have no version, and PyTorch refuses to write to them elsewhere
+        for x in leaves:  # those of inference mode have no version
             x.as_strided((0,), (1,)).zero_()
 
-    def _alike(self, leaves: Sequence[Array]) -> Runs | None:
-        """Return where tensors lie of one dtype, each one run in C's order; None if they are not so. In few calls."""
+    def alike(self, leaves: Sequence[Array]) -> Runs | None:
+        """Return where tensors are in memory, in few calls, if all have one dtype and are contiguous; else None."""
         dtypes = set(map(_dtype, leaves))
         code = _code(dtypes.pop()) if len(dtypes) == 1 else None
         if code is None or not all(map(self._is_contiguous, leaves)):
             return None
-        table = Table(map(self._data_ptr, leaves), map(_nbytes, leaves), bytes([code[0]]) * len(leaves))
-        return None if 0 in table.addresses else Runs(table, range(len(leaves)), (), code[1])
+        addresses, nbytes = list(map(self._data_ptr, leaves)), list(map(_nbytes, leaves))
+        if 0 in addresses:  # of a tensor without elements, or of one whose memory was freed
+            return None
+        return Runs(Table(addresses, nbytes, bytes([code[0]]) * len(leaves)), range(len(leaves)), (), code[1])
 
 
 @cache
@@ -123,7 +131,7 @@ def tensor_memory(torch: Namespace) -> TensorMemory:
 def tensor_ops(torch: Namespace, leaves: Sequence[Array]) -> HostOps | None:
     """Return the operations for tensors, None if they are not to be read and written where they lie."""
     memory = tensor_memory(torch)
-    return HostOps(memory.rest, memory) if memory.holds(leaves) else None
+    return HostOps(memory.rest, memory) if memory.holds(leaves) and not memory.is_watched(leaves) else None
 
 
 def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:

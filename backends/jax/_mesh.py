@@ -73,6 +73,18 @@ def varying(x: object) -> frozenset[str]:
     return found
 
 
+def is_local(x: Array) -> bool:
+    """Return whether all of a traced array is known to lie on each device: not so under ``jit`` on a mesh.
+
+    It is where there is one device, and in ``shard_map`` and ``pmap`` over all axes, whose arrays are a device's parts.
+    """
+    if jax.device_count() == 1:
+        return True
+    mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None) if hasattr(jax, "typeof") else None
+    kinds = {str(kind) for kind in getattr(mesh, "axis_types", None) or ()}
+    return kinds == {"Manual"}
+
+
 def vary(x: Array, axes: frozenset[str]) -> Array:
     """Return an array whose type varies over these mesh axes and those that it varied over before.
 

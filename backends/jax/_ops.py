@@ -19,10 +19,11 @@ from jax import lax
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, rescale, root, safe_scale
 from gradclip._types import Array, Axes, Scalar
 from gradclip.backends.jax._mesh import merge_over, owned, vary, varying
-from gradclip.backends.jax._sums import total_of, totals_of
+from gradclip.backends.jax._sums import joined, total_of, totals_of
 
 # By whether sums are kept in float64:
 _LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
@@ -52,13 +53,18 @@ class JaxOps(ArrayOps):
         self.dtype = dtype
         self.axes = axes
 
+    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        partial = self._local(leaves, rule.ord, together=True)
+        return decide_by_arrays(self._merged(partial) if self.axes else partial, rule)
+
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
-        return self._partial(leaves, ord, together=True)
+        return self._merged(self._local(leaves, ord, together=True))
 
     def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
-        return self._partial(leaves, ord, together=False)
+        return self._merged(self._local(leaves, ord, together=False))
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient; one of all leaves is computed once."""
@@ -80,20 +86,25 @@ class JaxOps(ArrayOps):
             x = jnp.where(jnp.isnan(bound), jnp.asarray(bound, dtype=x.dtype), x)
         return x
 
-    def _partial(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:
-        """Return the partial of all leaves together or of each, over all devices."""
+    def _local(self, leaves: Sequence[Array], ord: float, together: bool) -> NormPartial:
+        """Return the partial of all leaves together or of each, of what lies here."""
         if ord in (1, 2, math.inf):
             pair = self._as_they_are(leaves, ord, together)
         else:  # two reads at once, for the derivative of a power that overflows would be inf, and inf · 0 is NaN
             pair = self._by_peaks(leaves, ord, together)
-        local = _balanced(NormPartial(*pair, ord, self.dtype))
-        return merge_over(local, self.axes) if self.axes else local
+        return NormPartial(*pair, ord, self.dtype)
+
+    def _merged(self, local: NormPartial) -> NormPartial:
+        """Return a partial over all devices, which can be merged with others."""
+        partial = _balanced(local)
+        return merge_over(partial, self.axes) if self.axes else partial
 
     def _as_they_are(self, leaves: Sequence[Array], ord: float, together: bool) -> Pair:
         """Return the scale and the sum of powers of leaves as they are; where that is not right, in range."""
         if ord == math.inf:  # nothing is added up that could overflow
             total = self._sums(leaves, None, ord, together)
             return jnp.ones_like(total), total
+        arrays = joined(leaves) if together else leaves
         ways = {name: bind(way, ord, together) for name, way in (("cpu", self._on_need), ("default", self._at_once))}
 
         @jax.custom_jvp
@@ -107,7 +118,7 @@ class JaxOps(ArrayOps):
             change = jax.jvp(lambda *xs: self._sums(xs, unit, ord, together), tuple(leaves), tuple(changes))[1]
             return (scale, total), (jnp.zeros_like(scale), change)
 
-        return pair(*leaves)
+        return pair(*arrays)
 
     def _on_need(self, ord: float, together: bool, *leaves: Array) -> Pair:
         """Read the leaves once, and only if that was not right once more."""

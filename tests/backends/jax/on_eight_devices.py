@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradclip.backends import jax as gj
+from gradclip.backends.jax._ops import JaxOps
 
 P = PartitionSpec
 MESH = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -19,6 +20,8 @@ GRADS = {"w": KEY.standard_normal((16, 24)).astype("float32"), "b": KEY.standard
 NORM = float(np.sqrt(sum((x.astype("float64") ** 2).sum() for x in GRADS.values())))
 SPECS = {"w": P("data", "model"), "b": P("model")}
 COLLECTIVE = re.compile(r"= (\S+) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+
+KIND = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
 
 
 def placed(mesh, specs, grads=GRADS):
@@ -55,6 +58,21 @@ def test_one_small_collective_and_no_gradient_is_gathered():
     assert {kind for _, kind in every} == {"all-reduce"}
     assert all(elements(shape) <= 2 for shape, _ in every)
     assert [kind for _, kind in ordinary] == ["all-reduce"]
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_as_on_accelerators_nothing_is_gathered_either(monkeypatch, size):
+    monkeypatch.setattr(JaxOps, "_on_need", JaxOps._at_once)
+    jax.clear_caches()
+    grads = placed(GRID, SPECS, {name: x * np.float32(size) for name, x in GRADS.items()})
+    inside = jax.shard_map(
+        partial(gj.global_norm, axis_name=("data", "model")), mesh=GRID, in_specs=(SPECS,), out_specs=P()
+    )
+    for norm in (gj.global_norm, inside):
+        program = jax.jit(norm).lower(grads).compile()
+        np.testing.assert_allclose(program(grads), NORM * size, rtol=1e-6)
+        assert set(KIND.findall(program.as_text())) == {"all-reduce"}
+    jax.clear_caches()
 
 
 def test_inside_shard_map_one_collective_of_two_numbers_a_device():

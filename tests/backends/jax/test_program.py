@@ -43,6 +43,25 @@ def test_on_an_accelerator_nothing_waits_for_a_condition():
         assert program.count("(tensor<i1>) -> tensor<i32>") == conditions, platform  # a truth that chooses a branch
 
 
+def operations(clip, platform, *leaves):
+    """Return the number of operations in the program that XLA is given."""
+    program = jax.jit(clip).trace(list(leaves)).lower(lowering_platforms=(platform,)).as_text()
+    return sum(" = " in line for line in program.splitlines())
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_a_small_leaf_more_is_few_operations_more(platform):
+    mine, peer = ours.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
+    small = [jnp.ones(64), jnp.ones((8, 8))] * 48
+    counts = [
+        [operations(lambda g, tx=tx: tx.update(g, tx.init(g))[0], platform, *some) for some in (small, small * 2)]
+        for tx in (mine, peer)
+    ]
+    each, each_of_peer = ((twice - once) / len(small) for once, twice in counts)
+    assert each < 8
+    assert each < each_of_peer / 1.5
+
+
 def test_no_copy_of_the_gradients_is_made():
     clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
     assert clip.memory_analysis().temp_size_in_bytes < 1 << 16
