@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
 # The tests of make quick: all of the core and of PyTorch but for those that take long.
 SLOW := dask dtypes packaging properties
-SLOW_TORCH := attach_optimizers attach_stress dtypes examples failures_of_torch ops properties sharded squares traced training_script triton
+SLOW_TORCH := attach_optimizers attach_stress dtypes examples failures_of_torch properties traced training_script
 QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
   $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))
 

@@ -20,7 +20,7 @@ if find_spec("triton") is None:  # it comes with PyTorch's GPU builds
 
 LONGEST = (
     "tests/conformance/test_mutants.py",
-    "tests/backends/torch/test_triton.py",
+    "tests/backends/torch/ops/test_triton.py",
     "tests/backends/cupy/test_contract.py",
     "tests/test_packaging.py",
     "tests/backends/jax/test_derivatives.py",
@@ -28,8 +28,8 @@ LONGEST = (
 )
 """Files whose few tests take longest. They run first, so that no worker starts one when the others are done."""
 
-# JAX keeps what it compiled on disk. A folder for each process, because two may not write to one file; the processes that
-# a test starts use their parent's, which waits for them.
+# JAX keeps what it compiled on disk, in a folder of the run's own for each process: two that use one folder may read
+# what the other has half written. Processes that a test starts use its folder, for it waits for them.
 _COMPILED = tempfile.mkdtemp(prefix="gradclip-jax-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -37,11 +37,14 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_unconfigure() -> None:
+    """Remove what JAX compiled."""
     shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files of `LONGEST` first."""
+
     def place(item: pytest.Item) -> int:
         name = item.path.relative_to(config.rootpath).as_posix() if item.path.is_relative_to(config.rootpath) else ""
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
