@@ -22,7 +22,7 @@ help:  ## list these commands
 demo: $(VENV)/.demo  ## watch clipping save a real training run, then look at demo.png (2 min; installs 0.3 GB)
 	$(BIN)/python -m demo $(ARGS)
 
-quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the contract on NumPy and PyTorch in part (about 90 s; installs 4 GB)
+quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the contract on NumPy and PyTorch in part (about 1 min on 2 cores; installs 4 GB)
 	$(PYTEST) -q $(QUICK) conformance --namespace numpy --namespace torch --cases 4 -k "$(BRIEF)" $(ARGS)
 
 test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (about 20 min on 2 cores; installs 4 GB)
