@@ -96,13 +96,13 @@ def assert_one_coefficient(after: Sequence[Values], before: Sequence[Values], dt
     """Assert that one number exists by which all leaves were multiplied, to rounding (clause 5)."""
     low, high = EXACT.mpf(0), EXACT.inf
     for new, old, dtype in zip(after, before, dtypes, strict=True):
-        allowed = ULPS_OF_ONE_COEFFICIENT[component(dtype)]
+        allowed = exact(ULPS_OF_ONE_COEFFICIENT[component(dtype)])
         for y, x in zip(components(new).tolist(), components(old).tolist(), strict=True):
             if x == 0:
                 assert y == 0
                 continue
             y, x = exact(y) * (1 if x > 0 else -1), abs(exact(x))
-            slack = ulp(y, dtype) * exact(allowed)
+            slack = ulp(y, dtype) * allowed
             low, high = max(low, (y - slack) / x), min(high, (y + slack) / x)
     assert low <= high, f"no one coefficient fits: at least {EXACT.nstr(low, 12)}, at most {EXACT.nstr(high, 12)}"
 

@@ -6,6 +6,7 @@ Values of every dtype travel as float64 or complex128 arrays, which hold each of
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import mpmath
@@ -76,6 +77,8 @@ def components(values: Values) -> NDArray[np.float64]:
 
 def exact(x: float | Fraction) -> Real:
     """Return a number as one of `EXACT`."""
+    if isinstance(x, float) and math.isfinite(x):
+        return EXACT.mpf(x)  # every float64 is one, and this is the fast way
     x = Fraction(x)
     return EXACT.mpf(x.numerator) / x.denominator
 
@@ -148,19 +151,37 @@ def fraction_of(x: Real) -> Fraction:
 
 def ulp(x: Real, dtype: str) -> Real:
     """Return the distance between neighbours of ``x`` in a dtype; for subnormal ``x``, the least positive number."""
-    fmt = format_of(dtype)
-    exponent = fmt.emin if x == 0 else max(int(EXACT.frexp(abs(x))[1]) - 1, fmt.emin)
-    return EXACT.mpf(2) ** (exponent - fmt.precision + 1)
+    return _power_of_two(_place(x, format_of(dtype)))
+
+
+@cache
+def _power_of_two(exponent: int) -> Real:
+    return EXACT.mpf(2) ** exponent
+
+
+def _place(x: Real, fmt: Format) -> int:
+    """Return the exponent of the last bit of ``x``'s significand in a format."""
+    _, significand, exponent, bits = x._mpf_
+    return (max(exponent + bits - 1, fmt.emin) if significand else fmt.emin) - fmt.precision + 1
 
 
 def round_to(x: Real, dtype: str) -> float:
     """Return the nearest number of a dtype, with ties to even; inf beyond its range."""
-    fmt, unit = format_of(dtype), ulp(x, dtype)
-    steps = round(fraction_of(x) / fraction_of(unit))  # Python rounds fractions half to even
-    nearest = steps * fraction_of(unit)
-    if abs(nearest) > Fraction(fmt.largest):
-        return math.inf if nearest > 0 else -math.inf
-    return float(nearest)
+    fmt = format_of(dtype)
+    negative, significand, exponent, _ = x._mpf_
+    place = _place(x, fmt)
+    units = _shifted(int(significand), exponent - place)
+    beyond = units.bit_length() + place - 1 > fmt.emax
+    nearest = math.inf if beyond else math.ldexp(units, place)
+    return -nearest if negative and units else nearest
+
+
+def _shifted(n: int, bits: int) -> int:
+    """Return ``n`` times a power of two, rounded half to even."""
+    if bits >= 0:
+        return n << bits
+    whole, rest, half = n >> -bits, n & ((1 << -bits) - 1), 1 << (-bits - 1)
+    return whole + (rest > half or (rest == half and whole & 1))
 
 
 def unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def by_halves(params, most, ord):
     return norm
 
 
-@settings(max_examples=250, derandomize=True, deadline=None)
+@settings(max_examples=250)
 @given(
     gradients(),
     st.sampled_from([by_clip, by_clip, by_attach, by_dict, by_halves]),
@@ -129,7 +129,7 @@ def test_norm_and_gradients(made, clip, ord, share):
     assert_close(params, before, min(share, 1.0) if right else 1.0, 1e-12 if wide else 2e-6)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(gradients(), st.sampled_from([0.3, 2.0]))
 def test_by_value(made, share):
     params, before = [param(x) for x in made], [widened(x) for x in made]

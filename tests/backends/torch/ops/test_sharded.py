@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
 
@@ -26,7 +26,7 @@ def test_on_several_ranks(world, tmp_path):
     outputs = [(tmp_path / f"rank{rank}.txt").open("w+") for rank in range(world)]
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.backends.torch.on_ranks"],
+            [sys.executable, "-m", "tests.backends.torch.ops.on_ranks"],
             cwd=ROOT,
             env={**os.environ, **address, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
             stdout=output,

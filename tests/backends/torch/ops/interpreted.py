@@ -1,6 +1,6 @@
 """Tests of the Triton kernels in its interpreter, which has to be switched on before Triton is imported.
 
-Run by ``test_triton.py`` in a process of its own: ``TRITON_INTERPRET=1 pytest tests/backends/torch/interpreted.py``.
+``test_triton.py`` runs it in a process of its own: ``TRITON_INTERPRET=1 pytest .../ops/interpreted.py``.
 """
 
 import math
