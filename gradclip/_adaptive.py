@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
@@ -151,7 +151,7 @@ class UnitRule:
 def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, Array]:
     """Return norms in a unit in which neither overflows, and that unit: a small power of two where both are large."""
     xp = ns.namespace([one.total])
-    small = xp.full_like(one.scale, 2.0**-512 if ns.is_double(one.scale.dtype) else 2.0**-64)
+    small = xp.full_like(one.scale, 2.0**-512 if _dtypes.is_double(one.scale.dtype) else 2.0**-64)
     unit = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
     one, other = (NormPartial(p.scale * unit, p.total, p.ord, p.dtype) for p in (one, other))
     return one, other, unit

@@ -9,6 +9,7 @@ would keep every widened chunk.
 import math
 from collections.abc import Sequence
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, Box, boxes, halve, size, whole
 from gradclip._coefficient import Coefficient
@@ -104,12 +105,12 @@ class ArrayOps:
     def _piece(self, x: Array, ord: float, axes: Axes | None = None) -> NormPartial:
         """Return the partial norm of a chunk, or of a leaf that is not cut."""
         xp = self.xp
-        dtype = ns.norm_dtype(xp, x)
+        dtype = _dtypes.norm_dtype(xp, x)
         wide = self._wide(x)
         if 0 in x.shape:
             zero = _reduced_zeros(xp, x, wide, axes)
             return NormPartial(zero + 1, zero, ord, dtype)
-        parts = [xp.real(x), xp.imag(x)] if ns.is_complex(x.dtype) else [x]
+        parts = [xp.real(x), xp.imag(x)] if _dtypes.is_complex(x.dtype) else [x]
         parts = [xp.astype(part, wide) for part in parts]
         if _fits(x, wide, ord):  # the powers of all elements are in the range of the accumulation dtype
             total = reduce_powers(xp, magnitudes(xp, parts), ord, axes)
@@ -155,8 +156,8 @@ def scaled(xp: Namespace, x: Array, c: Coefficient) -> Array:
 
 def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
     wide = c.factor.dtype
-    if ns.is_complex(x.dtype):
-        wide = xp.complex128 if ns.is_double(wide) else xp.complex64
+    if _dtypes.is_complex(x.dtype):
+        wide = xp.complex128 if _dtypes.is_double(wide) else xp.complex64
     first, second = c.multipliers
     y = xp.astype(x, wide) * first * second
     return y if c.zeroed is None else xp.where(c.zeroed, xp.zeros_like(y), y)
@@ -164,7 +165,7 @@ def _multiplied(xp: Namespace, x: Array, c: Coefficient) -> Array:
 
 def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
     """Return ``x`` times a coefficient in its own dtype, rounded once. Unchanged elements are not even cast."""
-    if ns.is_narrow(x.dtype):  # `where` does not take these in some frameworks; a cast and back keeps every value
+    if _dtypes.is_narrow(x.dtype):  # `where` does not take these in some frameworks; a cast and back keeps every value
         return xp.astype(scaled(xp, x, c), x.dtype)
     same = _native(xp, x)
     return _typed(xp, xp.where(c.changed, xp.astype(_multiplied(xp, x, c), same.dtype), same), x.dtype)
@@ -172,7 +173,7 @@ def _finished(xp: Namespace, x: Array, c: Coefficient) -> Array:
 
 def _native(xp: Namespace, x: Array) -> Array:
     """Return ``x`` in the machine's byte order: arithmetic on bfloat16 of another byte order is wrong."""
-    return x if ns.is_native(x.dtype) else xp.astype(x, x.dtype.newbyteorder("="))
+    return x if _dtypes.is_native(x.dtype) else xp.astype(x, x.dtype.newbyteorder("="))
 
 
 def _typed(xp: Namespace, x: Array, dtype: Array) -> Array:
@@ -188,7 +189,7 @@ def magnitudes(xp: Namespace, parts: Sequence[Array]) -> Array:
 
 
 def _fits(x: Array, wide: Array, ord: float) -> bool:
-    return ns.is_double(wide) and not ns.is_double(x.dtype) and (1 <= ord <= 4 or ord == math.inf)
+    return _dtypes.is_double(wide) and not _dtypes.is_double(x.dtype) and (1 <= ord <= 4 or ord == math.inf)
 
 
 def _may_change(xp: Namespace, x: Array, changed: Array) -> bool:
@@ -219,7 +220,7 @@ def _fit(shape: tuple[int, ...], key: object) -> object:
 
 def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Array, Array]:
     """Return the bounds in the leaf's dtype and the machine's byte order, limited to its range (see `limited`)."""
-    dtype = x.dtype if ns.is_native(x.dtype) else x.dtype.newbyteorder("=")
+    dtype = x.dtype if _dtypes.is_native(x.dtype) else x.dtype.newbyteorder("=")
     return tuple(
         xp.asarray(limited(bound, dtype), dtype=dtype, device=ns.device(x))
         if isinstance(bound, float)
@@ -230,21 +231,21 @@ def bounds_for(xp: Namespace, x: Array, low: Scalar, high: Scalar) -> tuple[Arra
 
 def limited(bound: float, dtype: object) -> float:
     """Return a bound limited to a dtype's finite range. An infinite bound stays if the dtype has infinity."""
-    most = ns.largest(dtype)
-    return max(-most, min(most, bound)) if math.isfinite(bound) or not ns.has_infinity(dtype) else bound
+    most = _dtypes.largest(dtype)
+    return max(-most, min(most, bound)) if math.isfinite(bound) or not _dtypes.has_infinity(dtype) else bound
 
 
 def _limited(xp: Namespace, bound: Array, dtype: object) -> Array:
     """Return what `limited` returns, for a bound that is an array and is not read."""
-    most = ns.largest(dtype)
-    if most >= ns.largest(bound.dtype):
+    most = _dtypes.largest(dtype)
+    if most >= _dtypes.largest(bound.dtype):
         return bound
     near = _between(xp, bound, xp.full_like(bound, -most), xp.full_like(bound, most))
-    return xp.where(xp.isfinite(bound), near, bound) if ns.has_infinity(dtype) else near
+    return xp.where(xp.isfinite(bound), near, bound) if _dtypes.has_infinity(dtype) else near
 
 
 def _clamped(xp: Namespace, x: Array, bounds: tuple[Array, Array]) -> Array:
-    if ns.is_narrow(x.dtype):  # some frameworks cannot compare these; float32 represents all their values
+    if _dtypes.is_narrow(x.dtype):  # some frameworks cannot compare these; float32 represents all their values
         wide = (xp.astype(values, xp.float32) for values in (x, *bounds))
         return xp.astype(_between(xp, *wide), x.dtype)
     return _typed(xp, _between(xp, _native(xp, x), *bounds), x.dtype)

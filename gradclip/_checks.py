@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
 from gradclip._number import as_number, known_value
@@ -130,7 +131,7 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
             f"{paths()[place]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, expected "
             "an array that follows the Python array API standard; convert it to one, for example with numpy.asarray()"
         )
-    if not ns.is_floating(x.dtype):
+    if not _dtypes.is_floating(x.dtype):
         raise TypeError(
             f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
             "double precision; leave it out, put None in its place, or convert it to such a dtype"
@@ -148,7 +149,7 @@ def _instead(x: object) -> str:
 
 def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
     """Check that a leaf is not complex, because complex numbers cannot be compared with bounds."""
-    if ns.is_complex(x.dtype):
+    if _dtypes.is_complex(x.dtype):
         raise TypeError(
             f"{paths()[place]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
             "by value; clip by norm, or clip real and imaginary parts by themselves"

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gradclip._namespace import device, is_double, is_numpy, is_whole, namespace, to_device
+from gradclip._dtypes import SMALLEST_NORMAL, is_double
+from gradclip._namespace import device, is_numpy, is_whole, namespace, to_device
 from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._types import Array, Nonfinite, Scalar
-
-_NORMAL = {True: 2.0**-1022, False: 2.0**-126}
-"""The smallest positive normal number: of float64 for True, of float32 for False."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +44,9 @@ class Coefficient:
         """
         whole = self.factor / self.divisor
         if isinstance(whole, float):
-            return (whole, 1.0) if whole >= _NORMAL[True] else (1 / self.divisor, self.factor)
+            return (whole, 1.0) if whole >= SMALLEST_NORMAL[True] else (1 / self.divisor, self.factor)
         xp = namespace([self.factor])
-        normal = whole >= _NORMAL[is_double(self.factor.dtype)]
+        normal = whole >= SMALLEST_NORMAL[is_double(self.factor.dtype)]
         return xp.where(normal, whole, 1 / self.divisor), xp.where(normal, xp.ones_like(self.factor), self.factor)
 
     @property

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
@@ -112,15 +113,15 @@ class DLPackOps:
 
     def _has_order(self, ord: float) -> bool:
         """Whether the partial norm of an order can be told in the widest dtype of the namespace."""
-        return ord in (1, 2, math.inf) or ns.is_double(ns.wide_dtype(self._rest.xp, self._first))
+        return ord in (1, 2, math.inf) or _dtypes.is_double(ns.wide_dtype(self._rest.xp, self._first))
 
     def _partial(self, partial: NormPartial) -> NormPartial:
         """Return a partial of NumPy's arrays as one of the namespace's."""
         xp = self._rest.xp
         wide = ns.wide_dtype(xp, self._first)
-        scale, total = (partial.scale, partial.total) if ns.is_double(wide) else _narrowed(partial)
-        scale, total = (self._own(np.asarray(x, ns.dtype_name(wide)), self._first) for x in (scale, total))
-        return NormPartial(scale, total, partial.ord, xp.float64 if ns.is_double(partial.dtype) else xp.float32)
+        scale, total = (partial.scale, partial.total) if _dtypes.is_double(wide) else _narrowed(partial)
+        scale, total = (self._own(np.asarray(x, _dtypes.dtype_name(wide)), self._first) for x in (scale, total))
+        return NormPartial(scale, total, partial.ord, xp.float64 if _dtypes.is_double(partial.dtype) else xp.float32)
 
     def _own(self, x: NDArray, leaf: Array) -> Array:
         """Return an array of NumPy's as one of the namespace's, on the device of a leaf."""
@@ -144,7 +145,7 @@ def _view(x: Array) -> NDArray | None:
             if x.__dlpack_device__()[0] != _CPU:
                 return None
             view: NDArray = look(x)
-            if view.shape == tuple(x.shape) and ns.dtype_name(view.dtype) == ns.dtype_name(x.dtype):
+            if view.shape == tuple(x.shape) and _dtypes.dtype_name(view.dtype) == _dtypes.dtype_name(x.dtype):
                 return view
     return None
 

@@ -1,4 +1,4 @@
-"""Properties of an array: its namespace, kind of dtype and device, and whether its values may be read.
+"""Properties of an array: its namespace and device, and whether its values may be read.
 
 This is the only module that imports array_api_compat. It imports no framework: array_api_compat recognises the arrays
 of frameworks that the user has imported.
@@ -15,84 +15,7 @@ import numpy as np
 
 from gradclip._types import Array, Axes, Namespace
 
-_LARGEST = {
-    "float4_e2m1fn": 6.0,
-    "float6_e2m3fn": 7.5,
-    "float6_e3m2fn": 28.0,
-    "float8_e3m4": 15.5,
-    "float8_e4m3": 240.0,
-    "float8_e4m3b11fnuz": 30.0,
-    "float8_e4m3fn": 448.0,
-    "float8_e4m3fnuz": 240.0,
-    "float8_e5m2": 57344.0,
-    "float8_e5m2fnuz": 57344.0,
-    "float16": 65504.0,
-    "bfloat16": float.fromhex("0x1.fep127"),
-    "float32": float.fromhex("0x1.fffffep127"),
-    "float64": float.fromhex("0x1.fffffffffffffp1023"),
-}
-"""The real dtypes that gradients may have, each with its largest finite value.
-
-These are left out: float8_e8m0fnu, which has no sign and no zero; dtypes that pack two numbers into a byte; dtypes
-wider than float64.
-"""
-
 _is_writeable = attrgetter("flags.writeable")
-_COMPLEX = {"complex32", "complex64", "complex128"}
-_DOUBLE = {"float64", "complex128"}
-
-
-# typed=True: otherwise the cache compares dtypes of different namespaces, and some of them warn about that.
-@lru_cache(maxsize=256, typed=True)
-def dtype_name(dtype: object) -> str:
-    """Return the bare name of a dtype or scalar type, such as ``"float32"``, where torch prints ``torch.float32``."""
-    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    return str(name).rsplit(".", 1)[-1]
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_real(dtype: object) -> bool:
-    """Whether a dtype is real floating-point, including bfloat16 and narrower ones that the standard does not know."""
-    return dtype_name(dtype) in _LARGEST
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_complex(dtype: object) -> bool:
-    """Whether a dtype is complex."""
-    return dtype_name(dtype) in _COMPLEX
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_floating(dtype: object) -> bool:
-    """Whether a dtype is real floating-point or complex: one that gradients may have."""
-    return is_real(dtype) or is_complex(dtype)
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_double(dtype: object) -> bool:
-    """Whether a dtype has double precision, so that there is no wider dtype to add its elements in."""
-    return dtype_name(dtype) in _DOUBLE
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_narrow(dtype: object) -> bool:
-    """Whether a real dtype has less than 16 bits. Frameworks store such numbers, but have few operations for them."""
-    return dtype_name(dtype).startswith(("float8_", "float6_", "float4_"))
-
-
-def is_native(dtype: object) -> bool:
-    """Whether a dtype has the machine's byte order. Only NumPy has dtypes of another one."""
-    return getattr(dtype, "isnative", True) is True
-
-
-def largest(dtype: object) -> float:
-    """Return the largest finite value of a real dtype."""
-    return _LARGEST.get(dtype_name(dtype), float("inf"))
-
-
-def has_infinity(dtype: object) -> bool:
-    """Whether a real dtype can represent infinity. Those with "fn" (finite) in their name cannot."""
-    return "fn" not in dtype_name(dtype)
 
 
 @lru_cache(maxsize=256)
@@ -262,8 +185,3 @@ def _has_float64(xp: Namespace, where: object) -> bool:
             return bool(xp.zeros((), dtype=xp.float64, device=where).dtype == xp.float64)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False
-
-
-def norm_dtype(xp: Namespace, x: Array) -> Array:
-    """Return the dtype of the norm of ``x``: float64 for float64 and complex128, float32 for all others."""
-    return xp.float64 if is_double(x.dtype) else xp.float32

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._containers import Containers
 from gradclip._partial import NormPartial, root
@@ -143,6 +143,6 @@ def _norms_of_batch(batch: NormPartial, leaves: Sequence[Array]) -> list[Array]:
     xp = ns.namespace([batch.total])
     wide = batch.scale * root(xp, batch.total, batch.ord)
     return [
-        ns.to_device(ns.as_array(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
+        ns.to_device(ns.as_array(xp.astype(wide[i, ...], _dtypes.norm_dtype(xp, x))), ns.device(x))
         for i, x in enumerate(leaves)
     ]

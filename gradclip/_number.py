@@ -5,6 +5,7 @@ import numbers
 from decimal import Decimal
 from typing import Any
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._types import Array, Scalar
 from gradclip._words import a, short
@@ -55,14 +56,16 @@ def _element(value: Array, name: str) -> Scalar:
             f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number, or an array of "
             "one element"
         )
-    if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):
+    if not _dtypes.is_real(value.dtype) and "int" not in _dtypes.dtype_name(value.dtype):
         raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")
     xp = ns.namespace([value])
     if value.ndim:
         value = xp.reshape(value, ())
     if ns.is_host(value) and not ns.is_recorded(value):
         return float(value)
-    return value if ns.is_real(value.dtype) else xp.astype(value, ns.wide_dtype(xp, value))  # unsigned has no negative
+    return (
+        value if _dtypes.is_real(value.dtype) else xp.astype(value, ns.wide_dtype(xp, value))
+    )  # unsigned has no negative
 
 
 def _remedy(value: object, name: str) -> str:

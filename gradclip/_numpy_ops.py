@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
-from gradclip import _native
 from gradclip._array_ops import ArrayOps
 from gradclip._host_ops import HostOps, Runs, code_of, runs_of
 from gradclip._memory import NDArray, in_byte_order
@@ -116,4 +116,4 @@ def _place(x: NDArray) -> tuple[int, int, tuple[int, bool]] | None:
 
 @cache
 def _code(dtype: np.dtype[Any]) -> tuple[int, bool] | None:
-    return code_of(ns.dtype_name(dtype)) if ns.is_native(dtype) else None
+    return code_of(_dtypes.dtype_name(dtype)) if _dtypes.is_native(dtype) else None

@@ -11,25 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradclip._namespace import (
-    adds_pairwise,
-    as_array,
-    device,
-    is_double,
-    namespace,
-    peak,
-    size,
-    stack_numbers,
-    to_device,
-)
+from gradclip._dtypes import SMALLEST_NORMAL, is_double
+from gradclip._namespace import adds_pairwise, as_array, device, namespace, peak, size, stack_numbers, to_device
 from gradclip._types import Array, Axes, Namespace, Scalar
 from gradclip._words import a
 
-_LIMITS = {  # (least, largest) power of two whose reciprocal is normal too: of float64 for True, of float32 for False
-    True: (2.0**-1022, 2.0**1022),
-    False: (2.0**-126, 2.0**126),
-}
-_BLOCK = 128
+_BLOCK_NUMEL = 128
+"""Elements that are added one after the other; the sums of these blocks are added in a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +130,8 @@ def safe_scale(xp: Namespace, largest: Array) -> Array:
     Compilers may replace a division by a multiplication with the reciprocal, and flush subnormal numbers to zero. So
     the number and its reciprocal must both be normal.
     """
-    low, high = (xp.full_like(largest, limit) for limit in _LIMITS[is_double(largest.dtype)])
+    smallest = SMALLEST_NORMAL[is_double(largest.dtype)]
+    low, high = xp.full_like(largest, smallest), xp.full_like(largest, 1 / smallest)
     usable = (largest >= low) & (largest <= high)
     return xp.where(usable, largest, xp.where(largest < low, low, high))
 
@@ -194,17 +183,17 @@ def _sum(xp: Namespace, values: Array) -> Array:
     NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
     n = size(values)
-    if adds_pairwise(xp) or n <= _BLOCK:
+    if adds_pairwise(xp) or n <= _BLOCK_NUMEL:
         return xp.sum(values)
-    whole = n - n % _BLOCK
+    whole = n - n % _BLOCK_NUMEL
     flat = xp.reshape(values, (-1,))
-    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK)), axis=1)
+    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK_NUMEL)), axis=1)
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 
 def _live(xp: Namespace, scale: Array, total: Array) -> Array:
     """Return ``scale``, or the least scale where ``total`` is 0, so that zeros do not raise the scale of a merge."""
-    return xp.where(total == 0, xp.full_like(scale, _LIMITS[is_double(scale.dtype)][0]), scale)
+    return xp.where(total == 0, xp.full_like(scale, SMALLEST_NORMAL[is_double(scale.dtype)]), scale)
 
 
 def rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
@@ -181,7 +181,7 @@ def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
     if not places:
         return
     _checks.leaf(places[0], paths, 0)
-    if len(set(map(type, places))) == 1 and all(map(ns.is_floating, set(map(_dtype, places)))):  # as nearly always
+    if len(set(map(type, places))) == 1 and all(map(_dtypes.is_floating, set(map(_dtype, places)))):  # as nearly always
         return
     seen = [(type(x), getattr(x, "dtype", None)) for x in places]
     for i in sorted(map(seen.index, set(seen))):

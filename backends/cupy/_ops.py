@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
@@ -254,7 +255,7 @@ def _suits(places: Places, ord: float) -> bool:
 
 
 def _norm_dtype(places: Places) -> Any:
-    return np.float64 if places.dtypes & {"float64", "complex128"} else np.float32
+    return np.float64 if places.dtypes & _dtypes.DOUBLE else np.float32
 
 
 def _chosen(values: Sequence[Any], which: Sequence[int]) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gradclip import _namespace as ns
+from gradclip import _dtypes
 from gradclip._types import Array
 from gradclip.backends.cupy._places import Place, Places
 from gradclip.backends.cupy._table import Group, Table, table_of
@@ -205,7 +205,9 @@ def _place(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype
     for n, stride in zip(reversed(shape), reversed(strides), strict=True):
         dense = dense and (n == 1 or stride == step)
         step *= n
-    return Place(address, shape, None if dense or not step else strides, ns.dtype_name(dtype), dtype.itemsize, device)
+    return Place(
+        address, shape, None if dense or not step else strides, _dtypes.dtype_name(dtype), dtype.itemsize, device
+    )
 
 
 @cache

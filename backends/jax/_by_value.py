@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradclip import _checks
-from gradclip import _namespace as ns
+from gradclip import _checks, _dtypes
 from gradclip._array_ops import limited
 from gradclip._by_value import clamp_leaves
 from gradclip._calls import explained
@@ -58,9 +57,9 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
 
 def _finite(bound: Scalar, arrays: Any) -> Scalar:
     """Return a bound; a finite one is limited to the range of the dtype in which bounds are computed."""
-    if not isinstance(bound, float) or abs(bound) <= ns.largest(jnp.float32):
+    if not isinstance(bound, float) or abs(bound) <= _dtypes.largest(jnp.float32):
         return bound
-    double = any(ns.is_double(x.dtype) for x in jax.tree.leaves(arrays))
+    double = any(_dtypes.is_double(x.dtype) for x in jax.tree.leaves(arrays))
     return limited(bound, jnp.float64 if double else jnp.float32)
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
@@ -132,7 +133,7 @@ class JaxOps(ArrayOps):
 
     def _at_once(self, ord: float, together: bool, *leaves: Array) -> Pair:
         """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
-        far = _FAR[ns.is_double(self.dtype)]
+        far = _FAR[_dtypes.is_double(self.dtype)]
         shape = () if together else (len(leaves),)
         # Behind a barrier, for XLA would square what it knows, and that is out of range.
         units = lax.optimization_barrier(  # type: ignore[no-untyped-call]  # JAX leaves it untyped
@@ -144,7 +145,7 @@ class JaxOps(ArrayOps):
 
     def _judged(self, total: Array, leaves: Sequence[Array]) -> tuple[Array, Array]:
         """Return where sums of powers of leaves as they are are right, and what to divide the leaves by elsewhere."""
-        double = ns.is_double(self.dtype)
+        double = _dtypes.is_double(self.dtype)
         tiny, share = _LOSS[double]
         sizes = list(map(ns.size, leaves))
         counts = jnp.asarray(sizes if total.ndim else sum(sizes), dtype=self.dtype)
@@ -178,7 +179,7 @@ class JaxOps(ArrayOps):
 
 
 def _is_real(x: Array) -> bool:
-    return not ns.is_complex(x.dtype) and not ns.is_narrow(x.dtype)
+    return not _dtypes.is_complex(x.dtype) and not _dtypes.is_narrow(x.dtype)
 
 
 def _multiplied(x: Array, first: Array, second: Array, changed: Array) -> Array:
@@ -217,7 +218,7 @@ def _balanced(partial: NormPartial) -> NormPartial:
     The scale is a power of two: no bit of the norm changes.
     """
     near = safe_scale(jnp, partial.scale * root(jnp, partial.total, partial.ord))
-    exponent_bits = 11 if ns.is_double(near.dtype) else 8
+    exponent_bits = 11 if _dtypes.is_double(near.dtype) else 8
     scale = lax.stop_gradient(lax.reduce_precision(near, exponent_bits, 0))
     ratio = jnp.where(partial.total == 0, 1.0, partial.scale / scale)  # whose power may be inf, and 0 · inf is NaN
     total = rescale(jnp, partial.total, ratio, partial.ord)
@@ -228,5 +229,5 @@ def _within(x: Array, bound: Scalar) -> Scalar:
     """Return a bound that is finite in the leaf's dtype if it is finite."""
     if isinstance(bound, float):
         return bound
-    most = min(ns.largest(x.dtype), ns.largest(bound.dtype))
+    most = min(_dtypes.largest(x.dtype), _dtypes.largest(bound.dtype))
     return jnp.where(jnp.isfinite(bound), jnp.clip(bound, -most, most), bound)

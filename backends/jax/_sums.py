@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import magnitudes
 from gradclip._types import Array
@@ -82,7 +83,7 @@ def totals_of(leaves: Sequence[Array], units: Array | None, *, ord: float, dtype
 
 def _powers(x: Array, unit: Array | None, ord: float, dtype: str) -> Array:
     """Return the power of each element times ``unit``."""
-    parts = [jnp.real(x), jnp.imag(x)] if ns.is_complex(x.dtype) else [x]
+    parts = [jnp.real(x), jnp.imag(x)] if _dtypes.is_complex(x.dtype) else [x]
     parts = [part if part.dtype == dtype else jnp.astype(part, dtype) for part in parts]
     if unit is not None:
         parts = [part * unit for part in parts]

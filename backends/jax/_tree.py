@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves, ops_for
@@ -101,7 +101,7 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
         if x.dtype not in seen:
             _checks.leaf(x, paths, i)
             seen.add(x.dtype)
-    double = any(ns.is_double(x.dtype) for x in (*arrays, *tree_util.tree_leaves(beside)))
+    double = any(_dtypes.is_double(x.dtype) for x in (*arrays, *tree_util.tree_leaves(beside)))
     ops = JaxOps(jnp.float64 if double else jnp.float32, axes) if arrays else ops_for([])
     return Leaves(arrays, ops, range(len(arrays)), partial(tree_util.tree_unflatten, treedef), paths)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
 
-from gradclip import _namespace as ns
+from gradclip import _dtypes
 from gradclip._types import Array
 from gradclip._words import a
 from gradclip.backends.jax._mesh import vary, varying
@@ -40,7 +40,7 @@ def initial(params: Any, axes: tuple[str, ...] = ()) -> ClipState:
     Its arrays share no memory, so that all can be donated. Their types are those of later states, as loops require.
     """
     leaves = [x for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
-    dtype = jnp.float64 if any(ns.is_double(x.dtype) for x in leaves) else jnp.float32
+    dtype = jnp.float64 if any(_dtypes.is_double(x.dtype) for x in leaves) else jnp.float32
     local = frozenset[str]().union(*map(varying, leaves)) - frozenset(axes)
     return ClipState(
         norm=vary(jnp.zeros((), dtype=dtype), local),

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps, bounds_for, limited
 from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, boxes
@@ -68,7 +69,7 @@ class TorchOps(ArrayOps):
                 there = self._there(c, x)
                 factors[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
             there, factor = factors[key]
-            if factor.dim() or ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
+            if factor.dim() or _dtypes.is_double(x.dtype) or not _dtypes.is_double(factor.dtype):
                 super().scale_([x], [there])  # one for each unit, or one that may be out of range as a single number
             elif not _in_memory(x) and _joins(x):
                 small.setdefault((*key, x.dtype), []).append(x)
@@ -102,7 +103,7 @@ class TorchOps(ArrayOps):
             return super()._whole(x, ord)
         if ord == math.inf and not x.is_complex():  # a maximum is exact in the leaf's own dtype
             peak = torch.linalg.vector_norm(x, ord).to(self._wide(x))
-            return NormPartial(torch.ones_like(peak), peak, ord, ns.norm_dtype(self.xp, x))
+            return NormPartial(torch.ones_like(peak), peak, ord, _dtypes.norm_dtype(self.xp, x))
         if self._holds(x, ord):
             return _of_norm(torch.linalg.vector_norm(x, ord, dtype=torch.float64), ord)
         return super()._whole(x, ord)
