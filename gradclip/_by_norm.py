@@ -12,10 +12,10 @@ from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
-from gradclip._types import Scalar, Tree
+from gradclip._types import AnyScalar, ArrayT, Scalar, Tree
 
 
-class ByNorm(Containers):
+class ByNorm(Containers[ArrayT]):
     """Clipping each leaf by its own norm, or by its own root mean square."""
 
     def clip_by_norm(self, grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> Tree:
@@ -150,7 +150,7 @@ class ByNorm(Containers):
         return numels_of(leaves)
 
 
-def clip_each(leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:
+def clip_each(leaves: Leaves, limit: AnyScalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:
     """Return the container with each leaf clipped by its own norm: the algorithm, for any adapter's leaves.
 
     With ``numels``, as `numels_of` gives them, each leaf is clipped by the mean of its powers in place of their sum.
@@ -159,14 +159,14 @@ def clip_each(leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence
 
 
 def clip_each_(
-    leaves: Leaves, limit: Scalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
+    leaves: Leaves, limit: AnyScalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
 ) -> None:
     """Clip each leaf by its own norm in place, as `clip_each` does: the algorithm, for any adapter's leaves."""
     leaves.scale_(coefficients_of(leaves, limit, ord, numels), pure)
 
 
 def coefficients_of(
-    leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
+    leaves: Leaves, limit: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> Sequence[Coefficient]:
     """Return what each leaf is to be multiplied by; nothing is written."""
     return parts_of(decide_each(leaves, limit, ord, numels)[1]) if leaves.arrays else []
@@ -174,7 +174,7 @@ def coefficients_of(
 
 @np.errstate(all="ignore")
 def decide_each(
-    leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
+    leaves: Leaves, limit: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> tuple[NormPartial, Coefficient]:
     """Return the norms of leaves, at least one, and what each is to be multiplied by; nothing is written."""
     batch = leaves.partials(ord)

@@ -14,13 +14,13 @@ from gradclip import _namespace as ns
 from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
 from gradclip._number import as_number, known_value
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Nonfinite, Scalar
+from gradclip._types import AnyArray, AnyScalar, Nonfinite
 from gradclip._words import a, short
 
 _POLICIES = ("propagate", "error", "zero")
 
 
-def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
+def threshold(value: object, name: str, *, optional: bool = True) -> AnyScalar | None:
     """Return a threshold as a float, a 0-d array or None; if its value is known, it is >= 0 and not NaN.
 
     Raises
@@ -41,7 +41,7 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
     return number
 
 
-def live_threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
+def live_threshold(value: object, name: str, *, optional: bool = True) -> AnyScalar | None:
     """Return a checked threshold for later use: a number as a float; an array itself, whose value may change."""
     checked = threshold(value, name, optional=optional)
     return value if ns.is_array(value) and not isinstance(value, np.generic) else checked
@@ -60,7 +60,7 @@ def order(value: object, name: str = "ord") -> float:
     return number
 
 
-def positive(value: object, name: str, remedy: str) -> Scalar:
+def positive(value: object, name: str, remedy: str) -> AnyScalar:
     """Return a number that is positive and finite."""
     number = as_number(value, name, remedy)
     if (seen := known_value(number)) is not None and not 0 < seen < math.inf:
@@ -68,7 +68,7 @@ def positive(value: object, name: str, remedy: str) -> Scalar:
     return number
 
 
-def known_norm(value: object, name: str = "norm") -> Scalar | NormPartial:
+def known_norm(value: object, name: str = "norm") -> AnyScalar | NormPartial:
     """Return a norm that the caller passes: a float >= 0, a 0-d array, or a 0-d NormPartial."""
     if isinstance(value, NormPartial):
         return value
@@ -78,7 +78,7 @@ def known_norm(value: object, name: str = "norm") -> Scalar | NormPartial:
     return number
 
 
-def not_negative(value: object, name: str) -> Scalar:
+def not_negative(value: object, name: str) -> AnyScalar:
     """Return a number that is finite and at least 0."""
     number = as_number(value, name, "0.0 for none")
     if (seen := known_value(number)) is not None and not 0 <= seen < math.inf:
@@ -86,10 +86,10 @@ def not_negative(value: object, name: str) -> Scalar:
     return number
 
 
-def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
+def bounds(max_value: object, min_value: object) -> tuple[AnyScalar, AnyScalar]:
     """Return the lower and the upper bound of clipping by value."""
     if min_value is None:
-        high: Scalar = threshold(max_value, "max_value", optional=False)
+        high: AnyScalar = threshold(max_value, "max_value", optional=False)
         return -high, high
     low, high = (as_number(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
     least, most = known_value(low), known_value(high)
@@ -113,7 +113,7 @@ def policy(value: object) -> Nonfinite:
     return value  # type: ignore[return-value]  # it is one of the three
 
 
-def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+def leaf(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
     """Check that a leaf is an array of real or complex floating-point numbers.
 
     Raises
@@ -147,7 +147,7 @@ def _instead(x: object) -> str:
     return "pass an array, or None for no gradient"
 
 
-def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+def not_complex(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
     """Check that a leaf is not complex, because complex numbers cannot be compared with bounds."""
     if _dtypes.is_complex(x.dtype):
         raise TypeError(
@@ -156,7 +156,7 @@ def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
         )
 
 
-def lengths(leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str = "") -> None:
+def lengths(leaves: Sequence[AnyArray], paths: Callable[[], list[str]], remedy: str = "") -> None:
     """Check that the length of each axis of each leaf is known.
 
     Raises
@@ -182,10 +182,10 @@ def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
 
 
 def writable(
-    leaves: Sequence[Array],
+    leaves: Sequence[AnyArray],
     paths: Callable[[], list[str]],
     pure: str,
-    apart: Callable[[Sequence[Array]], bool] = lambda _: False,
+    apart: Callable[[Sequence[AnyArray]], bool] = lambda _: False,
 ) -> None:
     """Check that every leaf can be written in place, and that no element would be written twice.
 

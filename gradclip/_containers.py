@@ -1,13 +1,13 @@
 """The way into the containers of a framework: what an adapter says of its own, for all public functions."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 from gradclip._tree import Leaves, flatten
-from gradclip._types import Units
+from gradclip._types import ArrayT, Units
 
 
-class Containers:
+class Containers(Generic[ArrayT]):
     """Containers of the arrays of any namespace. The classes of public functions derive from this one.
 
     An adapter derives from `gradclip._functions.Functions`, and says here what is different.

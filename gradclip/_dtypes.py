@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from gradclip._types import Array, Namespace
+from gradclip._types import AnyArray, Namespace
 
 LARGEST = {
     "float4_e2m1fn": 6.0,
@@ -89,6 +89,6 @@ def has_infinity(dtype: object) -> bool:
     return "fn" not in dtype_name(dtype)
 
 
-def norm_dtype(xp: Namespace, x: Array) -> Array:
+def norm_dtype(xp: Namespace, x: AnyArray) -> AnyArray:
     """Return the dtype of the norm of ``x``: float64 for float64 and complex128, float32 for all others."""
     return xp.float64 if is_double(x.dtype) else xp.float32

@@ -16,7 +16,9 @@ from gradclip._coefficient import Coefficient, root_of_float
 from gradclip._decision import Decision, Rule, decide_by_arrays, decide_by_floats
 from gradclip._native import Kernels, Table
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Axes, Scalar
+from gradclip._types import AnyArray as Array
+from gradclip._types import AnyScalar as Scalar
+from gradclip._types import Axes
 
 _LEAST, _PART = 2.0**-1022, 2.0**-58
 """(smallest normal number, relative error we accept): a sum of n squares is trusted if n · first ≤ second · sum."""

@@ -70,7 +70,7 @@ _JOIN_UP_TO_NUMEL, _JOIN_MEAN_NUMEL = 1 << 18, 1 << 10
 Beyond, a copy takes longer than to ask NumPy where each lies.
 """
 
-_from_buffer: Callable[[NDArray], Any] = (ctypes.c_char * 0).from_buffer
+_from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 _dtype, _size, _nbytes = attrgetter("dtype"), attrgetter("size"), attrgetter("nbytes")
 
 _MEMORY = NumpyMemory()

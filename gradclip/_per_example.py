@@ -10,13 +10,13 @@ from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
-from gradclip._types import Array, Scalar, Tree
+from gradclip._types import AnyArray, AnyScalar, ArrayT, Scalar, Tree
 
 
-class PerExample(Containers):
+class PerExample(Containers[ArrayT]):
     """Clipping each example by its own norm."""
 
-    def clip_per_example(self, grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]:
+    def clip_per_example(self, grads: Tree, max_norm: Scalar | None) -> tuple[Tree, ArrayT]:
         """Return the sum of the examples' gradients, each clipped by its global norm, and how many were clipped.
 
         Parameters
@@ -56,7 +56,7 @@ class PerExample(Containers):
         return clip_examples(self.leaves(grads), limit)
 
 
-def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
+def clip_examples(leaves: Leaves, limit: AnyScalar | None) -> tuple[Any, AnyArray]:
     """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves."""
     if not leaves.arrays:
         none = leaves.partial(2.0).total
@@ -67,7 +67,7 @@ def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
 
 
 @np.errstate(all="ignore")
-def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
+def _sums(leaves: Leaves, limit: AnyScalar | None) -> tuple[Any, AnyArray]:
     xp = ns.namespace(leaves.arrays)
     partial: NormPartial | None = None
     for x in leaves.arrays:
@@ -80,7 +80,7 @@ def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
     return leaves.restore(summed), ns.as_array(count)
 
 
-def _examples(leaves: Leaves, x: Array) -> NormPartial:
+def _examples(leaves: Leaves, x: AnyArray) -> NormPartial:
     """Return one partial for each example, of shape (batch,)."""
     xp = ns.namespace([x])
     rows = x if x.ndim > 1 else x[:, None]
@@ -89,7 +89,7 @@ def _examples(leaves: Leaves, x: Array) -> NormPartial:
     return NormPartial(scale, total, 2.0, part.dtype)
 
 
-def _along_examples(c: Coefficient, x: Array) -> Coefficient:
+def _along_examples(c: Coefficient, x: AnyArray) -> Coefficient:
     """Return coefficients of shape (batch,) so that they broadcast with a leaf."""
     return c[(slice(None), *[None] * (x.ndim - 1))]
 

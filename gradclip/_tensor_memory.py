@@ -12,7 +12,8 @@ from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
 from gradclip._host_ops import HostOps, Runs, code_of, runs_of
 from gradclip._native import Table
-from gradclip._types import Array, Namespace
+from gradclip._types import AnyArray as Array
+from gradclip._types import Namespace
 
 _is_cpu, _dtype, _nbytes = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter("nbytes")
 _requires_grad = attrgetter("requires_grad")

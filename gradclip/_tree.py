@@ -25,7 +25,7 @@ from gradclip._numpy_ops import numpy_ops
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._tensor_memory import tensor_ops
-from gradclip._types import Array, Scalar
+from gradclip._types import AnyArray, AnyScalar
 from gradclip._weights import refuse_weights
 
 _dtype = attrgetter("dtype")
@@ -55,7 +55,7 @@ class Leaves:
         Gives each place a name, such as ``grads['layer'][0]``, for error messages.
     """
 
-    arrays: list[Array]
+    arrays: list[AnyArray]
     ops: Ops
     slots: Sequence[int]
     rebuild: Callable[[list[Any]], Any]
@@ -88,17 +88,17 @@ class Leaves:
         self.finish()
 
     @_quiet
-    def clamp(self, low: Scalar, high: Scalar) -> Any:
+    def clamp(self, low: AnyScalar, high: AnyScalar) -> Any:
         """Return the container with the elements of ``arrays`` moved into the bounds."""
         return self.restore(self.ops.clamp(self.arrays, low, high))
 
     @_quiet
-    def clamp_(self, low: Scalar, high: Scalar) -> None:
+    def clamp_(self, low: AnyScalar, high: AnyScalar) -> None:
         """Move the elements of ``arrays`` into the bounds in place, or raise."""
         self.ops.clamp_(self.targets("clip_by_value"), low, high)
         self.finish()
 
-    def targets(self, pure: str) -> list[Array]:
+    def targets(self, pure: str) -> list[AnyArray]:
         """Return what to write to for each of ``arrays``, or raise and name the ``pure`` function."""
         _checks.writable(self.arrays, self.array_paths, pure, self.ops.apart)
         return self.arrays
@@ -168,7 +168,7 @@ def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
     return list(found.values())
 
 
-def ops_for(arrays: Sequence[Array]) -> Ops:
+def ops_for(arrays: Sequence[AnyArray]) -> Ops:
     """Return the operations for leaves of one namespace."""
     if not arrays or ns.is_numpy(xp := ns.namespace(arrays)):
         return numpy_ops()
@@ -176,7 +176,7 @@ def ops_for(arrays: Sequence[Array]) -> Ops:
     return ops or ArrayOps(xp)
 
 
-def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
+def _check(places: Sequence[AnyArray], paths: Callable[[], list[str]]) -> None:
     """Check one leaf of each type and dtype, in the order of the leaves."""
     if not places:
         return

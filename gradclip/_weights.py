@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradclip._types import Array
+from gradclip._types import AnyArray
 
 _NUMPYS = {np.ndarray}
 _REMEDY = (
@@ -18,7 +18,7 @@ _REMEDY = (
 
 
 def refuse_weights(
-    container: object, name: str, leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str = _REMEDY
+    container: object, name: str, leaves: Sequence[AnyArray], paths: Callable[[], list[str]], remedy: str = _REMEDY
 ) -> None:
     """Check that no leaf is a parameter of PyTorch, and that no state_dict is among the containers.
 
@@ -101,7 +101,8 @@ def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _holds_containers(values: Iterable[Any]) -> bool:
-    return any(map(_is_container, set(map(type, values))))
+    kinds: set[Any] = set(map(type, values))  # any type is hashable
+    return any(map(_is_container, kinds))
 
 
 @lru_cache(maxsize=256)

@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 from gradclip._calls import as_function
 from gradclip._functions import Functions
 from gradclip._tree import Leaves
+from gradclip._types import Array
 from gradclip.backends.cupy._tree import flatten
 
 
-class CupyFunctions(Functions):
+class CupyFunctions(Functions[Array]):
     """The public functions on CuPy's arrays, arrays that come by DLPack, and Chainer's links and parameters."""
 
     place = "gradclip.backends.cupy"

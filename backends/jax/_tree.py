@@ -16,7 +16,7 @@ from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves, ops_for
-from gradclip._types import Array, Scalar
+from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import a
 from gradclip.backends.jax._mesh import varying
 from gradclip.backends.jax._ops import JaxOps
@@ -139,7 +139,7 @@ def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
     return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def scalar(leaves: Leaves, value: Scalar | None, default: float | None) -> Scalar | None:
+def scalar(leaves: Leaves, value: AnyScalar | None, default: float | None) -> AnyScalar | None:
     """Return a number as an array in the dtype of the leaves' coefficients; ``default`` for None."""
     if value is None:
         return default
@@ -165,7 +165,7 @@ def is_float0(x: object) -> bool:
     return isinstance(x, jax.Array | np.ndarray) and bool(x.dtype == jax.dtypes.float0)
 
 
-def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+def _check_kind(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
     if isinstance(x, jax.Array):
         return
     if ns.is_array(x) and not isinstance(x, np.ndarray | np.generic):

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from gradclip._by_norm import numels_of
 from gradclip._calls import Function, as_function
@@ -16,7 +17,7 @@ from gradclip.backends.torch._containers import flatten, flatten_measured, flatt
 from gradclip.backends.torch._leaves import TorchLeaves, gradients
 
 
-class TorchFunctions(Functions):
+class TorchFunctions(Functions[Tensor]):
     """The public functions on tensors, modules and optimizers."""
 
     place = "gradclip.backends.torch"

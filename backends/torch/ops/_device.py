@@ -20,7 +20,7 @@ from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, boxes
 from gradclip._coefficient import Coefficient
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, stack
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar
 
 _MOST = 1 << 31
 """Leaves of this many elements or more do not use foreach kernels: CUDA's count elements in 32 bits."""
@@ -81,7 +81,7 @@ class TorchOps(ArrayOps):
             for group in _groups(some):
                 _times_together_(group, factor, there.zeroed)
 
-    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place."""
         for x in leaves:
             bounds = self._bounds(x, low, high)
@@ -91,7 +91,7 @@ class TorchOps(ArrayOps):
             else:
                 x.clamp_(*bounds)
 
-    def _bounds(self, x: Tensor, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+    def _bounds(self, x: Tensor, low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
         """Return bounds for a leaf. Numbers stay numbers, because a tensor would have to be copied to the device."""
         if isinstance(low, float) and isinstance(high, float):
             return limited(low, x.dtype), limited(high, x.dtype)
