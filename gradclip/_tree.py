@@ -229,12 +229,12 @@ def _joined(
     return [leaf for leaves, _ in parts for leaf in leaves], rebuilt
 
 
-def _paths(container: object, name: str) -> list[str]:
+def _paths(container: Any, name: str) -> list[str]:
     if _is_dataclass(container):
-        fields = dataclasses.fields(container)  # type: ignore[arg-type]  # an instance of a dataclass
+        fields = dataclasses.fields(container)
         return [path for f in fields for path in _paths(getattr(container, f.name), f"{name}.{f.name}")]
     leaves: list[Any]
-    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)  # type: ignore[arg-type]  # as in _walk
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)
     names = [accessor.codify(name) for accessor in accessors]
     return [
         path

@@ -97,12 +97,14 @@ def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
         items = ((f"{name}[{i}]", value) for i, value in enumerate(container))
     elif dataclasses.is_dataclass(container) and not isinstance(container, type):
         items = ((f"{name}.{f.name}", getattr(container, f.name)) for f in dataclasses.fields(container))
-    yield from ((path, x) for path, x in items if _is_container(type(x)))
+    for path, x in items:
+        kind: Any = type(x)  # any type is hashable
+        if _is_container(kind):
+            yield path, x
 
 
 def _holds_containers(values: Iterable[Any]) -> bool:
-    kinds: set[Any] = set(map(type, values))  # any type is hashable
-    return any(map(_is_container, kinds))
+    return any(map(_is_container, set(map(type, values))))
 
 
 @lru_cache(maxsize=256)

@@ -44,13 +44,13 @@ def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
     devices = axis_size(axes)
     here = jnp.arange(devices) == lax.axis_index(axes)
     slots = jnp.where(jnp.reshape(here, (devices, *[1] * pair.ndim)), pair, jnp.zeros_like(pair))
-    every = lax.psum(slots, axes)  # type: ignore[no-untyped-call]
+    every = lax.psum(slots, axes)
     return merge_elements(NormPartial(every[:, 0], every[:, 1], partial.ord, partial.dtype), axis=0)
 
 
 def axis_size(axes: tuple[str, ...]) -> int:
     """Return the number of devices along ``axes``, which is known under tracing."""
-    return int(lax.psum(1, axes))  # type: ignore[no-untyped-call]
+    return int(lax.psum(1, axes))
 
 
 def owned(total: AnyArray, leaf: AnyArray, axes: tuple[str, ...]) -> AnyArray:

@@ -110,7 +110,8 @@ class JaxOps(ArrayOps):
 
         @jax.custom_jvp
         def pair(*leaves: AnyArray) -> Pair:
-            return lax.platform_dependent(*leaves, **ways)  # type: ignore[no-any-return]  # what they return
+            found: Pair = lax.platform_dependent(*leaves, **ways)
+            return found
 
         @pair.defjvp
         def derivative(leaves: Sequence[AnyArray], changes: Sequence[AnyArray]) -> tuple[Pair, Pair]:
@@ -125,20 +126,19 @@ class JaxOps(ArrayOps):
         """Read the leaves once, and only if that was not right once more."""
         total = self._sums(leaves, None, ord, together)
         right, scale = self._judged(total, leaves)
-        return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+        found: Pair = lax.cond(
             jnp.all(right),
             lambda: (jnp.ones_like(total), total),
             lambda: (scale, self._sums(leaves, 1 / scale, ord, together)),
         )
+        return found
 
     def _at_once(self, ord: float, together: bool, *leaves: AnyArray) -> Pair:
         """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
         far = _FAR[_dtypes.is_double(self.dtype)]
         shape = () if together else (len(leaves),)
         # Behind a barrier, for XLA would square what it knows, and that is out of range.
-        units = lax.optimization_barrier(  # type: ignore[no-untyped-call]  # JAX leaves it untyped
-            tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far))
-        )
+        units = lax.optimization_barrier(tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far)))
         total, low, high = (self._sums(leaves, unit, ord, together) for unit in (None, *units))
         right, scale = self._judged(total, leaves)
         return scale, jnp.where(right, total, jnp.where(scale > 1, low, high))
@@ -200,11 +200,12 @@ def _if_changed(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple
         return vary(first, axes), vary(second, axes), vary(jnp.asarray(clipped), axes)
 
     one = jnp.ones((), dtype=factor.dtype)
-    return lax.cond(  # type: ignore[no-any-return]  # what its branches return
+    chosen: tuple[AnyArray, AnyArray, AnyArray] = lax.cond(
         changed,
         lambda: decided(*Coefficient(divisor, factor, changed).multipliers, True),
         lambda: decided(one, one, False),
     )
+    return chosen
 
 
 def _at_once(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:

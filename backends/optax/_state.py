@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax  # type: ignore[import-untyped]
+import optax
 
 from gradclip import _dtypes
 from gradclip._types import AnyArray

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
-import optax  # type: ignore[import-untyped]
+import optax
 
 from gradclip import _checks
 from gradclip._adaptive import UnitRule

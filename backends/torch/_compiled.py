@@ -53,7 +53,8 @@ def clip_norm_compiled_(
         return torch.tensor(0.0)
     limit = None if max_norm is None else as_scalar(max_norm, "max_norm")
     loss_scale, small = as_scalar(scale, "scale"), as_scalar(eps, "eps")
-    return torch.ops.gradclip.clip_norm_(grads, limit, loss_scale, ord, nonfinite, small)  # type: ignore[no-any-return]
+    norm: Tensor = torch.ops.gradclip.clip_norm_(grads, limit, loss_scale, ord, nonfinite, small)
+    return norm
 
 
 def clip_value_compiled_(parameters: Parameters, clip_value: AnyScalar) -> None:
@@ -95,7 +96,7 @@ def _number(value: AnyScalar, name: str) -> AnyScalar:
     return as_number(value, name, "a 0-d tensor")
 
 
-_read: Any = torch.compiler.disable(_number)  # type: ignore[no-untyped-call]  # nobody traces what Decimal or NumPy do
+_read: Any = torch.compiler.disable(_number)  # nobody traces what Decimal or NumPy do
 
 
 def traced_leaves(grads: list[Tensor]) -> TorchLeaves:

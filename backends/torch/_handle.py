@@ -4,7 +4,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -175,7 +175,7 @@ class Clipping:
         """Clip as one operation of the graph; break it for NumPy's thresholds and for a GradScaler's fused steps."""
         plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
         if not plain or _optimizers.has_scaler(optimizer):
-            torch.compiler.disable(self._clip_now)(optimizer)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+            cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
             return
         self.norm, self.coefficient, self.clipped = clip_groups_compiled_(
             optimizer.param_groups,

@@ -85,7 +85,7 @@ class BackwardClipping:
         self.threshold = threshold
         self._by, self._norm_type = _checked(by), norm_order(norm_type)
         self._hooks: list[Any] = [
-            p.register_post_accumulate_grad_hook(self._clip)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+            p.register_post_accumulate_grad_hook(self._clip)
             for p in dict.fromkeys(model.parameters())  # tied parameters once
             if p.requires_grad
         ]
