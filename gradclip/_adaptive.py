@@ -141,20 +141,20 @@ class UnitRule:
         partial = ops.partial_along(grad, 2.0, axes)
         if isinstance(self.clipping, float) and self.clipping == math.inf:
             return coefficient(partial, None)
-        partial, of_weight, unit = _comparable(partial, ops.partial_along(weight, 2.0, axes))
-        xp = ns.namespace([unit])
-        norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * unit
+        partial, of_weight, multiplier = _comparable(partial, ops.partial_along(weight, 2.0, axes))
+        xp = ns.namespace([multiplier])
+        norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * multiplier
         floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
         return coefficient(partial, floored * self.clipping)
 
 
 def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, AnyArray]:
-    """Return norms in a unit in which neither overflows, and that unit: a small power of two where both are large."""
+    """Return norms times a multiplier, so that neither overflows, and it: a small power of two where both are large."""
     xp = ns.namespace([one.total])
     small = xp.full_like(one.scale, 2.0**-512 if _dtypes.is_double(one.scale.dtype) else 2.0**-64)
-    unit = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
-    one, other = (NormPartial(p.scale * unit, p.total, p.ord, p.dtype) for p in (one, other))
-    return one, other, unit
+    multiplier = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
+    one, other = (NormPartial(p.scale * multiplier, p.total, p.ord, p.dtype) for p in (one, other))
+    return one, other, multiplier
 
 
 def clip_units(leaves: Leaves, weights: Sequence[AnyArray], rule: UnitRule) -> Any:
@@ -170,7 +170,7 @@ def clip_units_(leaves: Leaves, weights: Sequence[AnyArray], rule: UnitRule) -> 
     leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
 
 
-def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], place: int) -> Axes:
+def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], position: int) -> Axes:
     """Return the axes that make up a unit of a leaf, as `adaptive_grad_clip` describes them."""
     rank = len(shape)
     if callable(axis):
@@ -180,20 +180,21 @@ def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]
             return tuple(range(rank))
         if rank > 5:
             raise ValueError(
-                f"{paths()[place]} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as axis="
+                f"{paths()[position]} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as "
+                "axis="
             )
         return tuple(range({2: 1, 3: 1}.get(rank, rank - 1)))
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     if not axes or not all(-rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
         raise ValueError(
-            f"axis={axis!r}, expected distinct axes of {paths()[place]}, which has shape {shape}; "
+            f"axis={axis!r}, expected distinct axes of {paths()[position]}, which has shape {shape}; "
             f"pass axes below {rank}"
         )
     return tuple(sorted(a % rank for a in axes))
 
 
 def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves]) -> list[AnyArray]:
-    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a place."""
+    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a position."""
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:

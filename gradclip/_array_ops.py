@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from gradclip import _dtypes
 from gradclip import _namespace as ns
-from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, Box, boxes, halve, size, whole
+from gradclip._chunks import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL, Box, boxes, halve, numel, whole
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, concat, merge_elements, reduce_powers, root, safe_scale, stack
@@ -61,10 +61,10 @@ class ArrayOps:
         xp = self.xp
         if 0 in leaf.shape:  # Dask cannot sum an empty array of several chunks
             return xp.zeros(tuple(leaf.shape[1:]), dtype=leaf.dtype, device=ns.device(leaf))
-        if ns.is_whole(leaf) or ns.size(leaf) <= _limit(leaf) or leaf.shape[0] < 2:
+        if ns.is_whole(leaf) or ns.numel(leaf) <= _chunk_numel(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
             return xp.astype(ns.as_array(xp.sum(terms, axis=0, dtype=terms.dtype)), leaf.dtype)
-        rows = max(1, _limit(leaf) // (ns.size(leaf) // leaf.shape[0]))
+        rows = max(1, _chunk_numel(leaf) // (ns.numel(leaf) // leaf.shape[0]))
         total = None
         for start in range(0, leaf.shape[0], rows):
             part = slice(start, start + rows)
@@ -96,7 +96,7 @@ class ArrayOps:
 
     def _box(self, x: AnyArray, box: Box, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of a box from those of its halves: merged if the cut is in ``axes``, else joined."""
-        if size(box) <= _limit(x):
+        if numel(box) <= _chunk_numel(x):
             return self._piece(x[box] if box else x, ord, axes)
         axis, *halves = halve(box)
         first, second = (self._box(x, half, ord, axes) for half in halves)
@@ -115,7 +115,7 @@ class ArrayOps:
         if _fits(x, wide, ord):  # the powers of all elements are in the range of the accumulation dtype
             total = reduce_powers(xp, magnitudes(xp, parts), ord, axes)
             return NormPartial(xp.ones_like(total), total, ord, dtype)
-        scale = self._unit(parts, axes)
+        scale = self._safe_scale(parts, axes)
         total = reduce_powers(xp, magnitudes(xp, [part / scale for part in parts]), ord, axes)
         return NormPartial(scale, total, ord, dtype)
 
@@ -127,7 +127,7 @@ class ArrayOps:
         """Return a coefficient as arrays on a leaf's device."""
         return c.arrays(self.xp, self._wide(x), ns.device(x))
 
-    def _unit(self, parts: Sequence[AnyArray], axes: Axes | None) -> AnyArray:
+    def _safe_scale(self, parts: Sequence[AnyArray], axes: Axes | None) -> AnyArray:
         """Return the scale to divide an array by. The array is given as one part, or as real and imaginary parts."""
         xp = self.xp
         peaks = [ns.peak(xp, xp.abs(part), axes) for part in parts]
@@ -137,7 +137,7 @@ class ArrayOps:
         xp = self.xp
         if not _may_change(xp, x, c.changed):
             return x
-        if not ns.is_whole(x) and ns.is_writable(x) and ns.size(x) > _limit(x):
+        if not ns.is_whole(x) and ns.is_writable(x) and ns.numel(x) > _chunk_numel(x):
             out = xp.asarray(x, copy=True)
             self._write(out, c)
             return out
@@ -202,13 +202,13 @@ def _may_change(xp: Namespace, x: AnyArray, changed: AnyArray) -> bool:
         return True
 
 
-def _limit(x: AnyArray) -> int:
-    return HOST_ELEMENTS if ns.is_host(x) else DEVICE_ELEMENTS
+def _chunk_numel(x: AnyArray) -> int:
+    return HOST_CHUNK_NUMEL if ns.is_host(x) else DEVICE_CHUNK_NUMEL
 
 
 def _keys(x: AnyArray) -> Sequence[object]:
     """Return the index of each chunk of a leaf; one index for the whole leaf if it is lazy."""
-    return [...] if ns.is_lazy(x) else list(boxes(x.shape, _limit(x)))
+    return [...] if ns.is_lazy(x) else list(boxes(x.shape, _chunk_numel(x)))
 
 
 def _fit(shape: tuple[int, ...], key: object) -> object:

@@ -16,7 +16,7 @@ def as_function(method: Function) -> Function:
     """
     containers: Any = cast("Any", method).__self__  # it is bound
     function = _explaining(method)
-    function.__module__, function.__qualname__ = containers.place, method.__name__
+    function.__module__, function.__qualname__ = containers.module, method.__name__
     function.__doc__ = cleandoc(method.__doc__ or "")
     for core, adapter in containers.words.items():
         function.__doc__ = function.__doc__.replace(core, adapter)

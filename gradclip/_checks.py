@@ -113,7 +113,7 @@ def policy(value: object) -> Nonfinite:
     return _POLICIES[value]
 
 
-def leaf(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
+def leaf(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     """Check that a leaf is an array of real or complex floating-point numbers.
 
     Raises
@@ -123,17 +123,18 @@ def leaf(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
     """
     if not ns.is_array(x):
         raise TypeError(
-            f"{paths()[place]} is {a(type(x).__name__)}, expected an array, or a list, tuple, dict or dataclass of "
+            f"{paths()[position]} is {a(type(x).__name__)}, expected an array, or a list, tuple, dict or dataclass of "
             f"arrays; {_instead(x)}"
         )
     if not ns.has_device(x):
         raise TypeError(
-            f"{paths()[place]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, expected "
-            "an array that follows the Python array API standard; convert it to one, for example with numpy.asarray()"
+            f"{paths()[position]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, "
+            "expected an array that follows the Python array API standard; convert it to one, for example with "
+            "numpy.asarray()"
         )
     if not _dtypes.is_floating(x.dtype):
         raise TypeError(
-            f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
+            f"{paths()[position]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
             "double precision; leave it out, put None in its place, or convert it to such a dtype"
         )
 
@@ -147,11 +148,11 @@ def _instead(x: object) -> str:
     return "pass an array, or None for no gradient"
 
 
-def not_complex(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
+def not_complex(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     """Check that a leaf is not complex, because complex numbers cannot be compared with bounds."""
     if _dtypes.is_complex(x.dtype):
         raise TypeError(
-            f"{paths()[place]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
+            f"{paths()[position]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
             "by value; clip by norm, or clip real and imaginary parts by themselves"
         )
 

@@ -133,12 +133,12 @@ def coefficient(
         clipped = xp.zeros_like(partial.total, dtype=xp.bool)
         divisor, factor = one, unscaled
     else:
-        limit, eps = _like(partial, max_norm), at_least_zero(eps)
+        threshold, eps = _like(partial, max_norm), at_least_zero(eps)
         norm = partial.scale / scale * r  # divide first: scale · r, the norm of the scaled leaves, may be out of range
-        below = norm + eps <= limit  # False for NaN, so that NaN spreads
-        clipped = ~(below | (limit == math.inf))
+        below = norm + eps <= threshold  # False for NaN, so that NaN spreads
+        clipped = ~(below | (threshold == math.inf))
         divisor = xp.where(clipped, partial.scale, one)
-        factor = xp.where(clipped, limit / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
+        factor = xp.where(clipped, threshold / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
     changed = clipped if isinstance(scale, float) and scale == 1 else clipped | (one == 1)
     zeroed = None
     if nonfinite == "zero":

@@ -13,7 +13,7 @@ class Containers(Generic[ArrayT]):
     An adapter derives from `gradclip._functions.Functions`, and says here what is different.
     """
 
-    place: ClassVar[str] = "gradclip"
+    module: ClassVar[str] = "gradclip"
     """The module in which the functions are public."""
 
     words: ClassVar[Mapping[str, str]] = {}
@@ -32,7 +32,7 @@ class Containers(Generic[ArrayT]):
         return flatten(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # an adapter may need to know them
-        """Return the parameters of some gradients, one for each place."""
+        """Return the parameters of some gradients, one for each position."""
         return flatten(params, "params", distinct=False, weights=True)
 
     def units(self, axis: Units) -> Units:

@@ -177,8 +177,8 @@ class ByGlobalNorm(Containers[ArrayT]):
         >>> gradclip.clip_with_norm(here, 1.0, whole)
         array([0.6])
         """
-        limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
-        clipped: Tree = clip_leaves_with(self.leaves(grads), limit, known)
+        threshold, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
+        clipped: Tree = clip_leaves_with(self.leaves(grads), threshold, known)
         return clipped
 
     def clip_with_norm_(self, grads: Any, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
@@ -206,8 +206,8 @@ class ByGlobalNorm(Containers[ArrayT]):
         >>> g
         array([0.3, 0.4])
         """
-        limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
-        clip_leaves_with_(self.leaves_(grads, "clip_with_norm_"), limit, known)
+        threshold, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
+        clip_leaves_with_(self.leaves_(grads, "clip_with_norm_"), threshold, known)
 
 
 def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Decision]:

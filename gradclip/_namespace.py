@@ -126,7 +126,7 @@ def as_array(x: AnyArray) -> AnyArray:
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
-def size(x: AnyArray) -> int:
+def numel(x: AnyArray) -> int:
     """Return the number of elements, or 0 if it is not known yet; in torch, ``x.size`` is a method."""
     return compat.size(x) or 0
 

@@ -51,7 +51,7 @@ def _as_float(value: Any) -> float:
 
 def _element(value: AnyArray, name: str) -> AnyScalar:
     """Return the one element of an array."""
-    if ns.size(value) != 1:
+    if ns.numel(value) != 1:
         raise TypeError(
             f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number, or an array of "
             "one element"

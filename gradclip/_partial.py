@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
-from gradclip._namespace import adds_pairwise, as_array, device, namespace, peak, size, stack_numbers, to_device
+from gradclip._namespace import adds_pairwise, as_array, device, namespace, numel, peak, stack_numbers, to_device
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 from gradclip._words import a
 
@@ -182,7 +182,7 @@ def _sum(xp: Namespace, values: AnyArray) -> AnyArray:
 
     NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
-    n = size(values)
+    n = numel(values)
     if adds_pairwise(xp) or n <= _BLOCK_NUMEL:
         return xp.sum(values)
     whole = n - n % _BLOCK_NUMEL

@@ -52,29 +52,29 @@ class PerExample(Containers[ArrayT]):
         >>> gradclip.clip_per_example([per_example], 1.0)
         ([array([0.6, 1.3])], array(1, dtype=int32))
         """
-        limit = _checks.threshold(max_norm, "max_norm")
-        return clip_examples(self.leaves(grads), limit)
+        threshold = _checks.threshold(max_norm, "max_norm")
+        return clip_examples(self.leaves(grads), threshold)
 
 
-def clip_examples(leaves: Leaves, limit: AnyScalar | None) -> tuple[Any, AnyArray]:
+def clip_examples(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
     """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves."""
     if not leaves.arrays:
         none = leaves.partial(2.0).total
         xp = ns.namespace([none])
         return leaves.restore([]), xp.zeros((), dtype=xp.int32, device=ns.device(none))
     check_batch(leaves)
-    return _sums(leaves, limit)
+    return _sums(leaves, threshold)
 
 
 @np.errstate(all="ignore")
-def _sums(leaves: Leaves, limit: AnyScalar | None) -> tuple[Any, AnyArray]:
+def _sums(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
     xp = ns.namespace(leaves.arrays)
     partial: NormPartial | None = None
     for x in leaves.arrays:
         part = _examples(leaves, x)
         partial = part if partial is None else partial.merge(part)
     assert partial is not None  # there are leaves
-    c = coefficient(partial, limit)
+    c = coefficient(partial, threshold)
     summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
     count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # not int64, which a device may not have
     return leaves.restore(summed), ns.as_array(count)

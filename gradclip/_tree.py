@@ -44,15 +44,15 @@ class Leaves:
     Parameters
     ----------
     arrays : list of arrays
-        The distinct leaves, in order. A leaf that stands in two places (tied parameters) is here once.
+        The distinct leaves, in order. A leaf that stands at two positions (tied parameters) is here once.
     ops : Ops
         The operations for them.
     slots : list of int
-        For each place in the container, which of ``arrays`` belongs there.
+        For each position in the container, which of ``arrays`` belongs there.
     rebuild : callable
-        Makes the container from one value for each place.
+        Makes the container from one value for each position.
     paths : callable
-        Gives each place a name, such as ``grads['layer'][0]``, for error messages.
+        Gives each position a name, such as ``grads['layer'][0]``, for error messages.
     """
 
     arrays: list[AnyArray]
@@ -111,11 +111,11 @@ class Leaves:
         return self.rebuild([values[slot] for slot in self.slots])
 
     def array_paths(self) -> list[str]:
-        """Return a name for each of ``arrays``: its first place."""
+        """Return a name for each of ``arrays``: its first position."""
         return self.firsts(self.paths())
 
     def firsts(self, values: Sequence[Any]) -> list[Any]:
-        """Return one for each of ``arrays`` from values that there are for each place."""
+        """Return one for each of ``arrays`` from values that there are for each position."""
         return _firsts(values, self.slots)
 
 
@@ -130,7 +130,7 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     name : str
         What the container is called in error messages.
     distinct : bool
-        Whether leaves that are the same array count once; otherwise there is one for each place.
+        Whether leaves that are the same array count once; otherwise there is one for each position.
     weights : bool
         Whether parameters of PyTorch are welcome, where nothing is clipped that should be a gradient.
 
@@ -139,16 +139,16 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     TypeError
         If a leaf is not an array of floating-point numbers, or holds weights, or if leaves are of different namespaces.
     """
-    places, rebuild = _walk(container)
+    found, rebuild = _walk(container)
 
     def paths() -> list[str]:
         return _paths(container, name)
 
     if not weights:
-        refuse_weights(container, name, places, paths)
-    _check(places, paths)
-    slots = _slots(identities(places)) if distinct else range(len(places))
-    arrays = places if isinstance(slots, range) else _firsts(places, slots)
+        refuse_weights(container, name, found, paths)
+    _check(found, paths)
+    slots = _slots(identities(found)) if distinct else range(len(found))
+    arrays = found if isinstance(slots, range) else _firsts(found, slots)
     return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
 
 
@@ -160,10 +160,10 @@ def _slots(keys: Sequence[Hashable]) -> Sequence[int]:
     return [first.setdefault(key, len(first)) for key in keys]
 
 
-def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
-    """Return what stands in the first place of each slot."""
+def _firsts(values: Sequence[Any], slots: Sequence[int]) -> list[Any]:
+    """Return what stands at the first position of each slot."""
     found: dict[int, Any] = {}
-    for slot, x in zip(slots, places, strict=True):
+    for slot, x in zip(slots, values, strict=True):
         found.setdefault(slot, x)
     return list(found.values())
 
@@ -176,20 +176,20 @@ def ops_for(arrays: Sequence[AnyArray]) -> Ops:
     return ops or ArrayOps(xp)
 
 
-def _check(places: Sequence[AnyArray], paths: Callable[[], list[str]]) -> None:
+def _check(found: Sequence[AnyArray], paths: Callable[[], list[str]]) -> None:
     """Check one leaf of each type and dtype, in the order of the leaves."""
-    if not places:
+    if not found:
         return
-    _checks.leaf(places[0], paths, 0)
-    if len(set(map(type, places))) == 1 and all(map(_dtypes.is_floating, set(map(_dtype, places)))):  # as nearly always
+    _checks.leaf(found[0], paths, 0)
+    if len(set(map(type, found))) == 1 and all(map(_dtypes.is_floating, set(map(_dtype, found)))):  # as nearly always
         return
-    seen = [(type(x), getattr(x, "dtype", None)) for x in places]
+    seen = [(type(x), getattr(x, "dtype", None)) for x in found]
     for i in sorted(map(seen.index, set(seen))):
-        _checks.leaf(places[i], paths, i)
+        _checks.leaf(found[i], paths, i)
     try:
-        ns.namespace(places)
+        ns.namespace(found)
     except TypeError:
-        _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), places, strict=True)])
+        _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), found, strict=True)])
 
 
 def _walk(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:

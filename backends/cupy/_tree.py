@@ -150,8 +150,8 @@ def leaves_of(
 
     places = source.runtime.places(found)
     for kind in places.dtypes:
-        place = next(i for i, p in enumerate(places.items) if p.dtype == kind)
-        _checks.leaf(found[place], paths, place)
+        position = next(i for i, p in enumerate(places.items) if p.dtype == kind)
+        _checks.leaf(found[position], paths, position)
     if places.askew is not None:
         raise ValueError(
             f"{paths()[places.askew]} lies at an address that is no multiple of its elements' size, expected an "
@@ -167,13 +167,13 @@ def leaves_of(
 
 
 def _expanded(
-    source: Source, leaf: Any, container: object, name: str, place: int
+    source: Source, leaf: Any, container: object, name: str, position: int
 ) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
     parts = source.parts(leaf)
     if parts is None:
         kind = f"{type(leaf).__module__}." * ns.is_array(leaf) + type(leaf).__name__
         raise TypeError(
-            f"{_paths(container, name)[place]} is {a(kind)}, expected an array on a GPU, or an object with "
+            f"{_paths(container, name)[position]} is {a(kind)}, expected an array on a GPU, or an object with "
             f".{source.attribute}; convert it with cupy.asarray, or pass None for no gradient"
         )
     return parts

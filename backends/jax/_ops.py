@@ -147,7 +147,7 @@ class JaxOps(ArrayOps):
         """Return where sums of powers of leaves as they are are right, and what to divide the leaves by elsewhere."""
         double = _dtypes.is_double(self.dtype)
         tiny, share = _LOSS[double]
-        sizes = list(map(ns.size, leaves))
+        sizes = list(map(ns.numel, leaves))
         counts = jnp.asarray(sizes if total.ndim else sum(sizes), dtype=self.dtype)
         enough = total >= counts * (tiny / share)
         right = jnp.isfinite(total) & enough

@@ -36,9 +36,9 @@ def joined(leaves: Sequence[AnyArray]) -> list[AnyArray]:
     small: dict[object, list[AnyArray]] = {}
     large, room = [], _JOIN_UP_TO_NUMEL
     for x in leaves:
-        if ns.size(x) < min(_JOIN_BELOW_NUMEL, room) and is_local(x):
+        if ns.numel(x) < min(_JOIN_BELOW_NUMEL, room) and is_local(x):
             small.setdefault((x.dtype, varying(x)), []).append(x)
-            room -= ns.size(x)
+            room -= ns.numel(x)
         else:
             large.append(x)
     vectors = [
@@ -50,7 +50,7 @@ def joined(leaves: Sequence[AnyArray]) -> list[AnyArray]:
 def _end_to_end(leaves: Sequence[AnyArray]) -> AnyArray:
     if len(leaves) == 1:
         return leaves[0]
-    return lax.concatenate([x if x.ndim == 1 else lax.reshape(x, (ns.size(x),)) for x in leaves], 0)
+    return lax.concatenate([x if x.ndim == 1 else lax.reshape(x, (ns.numel(x),)) for x in leaves], 0)
 
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))

@@ -165,17 +165,17 @@ def is_float0(x: object) -> bool:
     return isinstance(x, jax.Array | np.ndarray) and bool(x.dtype == jax.dtypes.float0)
 
 
-def _check_kind(x: AnyArray, paths: Callable[[], list[str]], place: int) -> None:
+def _check_kind(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     if isinstance(x, jax.Array):
         return
     if ns.is_array(x) and not isinstance(x, np.ndarray | np.generic):
         raise TypeError(
-            f"{paths()[place]} is {a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
+            f"{paths()[position]} is {a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
             "convert it with jax.numpy.asarray, or use the adapter of its framework"
         )
     if dataclasses.is_dataclass(x):
         raise TypeError(
-            f"{paths()[place]} is {a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
+            f"{paths()[position]} is {a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
             "array or a pytree; register it with jax.tree_util.register_dataclass"
         )
-    _checks.leaf(x, paths, place)
+    _checks.leaf(x, paths, position)

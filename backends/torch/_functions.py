@@ -20,7 +20,7 @@ from gradclip.backends.torch._leaves import TorchLeaves, gradients
 class TorchFunctions(Functions[Tensor]):
     """The public functions on tensors, modules and optimizers."""
 
-    place = "gradclip.backends.torch"
+    module = "gradclip.backends.torch"
 
     words: ClassVar = {
         "writable array or container of arrays": "Tensor, Module, Optimizer, iterable or dict",
@@ -62,7 +62,7 @@ class TorchFunctions(Functions[Tensor]):
         return flatten_measured(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> TorchLeaves:
-        """Return the parameters of some gradients, one for each place."""
+        """Return the parameters of some gradients, one for each position."""
         assert isinstance(grads, TorchLeaves)  # `leaves` returned them
         return flatten_params(params, grads)
 
