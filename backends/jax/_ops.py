@@ -173,9 +173,9 @@ class JaxOps(ArrayOps):
     def _wide(self, x: AnyArray) -> AnyArray:  # noqa: ARG002  # all leaves of a tree have one
         return self.dtype
 
-    def _unit(self, parts: Sequence[AnyArray], axes: Axes | None) -> AnyArray:
+    def _safe_scale(self, parts: Sequence[AnyArray], axes: Axes | None) -> AnyArray:
         # A norm does not depend on what its parts were divided by: its derivative need not pass there.
-        return lax.stop_gradient(super()._unit(parts, axes))
+        return lax.stop_gradient(super()._safe_scale(parts, axes))
 
 
 def _is_real(x: AnyArray) -> bool:
