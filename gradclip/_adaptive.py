@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
@@ -15,10 +15,10 @@ from gradclip._containers import Containers
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves
-from gradclip._types import Array, Axes, Scalar, Tree, Units
+from gradclip._types import AnyArray, ArrayT, Axes, Scalar, Tree, Units
 
 
-class Adaptive(Containers):
+class Adaptive(Containers[ArrayT]):
     """Adaptive gradient clipping (AGC)."""
 
     @remedies(optax="adaptive_grad_clip(clipping)")
@@ -117,7 +117,7 @@ class Adaptive(Containers):
     def _rule(self, clipping: Scalar, eps: Scalar, axis: int | Axes | None) -> "UnitRule":
         return UnitRule(clipping, eps, self.units(axis))
 
-    def _weights(self, leaves: Leaves, grads: Any, params: Any) -> list[Array]:
+    def _weights(self, leaves: Leaves, grads: Any, params: Any) -> list[AnyArray]:
         return matching(leaves, grads, params, lambda kept: self.params(kept, leaves))
 
 
@@ -130,34 +130,34 @@ class UnitRule:
         self.axis = axis
 
     @np.errstate(all="ignore")
-    def coefficients(self, leaves: Leaves, weights: Sequence[Array]) -> list[Coefficient]:
+    def coefficients(self, leaves: Leaves, weights: Sequence[AnyArray]) -> list[Coefficient]:
         """Return the coefficients of each leaf's units."""
         _check_shapes(leaves, weights)
         pairs = list(zip(leaves.arrays, weights, strict=True))
         axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, (x, _) in enumerate(pairs)]
         return [self._unit(leaves.ops, g, w, a) for (g, w), a in zip(pairs, axes, strict=True)]
 
-    def _unit(self, ops: Ops, grad: Array, weight: Array, axes: Axes) -> Coefficient:
+    def _unit(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
         partial = ops.partial_along(grad, 2.0, axes)
         if isinstance(self.clipping, float) and self.clipping == math.inf:
             return coefficient(partial, None)
-        partial, of_weight, unit = _comparable(partial, ops.partial_along(weight, 2.0, axes))
-        xp = ns.namespace([unit])
-        norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * unit
+        partial, of_weight, multiplier = _comparable(partial, ops.partial_along(weight, 2.0, axes))
+        xp = ns.namespace([multiplier])
+        norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * multiplier
         floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
         return coefficient(partial, floored * self.clipping)
 
 
-def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, Array]:
-    """Return norms in a unit in which neither overflows, and that unit: a small power of two where both are large."""
+def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, AnyArray]:
+    """Return norms times a multiplier, so that neither overflows, and it: a small power of two where both are large."""
     xp = ns.namespace([one.total])
-    small = xp.full_like(one.scale, 2.0**-512 if ns.is_double(one.scale.dtype) else 2.0**-64)
-    unit = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
-    one, other = (NormPartial(p.scale * unit, p.total, p.ord, p.dtype) for p in (one, other))
-    return one, other, unit
+    small = xp.full_like(one.scale, 2.0**-512 if _dtypes.is_double(one.scale.dtype) else 2.0**-64)
+    multiplier = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
+    one, other = (NormPartial(p.scale * multiplier, p.total, p.ord, p.dtype) for p in (one, other))
+    return one, other, multiplier
 
 
-def clip_units(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Any:
+def clip_units(leaves: Leaves, weights: Sequence[AnyArray], rule: UnitRule) -> Any:
     """Return the container of leaves clipped unit by unit: the algorithm, for any adapter's leaves.
 
     ``weights`` has the parameter for each of ``leaves.arrays``.
@@ -165,12 +165,12 @@ def clip_units(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> Any:
     return leaves.scale(rule.coefficients(leaves, weights))
 
 
-def clip_units_(leaves: Leaves, weights: Sequence[Array], rule: UnitRule) -> None:
+def clip_units_(leaves: Leaves, weights: Sequence[AnyArray], rule: UnitRule) -> None:
     """Clip leaves unit by unit in place: the algorithm, for any adapter's leaves."""
     leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
 
 
-def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], place: int) -> Axes:
+def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], position: int) -> Axes:
     """Return the axes that make up a unit of a leaf, as `adaptive_grad_clip` describes them."""
     rank = len(shape)
     if callable(axis):
@@ -180,20 +180,21 @@ def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]
             return tuple(range(rank))
         if rank > 5:
             raise ValueError(
-                f"{paths()[place]} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as axis="
+                f"{paths()[position]} has {rank} axes, expected at most 5 for axis=None; pass the axes of a unit as "
+                "axis="
             )
         return tuple(range({2: 1, 3: 1}.get(rank, rank - 1)))
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     if not axes or not all(-rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
         raise ValueError(
-            f"axis={axis!r}, expected distinct axes of {paths()[place]}, which has shape {shape}; "
+            f"axis={axis!r}, expected distinct axes of {paths()[position]}, which has shape {shape}; "
             f"pass axes below {rank}"
         )
     return tuple(sorted(a % rank for a in axes))
 
 
-def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves]) -> list[Array]:
-    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a place."""
+def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves]) -> list[AnyArray]:
+    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a position."""
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:
@@ -210,7 +211,7 @@ def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], L
     return leaves.firsts(weights.arrays)
 
 
-def _check_shapes(leaves: Leaves, weights: Sequence[Array]) -> None:
+def _check_shapes(leaves: Leaves, weights: Sequence[AnyArray]) -> None:
     _checks.lengths(leaves.arrays, leaves.array_paths)
     _checks.lengths(weights, lambda: [f"the parameter of {path}" for path in leaves.array_paths()])
     for i, (g, w) in enumerate(zip(leaves.arrays, weights, strict=True)):

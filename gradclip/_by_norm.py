@@ -12,10 +12,10 @@ from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
-from gradclip._types import Scalar, Tree
+from gradclip._types import AnyScalar, ArrayT, Scalar, Tree
 
 
-class ByNorm(Containers):
+class ByNorm(Containers[ArrayT]):
     """Clipping each leaf by its own norm, or by its own root mean square."""
 
     def clip_by_norm(self, grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> Tree:
@@ -51,8 +51,8 @@ class ByNorm(Containers):
         >>> gradclip.clip_by_norm([np.array([3.0, 4.0]), np.array([0.1])], 1.0)
         [array([0.6, 0.8]), array([0.1])]
         """
-        limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-        clipped: Tree = clip_each(self.leaves(grads), limit, order)
+        threshold, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
+        clipped: Tree = clip_each(self.leaves(grads), threshold, order)
         return clipped
 
     def clip_by_norm_(self, grads: Any, max_norm: Scalar | None, *, ord: float = 2.0) -> None:
@@ -78,8 +78,8 @@ class ByNorm(Containers):
         >>> g
         [array([0.6, 0.8]), array([0.1])]
         """
-        limit, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
-        clip_each_(self.leaves_(grads, "clip_by_norm_"), limit, order, "clip_by_norm")
+        threshold, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
+        clip_each_(self.leaves_(grads, "clip_by_norm_"), threshold, order, "clip_by_norm")
 
     @remedies(optax="clip_by_block_rms(threshold)")
     def clip_by_rms(self, grads: Tree, max_rms: Scalar | None) -> Tree:
@@ -115,8 +115,8 @@ class ByNorm(Containers):
         >>> gradclip.clip_by_rms([np.array([2.0, -2.0, 2.0, -2.0]), np.array([0.1])], 1.0)
         [array([ 1., -1.,  1., -1.]), array([0.1])]
         """
-        limit, leaves = _checks.threshold(max_rms, "max_rms"), self.leaves(grads)
-        clipped: Tree = clip_each(leaves, limit, 2.0, self.numels(leaves))
+        threshold, leaves = _checks.threshold(max_rms, "max_rms"), self.leaves(grads)
+        clipped: Tree = clip_each(leaves, threshold, 2.0, self.numels(leaves))
         return clipped
 
     def clip_by_rms_(self, grads: Any, max_rms: Scalar | None) -> None:
@@ -142,43 +142,43 @@ class ByNorm(Containers):
         >>> g
         array([ 1., -1.,  1., -1.])
         """
-        limit, leaves = _checks.threshold(max_rms, "max_rms"), self.leaves_(grads, "clip_by_rms_")
-        clip_each_(leaves, limit, 2.0, "clip_by_rms", self.numels(leaves))
+        threshold, leaves = _checks.threshold(max_rms, "max_rms"), self.leaves_(grads, "clip_by_rms_")
+        clip_each_(leaves, threshold, 2.0, "clip_by_rms", self.numels(leaves))
 
     def numels(self, leaves: Leaves) -> list[int]:
         """Return how many elements each leaf has, as `numels_of` does; an adapter's leaves may be parts of wholes."""
         return numels_of(leaves)
 
 
-def clip_each(leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:
+def clip_each(leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:
     """Return the container with each leaf clipped by its own norm: the algorithm, for any adapter's leaves.
 
     With ``numels``, as `numels_of` gives them, each leaf is clipped by the mean of its powers in place of their sum.
     """
-    return leaves.scale(coefficients_of(leaves, limit, ord, numels))
+    return leaves.scale(coefficients_of(leaves, threshold, ord, numels))
 
 
 def clip_each_(
-    leaves: Leaves, limit: Scalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
+    leaves: Leaves, threshold: AnyScalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
 ) -> None:
     """Clip each leaf by its own norm in place, as `clip_each` does: the algorithm, for any adapter's leaves."""
-    leaves.scale_(coefficients_of(leaves, limit, ord, numels), pure)
+    leaves.scale_(coefficients_of(leaves, threshold, ord, numels), pure)
 
 
 def coefficients_of(
-    leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
+    leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> Sequence[Coefficient]:
     """Return what each leaf is to be multiplied by; nothing is written."""
-    return parts_of(decide_each(leaves, limit, ord, numels)[1]) if leaves.arrays else []
+    return parts_of(decide_each(leaves, threshold, ord, numels)[1]) if leaves.arrays else []
 
 
 @np.errstate(all="ignore")
 def decide_each(
-    leaves: Leaves, limit: Scalar | None, ord: float, numels: Sequence[int] | None
+    leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> tuple[NormPartial, Coefficient]:
     """Return the norms of leaves, at least one, and what each is to be multiplied by; nothing is written."""
     batch = leaves.partials(ord)
-    return batch, coefficient(batch if numels is None else _mean(batch, numels), limit)
+    return batch, coefficient(batch if numels is None else _mean(batch, numels), threshold)
 
 
 def parts_of(c: Coefficient) -> list[Coefficient]:
@@ -189,7 +189,7 @@ def parts_of(c: Coefficient) -> list[Coefficient]:
 def numels_of(leaves: Leaves) -> list[int]:
     """Return how many elements each leaf has, 1 for an empty one, as a mean needs them."""
     _checks.lengths(leaves.arrays, leaves.array_paths)
-    return [max(1, ns.size(x)) for x in leaves.arrays]
+    return [max(1, ns.numel(x)) for x in leaves.arrays]
 
 
 def _mean(batch: NormPartial, numels: Sequence[int]) -> NormPartial:

@@ -7,10 +7,10 @@ from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._containers import Containers
 from gradclip._tree import Leaves
-from gradclip._types import Scalar, Tree
+from gradclip._types import AnyScalar, ArrayT, Scalar, Tree
 
 
-class ByValue(Containers):
+class ByValue(Containers[ArrayT]):
     """Clipping by value."""
 
     @remedies(
@@ -80,19 +80,19 @@ class ByValue(Containers):
         clamp_leaves_(self.leaves_(grads, "clip_by_value_"), low, high)
 
 
-def clamp_leaves(leaves: Leaves, low: Scalar, high: Scalar) -> Any:
+def clamp_leaves(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> Any:
     """Return the container of clamped leaves: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
     return leaves.clamp(*apart(low, high))
 
 
-def clamp_leaves_(leaves: Leaves, low: Scalar, high: Scalar) -> None:
+def clamp_leaves_(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> None:
     """Clamp leaves in place: the algorithm, for any adapter's leaves."""
     _check_real(leaves)
     leaves.clamp_(*apart(low, high))
 
 
-def apart(low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+def apart(low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
     """Return bounds, of which those that cross are moved to zero: the low one down to it, the high one up to it.
 
     Bounds cross if an array is negative whose value was not known when it was checked. So no element changes its sign.

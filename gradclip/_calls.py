@@ -14,9 +14,9 @@ def as_function(method: Function) -> Function:
     As the standard library's ``random.seed`` is a method of a hidden instance, but a function of the module where it is
     public: with its own docstring, found by ``pickle``, and without ``self``.
     """
-    containers: Any = method.__self__  # type: ignore[attr-defined]  # it is bound
+    containers: Any = cast("Any", method).__self__  # it is bound
     function = _explaining(method)
-    function.__module__, function.__qualname__ = containers.place, method.__name__
+    function.__module__, function.__qualname__ = containers.module, method.__name__
     function.__doc__ = cleandoc(method.__doc__ or "")
     for core, adapter in containers.words.items():
         function.__doc__ = function.__doc__.replace(core, adapter)
@@ -39,7 +39,7 @@ def remedies(*, optax: str = "", by_name: str = "") -> Callable[[Function], Func
     found["too many"] = f"write {by_name}" if by_name else "pass what follows the * by name"
 
     def decorate(function: Function) -> Function:
-        function.remedies = found  # type: ignore[attr-defined]  # a function has what it is given
+        vars(function)["remedies"] = found
         return function
 
     return decorate

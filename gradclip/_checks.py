@@ -9,17 +9,18 @@ from typing import NoReturn
 
 import numpy as np
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._memory import overlapping_pair, overlaps_itself, owns_all
 from gradclip._number import as_number, known_value
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Nonfinite, Scalar
+from gradclip._types import AnyArray, AnyScalar, Nonfinite
 from gradclip._words import a, short
 
-_POLICIES = ("propagate", "error", "zero")
+_POLICIES: dict[str, Nonfinite] = {"propagate": "propagate", "error": "error", "zero": "zero"}
 
 
-def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
+def threshold(value: object, name: str, *, optional: bool = True) -> AnyScalar | None:
     """Return a threshold as a float, a 0-d array or None; if its value is known, it is >= 0 and not NaN.
 
     Raises
@@ -40,7 +41,7 @@ def threshold(value: object, name: str, *, optional: bool = True) -> Scalar | No
     return number
 
 
-def live_threshold(value: object, name: str, *, optional: bool = True) -> Scalar | None:
+def live_threshold(value: object, name: str, *, optional: bool = True) -> AnyScalar | None:
     """Return a checked threshold for later use: a number as a float; an array itself, whose value may change."""
     checked = threshold(value, name, optional=optional)
     return value if ns.is_array(value) and not isinstance(value, np.generic) else checked
@@ -59,7 +60,7 @@ def order(value: object, name: str = "ord") -> float:
     return number
 
 
-def positive(value: object, name: str, remedy: str) -> Scalar:
+def positive(value: object, name: str, remedy: str) -> AnyScalar:
     """Return a number that is positive and finite."""
     number = as_number(value, name, remedy)
     if (seen := known_value(number)) is not None and not 0 < seen < math.inf:
@@ -67,7 +68,7 @@ def positive(value: object, name: str, remedy: str) -> Scalar:
     return number
 
 
-def known_norm(value: object, name: str = "norm") -> Scalar | NormPartial:
+def known_norm(value: object, name: str = "norm") -> AnyScalar | NormPartial:
     """Return a norm that the caller passes: a float >= 0, a 0-d array, or a 0-d NormPartial."""
     if isinstance(value, NormPartial):
         return value
@@ -77,7 +78,7 @@ def known_norm(value: object, name: str = "norm") -> Scalar | NormPartial:
     return number
 
 
-def not_negative(value: object, name: str) -> Scalar:
+def not_negative(value: object, name: str) -> AnyScalar:
     """Return a number that is finite and at least 0."""
     number = as_number(value, name, "0.0 for none")
     if (seen := known_value(number)) is not None and not 0 <= seen < math.inf:
@@ -85,10 +86,10 @@ def not_negative(value: object, name: str) -> Scalar:
     return number
 
 
-def bounds(max_value: object, min_value: object) -> tuple[Scalar, Scalar]:
+def bounds(max_value: object, min_value: object) -> tuple[AnyScalar, AnyScalar]:
     """Return the lower and the upper bound of clipping by value."""
     if min_value is None:
-        high: Scalar = threshold(max_value, "max_value", optional=False)
+        high: AnyScalar = threshold(max_value, "max_value", optional=False)
         return -high, high
     low, high = (as_number(v, name, "math.inf") for v, name in ((min_value, "min_value"), (max_value, "max_value")))
     least, most = known_value(low), known_value(high)
@@ -109,10 +110,10 @@ def policy(value: object) -> Nonfinite:
         raise ValueError(
             f"nonfinite={short(value)}, expected one of {', '.join(map(repr, _POLICIES))}; pass one of them"
         )
-    return value  # type: ignore[return-value]  # it is one of the three
+    return _POLICIES[value]
 
 
-def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+def leaf(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     """Check that a leaf is an array of real or complex floating-point numbers.
 
     Raises
@@ -122,17 +123,18 @@ def leaf(x: Array, paths: Callable[[], list[str]], place: int) -> None:
     """
     if not ns.is_array(x):
         raise TypeError(
-            f"{paths()[place]} is {a(type(x).__name__)}, expected an array, or a list, tuple, dict or dataclass of "
+            f"{paths()[position]} is {a(type(x).__name__)}, expected an array, or a list, tuple, dict or dataclass of "
             f"arrays; {_instead(x)}"
         )
     if not ns.has_device(x):
         raise TypeError(
-            f"{paths()[place]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, expected "
-            "an array that follows the Python array API standard; convert it to one, for example with numpy.asarray()"
+            f"{paths()[position]} is of type {type(x).__module__}.{type(x).__qualname__}, which has no .device, "
+            "expected an array that follows the Python array API standard; convert it to one, for example with "
+            "numpy.asarray()"
         )
-    if not ns.is_floating(x.dtype):
+    if not _dtypes.is_floating(x.dtype):
         raise TypeError(
-            f"{paths()[place]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
+            f"{paths()[position]} has dtype {x.dtype}, expected real or complex floating-point gradients of at most "
             "double precision; leave it out, put None in its place, or convert it to such a dtype"
         )
 
@@ -146,16 +148,16 @@ def _instead(x: object) -> str:
     return "pass an array, or None for no gradient"
 
 
-def not_complex(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+def not_complex(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     """Check that a leaf is not complex, because complex numbers cannot be compared with bounds."""
-    if ns.is_complex(x.dtype):
+    if _dtypes.is_complex(x.dtype):
         raise TypeError(
-            f"{paths()[place]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
+            f"{paths()[position]} has dtype {x.dtype}, expected real gradients: complex numbers have no order to clip "
             "by value; clip by norm, or clip real and imaginary parts by themselves"
         )
 
 
-def lengths(leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str = "") -> None:
+def lengths(leaves: Sequence[AnyArray], paths: Callable[[], list[str]], remedy: str = "") -> None:
     """Check that the length of each axis of each leaf is known.
 
     Raises
@@ -181,10 +183,10 @@ def mixed(kinds: Sequence[tuple[str, str]]) -> NoReturn:
 
 
 def writable(
-    leaves: Sequence[Array],
+    leaves: Sequence[AnyArray],
     paths: Callable[[], list[str]],
     pure: str,
-    apart: Callable[[Sequence[Array]], bool] = lambda _: False,
+    apart: Callable[[Sequence[AnyArray]], bool] = lambda _: False,
 ) -> None:
     """Check that every leaf can be written in place, and that no element would be written twice.
 

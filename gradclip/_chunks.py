@@ -7,10 +7,10 @@ from typing import TypeAlias
 Box: TypeAlias = tuple[slice, ...]
 """A slice for each axis, with explicit bounds."""
 
-HOST_ELEMENTS = 1 << 16
+HOST_CHUNK_NUMEL = 1 << 16
 """Elements of a chunk on a host: 512 KiB in float64, which stays in the second-level cache."""
 
-DEVICE_ELEMENTS = 1 << 20
+DEVICE_CHUNK_NUMEL = 1 << 20
 """Elements of a chunk on an accelerator, where each chunk costs launches: 8 MiB in float64."""
 
 
@@ -19,7 +19,7 @@ def whole(shape: tuple[int, ...]) -> Box:
     return tuple(slice(0, n) for n in shape)
 
 
-def size(box: Box) -> int:
+def numel(box: Box) -> int:
     """Return the number of elements in a box."""
     return math.prod(side.stop - side.start for side in box)
 
@@ -36,12 +36,12 @@ def halve(box: Box) -> tuple[int, Box, Box]:
     return axis, first, (*box[:axis], slice(middle, stop), *box[axis + 1 :])
 
 
-def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
-    """Yield the boxes of a leaf in order, each of at most ``limit`` elements."""
+def boxes(shape: tuple[int, ...], max_numel: int) -> Iterator[Box]:
+    """Yield the boxes of a leaf in order, each of at most ``max_numel`` elements."""
     pending = [whole(shape)]
     while pending:
         box = pending.pop()
-        if size(box) <= limit:
+        if numel(box) <= max_numel:
             yield box
         else:
             _, first, second = halve(box)

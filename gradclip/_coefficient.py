@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gradclip._namespace import device, is_double, is_numpy, is_whole, namespace, to_device
+from gradclip._dtypes import SMALLEST_NORMAL, is_double
+from gradclip._namespace import device, is_numpy, is_whole, namespace, to_device
 from gradclip._partial import NormPartial, beside, positive, root
-from gradclip._types import Array, Nonfinite, Scalar
-
-_NORMAL = {True: 2.0**-1022, False: 2.0**-126}
-"""The smallest positive normal number: of float64 for True, of float32 for False."""
+from gradclip._types import AnyArray, AnyScalar, Nonfinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +29,13 @@ class Coefficient:
         Where it is True, all elements of the leaf become zero, also NaN. None if the rule does not ask for this.
     """
 
-    divisor: Scalar
-    factor: Scalar
-    changed: Array
-    zeroed: Array | None = None
+    divisor: AnyScalar
+    factor: AnyScalar
+    changed: AnyArray
+    zeroed: AnyArray | None = None
 
     @cached_property
-    def multipliers(self) -> tuple[Scalar, Scalar]:
+    def multipliers(self) -> tuple[AnyScalar, AnyScalar]:
         """Two numbers whose product is the coefficient; leaves are multiplied by one, then by the other.
 
         Where ``factor / divisor`` is a normal number, the first is that quotient and the second is 1, so that small
@@ -46,13 +44,13 @@ class Coefficient:
         """
         whole = self.factor / self.divisor
         if isinstance(whole, float):
-            return (whole, 1.0) if whole >= _NORMAL[True] else (1 / self.divisor, self.factor)
+            return (whole, 1.0) if whole >= SMALLEST_NORMAL[True] else (1 / self.divisor, self.factor)
         xp = namespace([self.factor])
-        normal = whole >= _NORMAL[is_double(self.factor.dtype)]
+        normal = whole >= SMALLEST_NORMAL[is_double(self.factor.dtype)]
         return xp.where(normal, whole, 1 / self.divisor), xp.where(normal, xp.ones_like(self.factor), self.factor)
 
     @property
-    def number(self) -> Scalar:
+    def number(self) -> AnyScalar:
         """The coefficient as one number, for users to read: 0 where leaves become zero."""
         whole = self.factor / self.divisor
         if self.zeroed is None:
@@ -75,7 +73,7 @@ class Coefficient:
         divisor, factor, changed = (to_device(part, target) for part in (self.divisor, self.factor, self.changed))
         return Coefficient(divisor, factor, changed, zeroed)
 
-    def arrays(self, xp: Any, dtype: Array, where: object) -> "Coefficient":
+    def arrays(self, xp: Any, dtype: AnyArray, where: object) -> "Coefficient":
         """Return the coefficient as arrays on a device; floats become arrays of this namespace and dtype."""
         if not isinstance(self.factor, float):
             return self.to(where)
@@ -98,10 +96,10 @@ class Coefficient:
 
 def coefficient(
     partial: NormPartial,
-    max_norm: Scalar | None,
+    max_norm: AnyScalar | None,
     *,
-    eps: Scalar = 0.0,
-    scale: Scalar = 1.0,
+    eps: AnyScalar = 0.0,
+    scale: AnyScalar = 1.0,
     nonfinite: Nonfinite = "propagate",
 ) -> Coefficient:
     """Return the coefficient that clips a norm to ``max_norm``: max_norm / (norm + eps) if that is below 1, else 1.
@@ -135,12 +133,12 @@ def coefficient(
         clipped = xp.zeros_like(partial.total, dtype=xp.bool)
         divisor, factor = one, unscaled
     else:
-        limit, eps = _like(partial, max_norm), at_least_zero(eps)
+        threshold, eps = _like(partial, max_norm), at_least_zero(eps)
         norm = partial.scale / scale * r  # divide first: scale · r, the norm of the scaled leaves, may be out of range
-        below = norm + eps <= limit  # False for NaN, so that NaN spreads
-        clipped = ~(below | (limit == math.inf))
+        below = norm + eps <= threshold  # False for NaN, so that NaN spreads
+        clipped = ~(below | (threshold == math.inf))
         divisor = xp.where(clipped, partial.scale, one)
-        factor = xp.where(clipped, limit / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
+        factor = xp.where(clipped, threshold / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
     changed = clipped if isinstance(scale, float) and scale == 1 else clipped | (one == 1)
     zeroed = None
     if nonfinite == "zero":
@@ -175,7 +173,7 @@ def root_of_float(total: float, ord: float) -> float:
         return math.inf
 
 
-def at_least_zero(value: Scalar) -> Scalar:
+def at_least_zero(value: AnyScalar) -> AnyScalar:
     """Return a number, or 0 if it is negative, as the value of an array may be that could not be checked. NaN stays."""
     if isinstance(value, float):  # NumPy's float64 too
         return type(value)(0) if value < 0 else value
@@ -183,7 +181,7 @@ def at_least_zero(value: Scalar) -> Scalar:
     return xp.where(value < 0, xp.zeros_like(value), value)
 
 
-def _like(partial: NormPartial, value: Scalar) -> Array:
+def _like(partial: NormPartial, value: AnyScalar) -> AnyArray:
     """Return a threshold as an array of the partial's dtype, on its device and at least 0."""
     xp = namespace([partial.total])
     if isinstance(value, float):

@@ -1,19 +1,19 @@
 """The way into the containers of a framework: what an adapter says of its own, for all public functions."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 from gradclip._tree import Leaves, flatten
-from gradclip._types import Units
+from gradclip._types import ArrayT, Units
 
 
-class Containers:
+class Containers(Generic[ArrayT]):
     """Containers of the arrays of any namespace. The classes of public functions derive from this one.
 
     An adapter derives from `gradclip._functions.Functions`, and says here what is different.
     """
 
-    place: ClassVar[str] = "gradclip"
+    module: ClassVar[str] = "gradclip"
     """The module in which the functions are public."""
 
     words: ClassVar[Mapping[str, str]] = {}
@@ -32,7 +32,7 @@ class Containers:
         return flatten(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # an adapter may need to know them
-        """Return the parameters of some gradients, one for each place."""
+        """Return the parameters of some gradients, one for each position."""
         return flatten(params, "params", distinct=False, weights=True)
 
     def units(self, axis: Units) -> Units:

@@ -8,7 +8,7 @@ from gradclip import _checks
 from gradclip._coefficient import Coefficient, at_least_zero, coefficient, coefficient_of_floats, root_of_float
 from gradclip._namespace import is_recorded, namespace
 from gradclip._partial import NormPartial, beside, positive
-from gradclip._types import Array, Nonfinite, Scalar
+from gradclip._types import AnyArray, AnyScalar, Nonfinite
 
 
 class Rule:
@@ -35,7 +35,7 @@ class Rule:
         """Whether all gradients become zero if one is NaN or inf."""
         return self.nonfinite == "zero"
 
-    def numbers(self) -> tuple[Scalar, Scalar, Scalar]:
+    def numbers(self) -> tuple[AnyScalar, AnyScalar, AnyScalar]:
         """Return the threshold (inf if there is none), eps and the loss scale."""
         return math.inf if self.max_norm is None else self.max_norm, self.eps, self.scale
 
@@ -69,17 +69,17 @@ class Decision:
         The total of the partial norm: finite if and only if all gradients are finite.
     """
 
-    norm: Array
+    norm: AnyArray
     coefficient: Coefficient
-    total: Scalar
+    total: AnyScalar
 
     @property
-    def clipped(self) -> Array:
+    def clipped(self) -> AnyArray:
         """Whether the gradients change: they are clipped, made zero, or divided by a loss scale."""
         return self.coefficient.changed
 
     @property
-    def finite(self) -> Array:
+    def finite(self) -> AnyArray:
         """Whether no gradient is NaN or inf."""
         return (
             math.isfinite(self.total) if isinstance(self.total, float) else namespace([self.total]).isfinite(self.total)
@@ -101,7 +101,7 @@ def decide_by_floats(
     return scale / loss_scale * root_of_float(total, ord), c
 
 
-def unscaled_norm(partial: NormPartial, loss_scale: Scalar) -> Array:
+def unscaled_norm(partial: NormPartial, loss_scale: AnyScalar) -> AnyArray:
     """Return the norm of the unscaled gradients: of the gradients divided by ``loss_scale``."""
     if isinstance(loss_scale, float) and loss_scale == 1:
         return partial.norm()
@@ -109,7 +109,7 @@ def unscaled_norm(partial: NormPartial, loss_scale: Scalar) -> Array:
     return NormPartial(partial.scale / loss_scale, partial.total, partial.ord, partial.dtype).norm()
 
 
-def _read(number: Scalar) -> float:
+def _read(number: AnyScalar) -> float:
     """Return the value of a number; if it is an array on a device, the host waits for it."""
     value: Any = number
     return float(value if isinstance(value, float) else value.detach() if hasattr(value, "detach") else value)

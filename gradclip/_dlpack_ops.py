@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
@@ -16,7 +17,7 @@ from gradclip._decision import Decision, Rule
 from gradclip._memory import NDArray
 from gradclip._numpy_ops import numpy_ops
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Axes, Namespace, Scalar
+from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 
 _CPU = 1
 """DLPack's number for the host's memory."""
@@ -38,36 +39,36 @@ class DLPackOps:
         Their views.
     """
 
-    def __init__(self, rest: ArrayOps, leaves: Sequence[Array], views: Sequence[NDArray]) -> None:
+    def __init__(self, rest: ArrayOps, leaves: Sequence[AnyArray], views: Sequence[NDArray]) -> None:
         self._rest, self._numpy, self._first = rest, numpy_ops(), leaves[0]
         self._views = {id(x): (x, view) for x, view in zip(leaves, views, strict=True)}
 
-    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+    def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
         if rule.floats() is None:
             return self._rest.decide(leaves, rule)
         decision = self._numpy.decide(self._seen(leaves), rule)
         return Decision(self._own(decision.norm, self._first), decision.coefficient, decision.total)
 
-    def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def partial(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
         if not self._has_order(ord):
             return self._rest.partial(leaves, ord)
         return self._partial(self._numpy.partial(self._seen(leaves), ord))
 
-    def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def partials(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
         if not self._has_order(ord):
             return self._rest.partials(leaves, ord)
         return self._partial(self._numpy.partials(self._seen(leaves), ord))
 
-    def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
+    def partial_along(self, leaf: AnyArray, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of one leaf's slices."""
         if id(leaf) not in self._views or not self._has_order(ord):
             return self._rest.partial_along(leaf, ord, axes)
         return self._partial(self._numpy.partial_along(self._views[id(leaf)][1], ord, axes))
 
-    def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
+    def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
         """Return each leaf times its coefficient; the same leaf where that changes nothing."""
         numbers = _floats(coefficients)
         if numbers is None:
@@ -76,7 +77,7 @@ class DLPackOps:
         new = self._numpy.scale(views, numbers)
         return [x if y is view else self._own(y, x) for x, y, view in zip(leaves, new, views, strict=True)]
 
-    def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+    def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, if that changes anything."""
         numbers, views = _floats(coefficients), self._seen(leaves)
         if numbers is None or not ns.are_writable(views):
@@ -84,18 +85,18 @@ class DLPackOps:
         else:
             self._numpy.scale_(views, numbers)
 
-    def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
+    def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         return self._rest.scaled_sum(leaf, coefficient)
 
-    def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
+    def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
         """Return each leaf with its elements moved into the bounds."""
         if not (isinstance(low, float) and isinstance(high, float)):
             return self._rest.clamp(leaves, low, high)
         new = self._numpy.clamp(self._seen(leaves), low, high)
         return [self._own(y, x) for x, y in zip(leaves, new, strict=True)]
 
-    def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place."""
         views = self._seen(leaves)
         if isinstance(low, float) and isinstance(high, float) and ns.are_writable(views):
@@ -103,31 +104,31 @@ class DLPackOps:
         else:
             self._rest.clamp_(leaves, low, high)
 
-    def apart(self, leaves: Sequence[Array]) -> bool:
+    def apart(self, leaves: Sequence[AnyArray]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
         return self._numpy.apart(self._seen(leaves))
 
-    def _seen(self, leaves: Sequence[Array]) -> list[NDArray]:
+    def _seen(self, leaves: Sequence[AnyArray]) -> list[NDArray]:
         return [self._views[id(x)][1] for x in leaves]
 
     def _has_order(self, ord: float) -> bool:
         """Whether the partial norm of an order can be told in the widest dtype of the namespace."""
-        return ord in (1, 2, math.inf) or ns.is_double(ns.wide_dtype(self._rest.xp, self._first))
+        return ord in (1, 2, math.inf) or _dtypes.is_double(ns.wide_dtype(self._rest.xp, self._first))
 
     def _partial(self, partial: NormPartial) -> NormPartial:
         """Return a partial of NumPy's arrays as one of the namespace's."""
         xp = self._rest.xp
         wide = ns.wide_dtype(xp, self._first)
-        scale, total = (partial.scale, partial.total) if ns.is_double(wide) else _narrowed(partial)
-        scale, total = (self._own(np.asarray(x, ns.dtype_name(wide)), self._first) for x in (scale, total))
-        return NormPartial(scale, total, partial.ord, xp.float64 if ns.is_double(partial.dtype) else xp.float32)
+        scale, total = (partial.scale, partial.total) if _dtypes.is_double(wide) else _narrowed(partial)
+        scale, total = (self._own(np.asarray(x, _dtypes.dtype_name(wide)), self._first) for x in (scale, total))
+        return NormPartial(scale, total, partial.ord, xp.float64 if _dtypes.is_double(partial.dtype) else xp.float32)
 
-    def _own(self, x: NDArray, leaf: Array) -> Array:
+    def _own(self, x: NDArray, leaf: AnyArray) -> AnyArray:
         """Return an array of NumPy's as one of the namespace's, on the device of a leaf."""
         return self._rest.xp.asarray(x, device=ns.device(leaf))
 
 
-def dlpack_ops(xp: Namespace, leaves: Sequence[Array]) -> DLPackOps | None:
+def dlpack_ops(xp: Namespace, leaves: Sequence[AnyArray]) -> DLPackOps | None:
     """Return the operations for arrays of a namespace, None if they are not all on one device in the host's memory."""
     if ns.is_lazy(leaves[0]) or not hasattr(leaves[0], "__dlpack_device__"):
         return None
@@ -137,19 +138,19 @@ def dlpack_ops(xp: Namespace, leaves: Sequence[Array]) -> DLPackOps | None:
     return DLPackOps(ArrayOps(xp), leaves, views)
 
 
-def _view(x: Array) -> NDArray | None:
+def _view(x: AnyArray) -> NDArray | None:
     """Return a NumPy array on the memory of an array, or None if there is none or it is not the host's."""
     for look in (np.from_dlpack, _without_copy):  # the second, for dtypes that DLPack or NumPy's part of it lacks
         with suppress(AttributeError, TypeError, ValueError, RuntimeError, BufferError):
             if x.__dlpack_device__()[0] != _CPU:
                 return None
             view: NDArray = look(x)
-            if view.shape == tuple(x.shape) and ns.dtype_name(view.dtype) == ns.dtype_name(x.dtype):
+            if view.shape == tuple(x.shape) and _dtypes.dtype_name(view.dtype) == _dtypes.dtype_name(x.dtype):
                 return view
     return None
 
 
-def _without_copy(x: Array) -> NDArray:
+def _without_copy(x: AnyArray) -> NDArray:
     return np.asarray(x, copy=False)
 
 

@@ -7,13 +7,16 @@ from gradclip._calls import as_function
 from gradclip._global import ByGlobalNorm
 from gradclip._norms import Norms
 from gradclip._per_example import PerExample
+from gradclip._types import Array, ArrayT
 
 
-class Functions(ByGlobalNorm, ByNorm, ByValue, Adaptive, PerExample, Norms):
+class Functions(
+    ByGlobalNorm[ArrayT], ByNorm[ArrayT], ByValue[ArrayT], Adaptive[ArrayT], PerExample[ArrayT], Norms[ArrayT]
+):
     """The public functions as methods; an adapter overrides those of `gradclip._containers.Containers` alone."""
 
 
-_bound = Functions()
+_bound: Functions[Array] = Functions()
 
 adaptive_grad_clip = as_function(_bound.adaptive_grad_clip)
 adaptive_grad_clip_ = as_function(_bound.adaptive_grad_clip_)

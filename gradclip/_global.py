@@ -13,10 +13,10 @@ from gradclip._decision import Decision, Rule
 from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial, from_norm
 from gradclip._tree import Leaves
-from gradclip._types import Array, Nonfinite, Scalar, Tree
+from gradclip._types import AnyArray, AnyScalar, ArrayT, Nonfinite, Scalar, Tree
 
 
-class ByGlobalNorm(Containers):
+class ByGlobalNorm(Containers[ArrayT]):
     """Clipping by the global norm, and by a norm that is known already."""
 
     @remedies(optax="clip_by_global_norm(max_norm)")
@@ -29,7 +29,7 @@ class ByGlobalNorm(Containers):
         nonfinite: Nonfinite = "propagate",
         scale: Scalar = 1.0,
         eps: float = 0.0,
-    ) -> tuple[Tree, Array]:
+    ) -> tuple[Tree, ArrayT]:
         r"""Return gradients whose norm is at most ``max_norm``, and the norm that they had.
 
         .. math:: g \leftarrow g \cdot \min\big(1, \tfrac{\text{max\_norm}}{\|g\| + \text{eps}}\big)
@@ -103,7 +103,7 @@ class ByGlobalNorm(Containers):
         nonfinite: Nonfinite = "propagate",
         scale: Scalar = 1.0,
         eps: float = 0.0,
-    ) -> Array:
+    ) -> ArrayT:
         """Clip gradients by their global norm in place, and return the norm that they had.
 
         On a host, gradients that need no clipping are not written to. Storage, views and strides stay.
@@ -140,7 +140,8 @@ class ByGlobalNorm(Containers):
         array([0.6, 0.8])
         """
         rule = Rule(max_norm, ord, nonfinite, scale, eps)
-        return clip_leaves_(self.leaves_(grads, "clip_by_global_norm_"), rule).norm
+        norm: ArrayT = clip_leaves_(self.leaves_(grads, "clip_by_global_norm_"), rule).norm
+        return norm
 
     def clip_with_norm(self, grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Tree:
         """Return gradients clipped by a norm that is known already: the second half of `clip_by_global_norm`.
@@ -176,8 +177,8 @@ class ByGlobalNorm(Containers):
         >>> gradclip.clip_with_norm(here, 1.0, whole)
         array([0.6])
         """
-        limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
-        clipped: Tree = clip_leaves_with(self.leaves(grads), limit, known)
+        threshold, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
+        clipped: Tree = clip_leaves_with(self.leaves(grads), threshold, known)
         return clipped
 
     def clip_with_norm_(self, grads: Any, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
@@ -205,8 +206,8 @@ class ByGlobalNorm(Containers):
         >>> g
         array([0.3, 0.4])
         """
-        limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
-        clip_leaves_with_(self.leaves_(grads, "clip_with_norm_"), limit, known)
+        threshold, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(norm)
+        clip_leaves_with_(self.leaves_(grads, "clip_with_norm_"), threshold, known)
 
 
 def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Decision]:
@@ -230,25 +231,25 @@ def decide(leaves: Leaves, rule: Rule) -> Decision:
     return decision
 
 
-def clip_leaves_with(leaves: Leaves, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Any:
+def clip_leaves_with(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> Any:
     """Return the container of leaves clipped by a known norm: the algorithm, for any adapter's leaves."""
     return leaves.scale(_known_coefficients(leaves, max_norm, norm))
 
 
-def clip_leaves_with_(leaves: Leaves, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
+def clip_leaves_with_(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> None:
     """Clip leaves by a known norm in place: the algorithm, for any adapter's leaves."""
     leaves.scale_(_known_coefficients(leaves, max_norm, norm), "clip_with_norm")
 
 
 @np.errstate(all="ignore")
-def _known_coefficients(leaves: Leaves, max_norm: Scalar | None, norm: Scalar | NormPartial) -> list[Coefficient]:
+def _known_coefficients(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> list[Coefficient]:
     """Return what each leaf is multiplied by for a known norm: one coefficient for all."""
     if not leaves.arrays:
         return []
     return [coefficient(_known_partial(leaves.arrays[0], norm), max_norm)] * len(leaves.arrays)
 
 
-def _known_partial(first: Array, norm: Scalar | NormPartial) -> NormPartial:
+def _known_partial(first: AnyArray, norm: AnyScalar | NormPartial) -> NormPartial:
     if isinstance(norm, NormPartial):
         return norm
     xp = ns.namespace([first])

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
+from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
-from gradclip import _native
 from gradclip._array_ops import ArrayOps, limited
 from gradclip._coefficient import Coefficient, root_of_float
 from gradclip._decision import Decision, Rule, decide_by_arrays, decide_by_floats
 from gradclip._native import Kernels, Table
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Axes, Scalar
+from gradclip._types import AnyArray as Array
+from gradclip._types import AnyScalar as Scalar
+from gradclip._types import Axes
 
 _LEAST, _PART = 2.0**-1022, 2.0**-58
 """(smallest normal number, relative error we accept): a sum of n squares is trusted if n · first ≤ second · sum."""
@@ -157,17 +159,17 @@ class HostOps:
             scales.insert(i, float(partial.scale[0]))
             totals.insert(i, float(partial.total[0]))
         scale, total = (self._memory.numbers(values, True) for values in (scales, totals))
-        return NormPartial(scale, total, ord, self._memory.dtype(any(ns.is_double(x.dtype) for x in leaves)))
+        return NormPartial(scale, total, ord, self._memory.dtype(any(_dtypes.is_double(x.dtype) for x in leaves)))
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of one leaf's slices; one slice after the other in memory, the kernels read them."""
         kept = leaf.ndim - len(axes)
         table = self._slices(leaf, kept) if axes == tuple(range(kept, leaf.ndim)) else None
-        if table is None or not _has_order(ord, ns.is_complex(leaf.dtype)):
+        if table is None or not _has_order(ord, _dtypes.is_complex(leaf.dtype)):
             return self._rest.partial_along(leaf, ord, axes)
         shape = (*leaf.shape[:kept], *[1] * len(axes))
         scale, total = (self._memory.numbers(values, True).reshape(shape) for values in self._each(table, ord))
-        return NormPartial(scale, total, ord, self._memory.dtype(ns.is_double(leaf.dtype)))
+        return NormPartial(scale, total, ord, self._memory.dtype(_dtypes.is_double(leaf.dtype)))
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient; the same leaf where that changes nothing."""
@@ -236,7 +238,7 @@ class HostOps:
         else:
             here = self._partial(*self._pair(runs.table, ord), _FLOAT64 in runs.table.codes, ord)
             partial = here.merge(self._rest.partial([leaves[i] for i in runs.others], ord))
-        return float(partial.scale), float(partial.total), ns.is_double(partial.dtype)
+        return float(partial.scale), float(partial.total), _dtypes.is_double(partial.dtype)
 
     def _partial(self, scale: float, total: float, double: bool, ord: float) -> NormPartial:
         scale, total = (self._memory.numbers(x, True) for x in (scale, total))
@@ -354,7 +356,7 @@ def _listed(values: Array) -> list[Any]:
 @cache
 def code_of(name: str) -> tuple[int, bool] | None:
     """Return what the kernels call the parts of a dtype, and whether it is complex; None if they cannot read it."""
-    real = {"complex64": "float32", "complex128": "float64", "complex32": "float16"}.get(name)
+    real = _dtypes.COMPONENTS.get(name)
     code = _native.CODES.get(real or name)
     return None if code is None else (code, real is not None)
 

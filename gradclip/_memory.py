@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gradclip import _namespace as ns
-from gradclip._types import Array
+from gradclip._types import AnyArray
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -21,7 +21,7 @@ _EFFORT = 100_000
 """NumPy's limit of work to decide whether two strided arrays share an element. Beyond it, we refuse them."""
 
 
-def identities(leaves: Sequence[Array]) -> list[Hashable]:
+def identities(leaves: Sequence[AnyArray]) -> list[Hashable]:
     """Return a key for each leaf: equal for the same array, and for NumPy views of exactly the same elements."""
     kinds = set(map(type, leaves))
     if not any(map(_is_numpy, kinds)) or (kinds == _NDARRAY and _own(leaves)):
@@ -29,7 +29,7 @@ def identities(leaves: Sequence[Array]) -> list[Hashable]:
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
-def owns_all(leaves: Sequence[Array]) -> bool:
+def owns_all(leaves: Sequence[AnyArray]) -> bool:
     """Whether every leaf is a NumPy array that is no view, so that it overlaps no other leaf."""
     return set(map(type, leaves)) <= _NDARRAY and _own(leaves)
 
@@ -60,7 +60,7 @@ def in_byte_order(x: NDArray) -> NDArray:
     return x.reshape(-1) if x.flags.c_contiguous else x
 
 
-def overlaps_itself(x: Array) -> bool:
+def overlaps_itself(x: AnyArray) -> bool:
     """Whether two elements of ``x`` may have the same address, as in a broadcast array."""
     span = view_of(x)
     if span is None or span.flags.c_contiguous or span.size < 2:
@@ -73,7 +73,7 @@ def overlaps_itself(x: Array) -> bool:
     return False
 
 
-def overlapping_pair(leaves: Sequence[Array]) -> tuple[int, int] | None:
+def overlapping_pair(leaves: Sequence[AnyArray]) -> tuple[int, int] | None:
     """Return the positions of two leaves that share an element, or None.
 
     Leaves whose address is not known (see ``view_of``) count as not overlapping.
@@ -99,7 +99,7 @@ def _share(one: NDArray, other: NDArray) -> bool:
         return True  # undecided: refuse them, because an element might be scaled twice
 
 
-def view_of(x: Array) -> NDArray | None:
+def view_of(x: AnyArray) -> NDArray | None:
     """Return a NumPy array with the address, shape and strides of ``x``, or None if these are not known.
 
     It is compared and never read, because the address may belong to a GPU.

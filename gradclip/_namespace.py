@@ -1,4 +1,4 @@
-"""Properties of an array: its namespace, kind of dtype and device, and whether its values may be read.
+"""Properties of an array: its namespace and device, and whether its values may be read.
 
 This is the only module that imports array_api_compat. It imports no framework: array_api_compat recognises the arrays
 of frameworks that the user has imported.
@@ -13,86 +13,9 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from gradclip._types import Array, Axes, Namespace
-
-_LARGEST = {
-    "float4_e2m1fn": 6.0,
-    "float6_e2m3fn": 7.5,
-    "float6_e3m2fn": 28.0,
-    "float8_e3m4": 15.5,
-    "float8_e4m3": 240.0,
-    "float8_e4m3b11fnuz": 30.0,
-    "float8_e4m3fn": 448.0,
-    "float8_e4m3fnuz": 240.0,
-    "float8_e5m2": 57344.0,
-    "float8_e5m2fnuz": 57344.0,
-    "float16": 65504.0,
-    "bfloat16": float.fromhex("0x1.fep127"),
-    "float32": float.fromhex("0x1.fffffep127"),
-    "float64": float.fromhex("0x1.fffffffffffffp1023"),
-}
-"""The real dtypes that gradients may have, each with its largest finite value.
-
-These are left out: float8_e8m0fnu, which has no sign and no zero; dtypes that pack two numbers into a byte; dtypes
-wider than float64.
-"""
+from gradclip._types import AnyArray, Axes, Namespace
 
 _is_writeable = attrgetter("flags.writeable")
-_COMPLEX = {"complex32", "complex64", "complex128"}
-_DOUBLE = {"float64", "complex128"}
-
-
-# typed=True: otherwise the cache compares dtypes of different namespaces, and some of them warn about that.
-@lru_cache(maxsize=256, typed=True)
-def dtype_name(dtype: object) -> str:
-    """Return the bare name of a dtype or scalar type, such as ``"float32"``, where torch prints ``torch.float32``."""
-    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    return str(name).rsplit(".", 1)[-1]
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_real(dtype: object) -> bool:
-    """Whether a dtype is real floating-point, including bfloat16 and narrower ones that the standard does not know."""
-    return dtype_name(dtype) in _LARGEST
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_complex(dtype: object) -> bool:
-    """Whether a dtype is complex."""
-    return dtype_name(dtype) in _COMPLEX
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_floating(dtype: object) -> bool:
-    """Whether a dtype is real floating-point or complex: one that gradients may have."""
-    return is_real(dtype) or is_complex(dtype)
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_double(dtype: object) -> bool:
-    """Whether a dtype has double precision, so that there is no wider dtype to add its elements in."""
-    return dtype_name(dtype) in _DOUBLE
-
-
-@lru_cache(maxsize=256, typed=True)
-def is_narrow(dtype: object) -> bool:
-    """Whether a real dtype has less than 16 bits. Frameworks store such numbers, but have few operations for them."""
-    return dtype_name(dtype).startswith(("float8_", "float6_", "float4_"))
-
-
-def is_native(dtype: object) -> bool:
-    """Whether a dtype has the machine's byte order. Only NumPy has dtypes of another one."""
-    return getattr(dtype, "isnative", True) is True
-
-
-def largest(dtype: object) -> float:
-    """Return the largest finite value of a real dtype."""
-    return _LARGEST.get(dtype_name(dtype), float("inf"))
-
-
-def has_infinity(dtype: object) -> bool:
-    """Whether a real dtype can represent infinity. Those with "fn" (finite) in their name cannot."""
-    return "fn" not in dtype_name(dtype)
 
 
 @lru_cache(maxsize=256)
@@ -110,7 +33,7 @@ def is_array(x: object) -> bool:
     return _is_array_type(kind) and (kind.__module__ == "numpy" or compat.is_array_api_obj(x))
 
 
-def namespace(leaves: Sequence[Array]) -> Namespace:
+def namespace(leaves: Sequence[AnyArray]) -> Namespace:
     """Return the namespace of all leaves; it is looked up once for each distinct type.
 
     Raises
@@ -124,7 +47,7 @@ def namespace(leaves: Sequence[Array]) -> Namespace:
     return compat.array_namespace(*some)
 
 
-def _one_of_each_type(leaves: Sequence[Array]) -> Sequence[Array]:
+def _one_of_each_type(leaves: Sequence[AnyArray]) -> Sequence[AnyArray]:
     kinds = set(map(type, leaves))
     return leaves[:1] if len(kinds) == 1 else list({type(x): x for x in leaves}.values())
 
@@ -144,7 +67,7 @@ def adds_pairwise(xp: Namespace) -> bool:
     return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp)  # XLA rewrites sums as trees
 
 
-def peak(xp: Namespace, values: Array, axes: Axes | None = None) -> Array:
+def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:
     """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None.
 
     In Dask, the number of elements may be unknown before they are computed. If there are none, the result is 0.
@@ -155,16 +78,16 @@ def peak(xp: Namespace, values: Array, axes: Axes | None = None) -> Array:
     return xp.max(values, axis=axes, keepdims=keep)
 
 
-def _peak_of_chunk(x: Array, axis: object, keepdims: bool) -> Array:
+def _peak_of_chunk(x: AnyArray, axis: object, keepdims: bool) -> AnyArray:
     return (x.max if x.size else x.sum)(axis=axis, keepdims=keepdims)  # the sum of an empty array is 0
 
 
-def is_lazy(x: Array) -> bool:
+def is_lazy(x: AnyArray) -> bool:
     """Whether ``x`` is traced or delayed: its values cannot be read, or only by running the graph before it."""
     return not isinstance(x, np.ndarray | np.generic) and compat.is_lazy_array(x)
 
 
-def is_host(x: Array) -> bool:
+def is_host(x: AnyArray) -> bool:
     """Whether Python may branch on the values of ``x``: they are computed, and in the host's memory."""
     if isinstance(x, np.ndarray | np.generic):
         return True
@@ -173,12 +96,12 @@ def is_host(x: Array) -> bool:
     return not compat.is_torch_array(x) or bool(x.device.type == "cpu")
 
 
-def is_writable(x: Array) -> bool:
+def is_writable(x: AnyArray) -> bool:
     """Whether ``x`` can be written in place."""
     return bool(x.flags.writeable) if isinstance(x, np.ndarray) else compat.is_writeable_array(x)
 
 
-def are_writable(leaves: Sequence[Array]) -> bool:
+def are_writable(leaves: Sequence[AnyArray]) -> bool:
     """Whether all arrays can be written in place; but for NumPy's, their types tell."""
     some = _one_of_each_type(leaves)
     if len(some) == 1 and type(some[0]) is np.ndarray:
@@ -186,60 +109,60 @@ def are_writable(leaves: Sequence[Array]) -> bool:
     return all(map(is_writable, leaves if any(isinstance(x, np.ndarray) for x in some) else some))
 
 
-def is_recorded(x: Array) -> bool:
+def is_recorded(x: AnyArray) -> bool:
     """Whether PyTorch records operations on ``x`` for derivatives."""
     if not getattr(x, "requires_grad", False) or not compat.is_torch_array(x):
         return False
     return bool(compat.array_namespace(x).is_grad_enabled())
 
 
-def is_whole(x: Array) -> bool:
+def is_whole(x: AnyArray) -> bool:
     """Whether ``x`` must not be cut into chunks: it is lazy or recorded, so each chunk would add nodes to a graph."""
     return is_lazy(x) or is_recorded(x)
 
 
-def as_array(x: Array) -> Array:
+def as_array(x: AnyArray) -> AnyArray:
     """Return ``x``, or a 0-d array if it is one of NumPy's scalars, which NumPy returns instead of 0-d arrays."""
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
-def size(x: Array) -> int:
+def numel(x: AnyArray) -> int:
     """Return the number of elements, or 0 if it is not known yet; in torch, ``x.size`` is a method."""
     return compat.size(x) or 0
 
 
-def has_lengths(x: Array) -> bool:
+def has_lengths(x: AnyArray) -> bool:
     """Whether the length of each axis is known. In Dask it is NaN if it depends on values, as in ``x[x > 0]``."""
     return isinstance(x, np.ndarray) or all(n == n for n in x.shape)
 
 
-def has_device(x: Array) -> bool:
+def has_device(x: AnyArray) -> bool:
     """Whether an array has a device that `device` can return."""
     return hasattr(x, "device") or any(
         knows(x) for knows in (compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array)
     )
 
 
-def device(x: Array) -> object:
+def device(x: AnyArray) -> object:
     """Return the device of ``x``, or None for traced and delayed arrays, whose device is not known."""
     if isinstance(x, np.ndarray | np.generic):
         return "cpu"
     return None if is_lazy(x) else compat.device(x)
 
 
-def stack_numbers(xp: Namespace, numbers: Sequence[Array]) -> Array:
+def stack_numbers(xp: Namespace, numbers: Sequence[AnyArray]) -> AnyArray:
     """Return 0-d arrays as one of shape (n,). In pydata/sparse, 0-d results are fill values and are made dense."""
     if compat.is_pydata_sparse_namespace(xp):
         return xp.asarray(np.stack([x.todense() for x in numbers]))
     return xp.stack(numbers)
 
 
-def to_device(x: Array, target: object) -> Array:
+def to_device(x: AnyArray, target: object) -> AnyArray:
     """Return ``x`` on device ``target``; the same array if it is there already, or if ``target`` is None."""
     return x if target is None or device(x) in (None, target) else compat.to_device(x, target)
 
 
-def wide_dtype(xp: Namespace, x: Array) -> Array:
+def wide_dtype(xp: Namespace, x: AnyArray) -> AnyArray:
     """Return the accumulation dtype on ``x``'s device: float64, or float32 if the device has no float64."""
     if is_numpy(xp) or compat.is_cupy_namespace(xp):
         return xp.float64  # all of their devices have it
@@ -262,8 +185,3 @@ def _has_float64(xp: Namespace, where: object) -> bool:
             return bool(xp.zeros((), dtype=xp.float64, device=where).dtype == xp.float64)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False
-
-
-def norm_dtype(xp: Namespace, x: Array) -> Array:
-    """Return the dtype of the norm of ``x``: float64 for float64 and complex128, float32 for all others."""
-    return xp.float64 if is_double(x.dtype) else xp.float32

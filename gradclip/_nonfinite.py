@@ -2,7 +2,7 @@
 
 from gradclip import _namespace as ns
 from gradclip._tree import Leaves
-from gradclip._types import Array
+from gradclip._types import AnyArray
 
 
 class NonFiniteError(FloatingPointError, RuntimeError):
@@ -16,7 +16,7 @@ class NonFiniteError(FloatingPointError, RuntimeError):
 NonFiniteError.__module__ = "gradclip"  # the name that tracebacks show, and that pickles keep
 
 
-def refuse_nonfinite(leaves: Leaves, finite: Array, ord: float) -> None:
+def refuse_nonfinite(leaves: Leaves, finite: AnyArray, ord: float) -> None:
     """Raise NonFiniteError if ``finite`` is False; this reads one flag back from the device."""
     try:
         is_finite = bool(finite)

@@ -5,18 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._containers import Containers
 from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves
-from gradclip._types import Array, Tree
+from gradclip._types import AnyArray, ArrayT, Tree
 
 
-class Norms(Containers):
+class Norms(Containers[ArrayT]):
     """Norms, and what merges to one."""
 
-    def global_norm(self, grads: Any, *, ord: float = 2.0) -> Array:
+    def global_norm(self, grads: Any, *, ord: float = 2.0) -> ArrayT:
         r"""Return the norm of all leaves laid end to end.
 
         .. math:: \|g\|_p = \Big(\sum_{\text{leaves}} \sum_i |g_i|^p\Big)^{1/p}
@@ -57,7 +57,8 @@ class Norms(Containers):
         array(2.e+20, dtype=float32)
         """
         order = _checks.order(ord)
-        return self.measured(grads, weights=True).partial(order).norm()
+        norm: ArrayT = self.measured(grads, weights=True).partial(order).norm()
+        return norm
 
     def leaf_norms(self, grads: Tree, *, ord: float = 2.0) -> Tree:
         """Return the norm of each leaf, in the container that the leaves came in.
@@ -138,11 +139,11 @@ def norms_of(leaves: Leaves, ord: float) -> Any:
 
 
 @np.errstate(all="ignore")
-def _norms_of_batch(batch: NormPartial, leaves: Sequence[Array]) -> list[Array]:
+def _norms_of_batch(batch: NormPartial, leaves: Sequence[AnyArray]) -> list[AnyArray]:
     """Return the norm of each leaf, on its device and in its norm's dtype."""
     xp = ns.namespace([batch.total])
     wide = batch.scale * root(xp, batch.total, batch.ord)
     return [
-        ns.to_device(ns.as_array(xp.astype(wide[i, ...], ns.norm_dtype(xp, x))), ns.device(x))
+        ns.to_device(ns.as_array(xp.astype(wide[i, ...], _dtypes.norm_dtype(xp, x))), ns.device(x))
         for i, x in enumerate(leaves)
     ]

@@ -5,14 +5,15 @@ import numbers
 from decimal import Decimal
 from typing import Any
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
-from gradclip._types import Array, Scalar
+from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import a, short
 
 _REAL = (numbers.Real, Decimal)
 
 
-def as_number(value: object, name: str, remedy: str) -> Scalar:
+def as_number(value: object, name: str, remedy: str) -> AnyScalar:
     """Return a real number as a float, also if it is an array of one element in the host's memory.
 
     An array of one element on a device, or whose derivatives are recorded, is returned as a 0-d array and not read.
@@ -34,7 +35,7 @@ def as_number(value: object, name: str, remedy: str) -> Scalar:
     return _element(value, name)
 
 
-def known_value(number: Scalar) -> float | None:
+def known_value(number: AnyScalar) -> float | None:
     """Return the value of a number as a float, or None for an array whose value must not be read."""
     if isinstance(number, float):
         return number
@@ -48,21 +49,23 @@ def _as_float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _element(value: Array, name: str) -> Scalar:
+def _element(value: AnyArray, name: str) -> AnyScalar:
     """Return the one element of an array."""
-    if ns.size(value) != 1:
+    if ns.numel(value) != 1:
         raise TypeError(
             f"{name} has shape {tuple(value.shape)}, expected a number or a 0-d array; pass one number, or an array of "
             "one element"
         )
-    if not ns.is_real(value.dtype) and "int" not in ns.dtype_name(value.dtype):
+    if not _dtypes.is_real(value.dtype) and "int" not in _dtypes.dtype_name(value.dtype):
         raise TypeError(f"{name} has dtype {value.dtype}, expected a real number; pass a float")
     xp = ns.namespace([value])
     if value.ndim:
         value = xp.reshape(value, ())
     if ns.is_host(value) and not ns.is_recorded(value):
         return float(value)
-    return value if ns.is_real(value.dtype) else xp.astype(value, ns.wide_dtype(xp, value))  # unsigned has no negative
+    return (
+        value if _dtypes.is_real(value.dtype) else xp.astype(value, ns.wide_dtype(xp, value))
+    )  # unsigned has no negative
 
 
 def _remedy(value: object, name: str) -> str:

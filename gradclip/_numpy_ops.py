@@ -1,15 +1,15 @@
 """``Ops`` for NumPy: `HostOps`, with what there is to know of NumPy's arrays."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
+from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
-from gradclip import _native
 from gradclip._array_ops import ArrayOps
 from gradclip._host_ops import HostOps, Runs, code_of, runs_of
 from gradclip._memory import NDArray, in_byte_order
@@ -70,7 +70,7 @@ _JOIN_UP_TO_NUMEL, _JOIN_MEAN_NUMEL = 1 << 18, 1 << 10
 Beyond, a copy takes longer than to ask NumPy where each lies.
 """
 
-_BYTES = ctypes.c_char * 0
+_from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 _dtype, _size, _nbytes = attrgetter("dtype"), attrgetter("size"), attrgetter("nbytes")
 
 _MEMORY = NumpyMemory()
@@ -98,7 +98,7 @@ def _addresses(leaves: Sequence[NDArray]) -> list[int] | None:
     if set(map(type, leaves)) != {np.ndarray}:
         return None
     try:
-        return list(map(ctypes.addressof, map(_BYTES.from_buffer, leaves)))  # in a third of the time of what follows
+        return list(map(ctypes.addressof, map(_from_buffer, leaves)))  # in a third of the time of what follows
     except (TypeError, ValueError):  # one cannot be written, is in another order, or of a dtype that buffers lack
         if not all(x.flags.c_contiguous for x in leaves):
             return None
@@ -116,4 +116,4 @@ def _place(x: NDArray) -> tuple[int, int, tuple[int, bool]] | None:
 
 @cache
 def _code(dtype: np.dtype[Any]) -> tuple[int, bool] | None:
-    return code_of(ns.dtype_name(dtype)) if ns.is_native(dtype) else None
+    return code_of(_dtypes.dtype_name(dtype)) if _dtypes.is_native(dtype) else None

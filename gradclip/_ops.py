@@ -6,7 +6,7 @@ from typing import Protocol
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Axes, Scalar
+from gradclip._types import AnyArray, AnyScalar, Axes
 
 
 class Ops(Protocol):
@@ -17,42 +17,42 @@ class Ops(Protocol):
     leaf.
     """
 
-    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+    def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end and the coefficient; write nothing."""
         ...
 
-    def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def partial(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end: 0-d, on the first leaf's device."""
         ...
 
-    def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def partials(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return one partial norm for each leaf: shape ``(len(leaves),)``, on the first leaf's device."""
         ...
 
-    def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
+    def partial_along(self, leaf: AnyArray, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of one leaf's slices: reduced over ``axes``, which are kept with length 1."""
         ...
 
-    def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
+    def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
         """Return each leaf times its coefficient, in the leaf's dtype; an unchanged leaf may be the same array."""
         ...
 
-    def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+    def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place."""
         ...
 
-    def scaled_sum(self, leaf: Array, coefficient: Coefficient) -> Array:
+    def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``, rounded once, at the end."""
         ...
 
-    def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
+    def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
         """Return each leaf with its elements moved into ``[low, high]``; NaN stays NaN."""
         ...
 
-    def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into ``[low, high]`` in place."""
         ...
 
-    def apart(self, leaves: Sequence[Array]) -> bool:
+    def apart(self, leaves: Sequence[AnyArray]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
         ...

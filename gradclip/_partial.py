@@ -11,25 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradclip._namespace import (
-    adds_pairwise,
-    as_array,
-    device,
-    is_double,
-    namespace,
-    peak,
-    size,
-    stack_numbers,
-    to_device,
-)
-from gradclip._types import Array, Axes, Namespace, Scalar
+from gradclip._dtypes import SMALLEST_NORMAL, is_double
+from gradclip._namespace import adds_pairwise, as_array, device, namespace, numel, peak, stack_numbers, to_device
+from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 from gradclip._words import a
 
-_LIMITS = {  # (least, largest) power of two whose reciprocal is normal too: of float64 for True, of float32 for False
-    True: (2.0**-1022, 2.0**1022),
-    False: (2.0**-126, 2.0**126),
-}
-_BLOCK = 128
+_BLOCK_NUMEL = 128
+"""Elements that are added one after the other; the sums of these blocks are added in a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +49,10 @@ class NormPartial:
        scaled sum of squares, generalised here to any order.
     """
 
-    scale: Array
-    total: Array
+    scale: AnyArray
+    total: AnyArray
     ord: float
-    dtype: Array
+    dtype: AnyArray
 
     @np.errstate(all="ignore")
     def merge(self, other: "NormPartial") -> "NormPartial":
@@ -101,7 +89,7 @@ class NormPartial:
         return NormPartial(scale, total, self.ord, self.dtype if is_double(self.dtype) else other.dtype)
 
     @np.errstate(all="ignore")
-    def norm(self) -> Array:
+    def norm(self) -> AnyArray:
         """Return the norm as a real array of ``dtype`` and of this partial's shape; inf where it is not representable.
 
         Examples
@@ -114,12 +102,12 @@ class NormPartial:
         return as_array(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
 
 
-def beside(partial: NormPartial, value: Scalar) -> Scalar:
+def beside(partial: NormPartial, value: AnyScalar) -> AnyScalar:
     """Return a number; if it is an array, on the device of a partial norm."""
     return value if isinstance(value, float) else to_device(value, device(partial.total))
 
 
-def positive(scale: Scalar) -> Scalar:
+def positive(scale: AnyScalar) -> AnyScalar:
     """Return a loss scale, or NaN if it is not above 0, as the value of an array may be that could not be checked."""
     if isinstance(scale, float):
         return scale if scale > 0 else math.nan
@@ -127,7 +115,7 @@ def positive(scale: Scalar) -> Scalar:
     return xp.where(scale > 0, scale, xp.full_like(scale, math.nan))
 
 
-def root(xp: Namespace, total: Array, ord: float) -> Array:
+def root(xp: Namespace, total: AnyArray, ord: float) -> AnyArray:
     """Return ``total ** (1 / ord)``, with a finite derivative at zero."""
     if ord in (1, math.inf):
         return total
@@ -136,18 +124,19 @@ def root(xp: Namespace, total: Array, ord: float) -> Array:
     return xp.where(zero, xp.zeros_like(total), xp.sqrt(safe) if ord == 2 else safe ** (1 / ord))
 
 
-def safe_scale(xp: Namespace, largest: Array) -> Array:
+def safe_scale(xp: Namespace, largest: AnyArray) -> AnyArray:
     """Return ``largest``, or the nearest number that elements can be divided by: never 0, inf or NaN.
 
     Compilers may replace a division by a multiplication with the reciprocal, and flush subnormal numbers to zero. So
     the number and its reciprocal must both be normal.
     """
-    low, high = (xp.full_like(largest, limit) for limit in _LIMITS[is_double(largest.dtype)])
+    smallest = SMALLEST_NORMAL[is_double(largest.dtype)]
+    low, high = xp.full_like(largest, smallest), xp.full_like(largest, 1 / smallest)
     usable = (largest >= low) & (largest <= high)
     return xp.where(usable, largest, xp.where(largest < low, low, high))
 
 
-def reduce_powers(xp: Namespace, values: Array, ord: float, axes: Axes | None = None) -> Array:
+def reduce_powers(xp: Namespace, values: AnyArray, ord: float, axes: Axes | None = None) -> AnyArray:
     """Return the sum of ``values ** ord`` (for inf, the maximum) over ``axes``, which are kept; over all for None."""
     if ord == math.inf:
         return peak(xp, values, axes)
@@ -182,37 +171,37 @@ def concat(first: NormPartial, second: NormPartial, axis: int) -> NormPartial:
     return NormPartial(scale, xp.concat([first.total, second.total], axis=axis), first.ord, first.dtype)
 
 
-def from_norm(xp: Namespace, norm: Array) -> NormPartial:
+def from_norm(xp: Namespace, norm: AnyArray) -> NormPartial:
     """Return the partial norm for a known norm, a 0-d array of the accumulation dtype."""
     scale = safe_scale(xp, norm)
     return NormPartial(scale, norm / scale, math.inf, norm.dtype)
 
 
-def _sum(xp: Namespace, values: Array) -> Array:
+def _sum(xp: Namespace, values: AnyArray) -> AnyArray:
     """Return the sum of all elements, added in a tree: the rounding error grows with the height of the tree only.
 
     NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
-    n = size(values)
-    if adds_pairwise(xp) or n <= _BLOCK:
+    n = numel(values)
+    if adds_pairwise(xp) or n <= _BLOCK_NUMEL:
         return xp.sum(values)
-    whole = n - n % _BLOCK
+    whole = n - n % _BLOCK_NUMEL
     flat = xp.reshape(values, (-1,))
-    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK)), axis=1)
+    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK_NUMEL)), axis=1)
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 
-def _live(xp: Namespace, scale: Array, total: Array) -> Array:
+def _live(xp: Namespace, scale: AnyArray, total: AnyArray) -> AnyArray:
     """Return ``scale``, or the least scale where ``total`` is 0, so that zeros do not raise the scale of a merge."""
-    return xp.where(total == 0, xp.full_like(scale, _LIMITS[is_double(scale.dtype)][0]), scale)
+    return xp.where(total == 0, xp.full_like(scale, SMALLEST_NORMAL[is_double(scale.dtype)]), scale)
 
 
-def rescale(xp: Namespace, total: Array, ratio: Array, ord: float) -> Array:
+def rescale(xp: Namespace, total: AnyArray, ratio: AnyArray, ord: float) -> AnyArray:
     """Return ``total`` for a scale ``1 / ratio`` times as large. NaN and inf are kept, because 0 · inf is NaN."""
     return xp.where(xp.isfinite(total), total * _power(xp, ratio, ord), total)
 
 
-def _power(xp: Namespace, values: Array, ord: float) -> Array:
+def _power(xp: Namespace, values: AnyArray, ord: float) -> AnyArray:
     if ord in (1, math.inf):
         return values
     if ord >= 2:

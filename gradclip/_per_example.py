@@ -10,13 +10,13 @@ from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
-from gradclip._types import Array, Scalar, Tree
+from gradclip._types import AnyArray, AnyScalar, ArrayT, Scalar, Tree
 
 
-class PerExample(Containers):
+class PerExample(Containers[ArrayT]):
     """Clipping each example by its own norm."""
 
-    def clip_per_example(self, grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]:
+    def clip_per_example(self, grads: Tree, max_norm: Scalar | None) -> tuple[Tree, ArrayT]:
         """Return the sum of the examples' gradients, each clipped by its global norm, and how many were clipped.
 
         Parameters
@@ -52,35 +52,35 @@ class PerExample(Containers):
         >>> gradclip.clip_per_example([per_example], 1.0)
         ([array([0.6, 1.3])], array(1, dtype=int32))
         """
-        limit = _checks.threshold(max_norm, "max_norm")
-        return clip_examples(self.leaves(grads), limit)
+        threshold = _checks.threshold(max_norm, "max_norm")
+        return clip_examples(self.leaves(grads), threshold)
 
 
-def clip_examples(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
+def clip_examples(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
     """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves."""
     if not leaves.arrays:
         none = leaves.partial(2.0).total
         xp = ns.namespace([none])
         return leaves.restore([]), xp.zeros((), dtype=xp.int32, device=ns.device(none))
     check_batch(leaves)
-    return _sums(leaves, limit)
+    return _sums(leaves, threshold)
 
 
 @np.errstate(all="ignore")
-def _sums(leaves: Leaves, limit: Scalar | None) -> tuple[Any, Array]:
+def _sums(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
     xp = ns.namespace(leaves.arrays)
     partial: NormPartial | None = None
     for x in leaves.arrays:
         part = _examples(leaves, x)
         partial = part if partial is None else partial.merge(part)
     assert partial is not None  # there are leaves
-    c = coefficient(partial, limit)
+    c = coefficient(partial, threshold)
     summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
     count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # not int64, which a device may not have
     return leaves.restore(summed), ns.as_array(count)
 
 
-def _examples(leaves: Leaves, x: Array) -> NormPartial:
+def _examples(leaves: Leaves, x: AnyArray) -> NormPartial:
     """Return one partial for each example, of shape (batch,)."""
     xp = ns.namespace([x])
     rows = x if x.ndim > 1 else x[:, None]
@@ -89,7 +89,7 @@ def _examples(leaves: Leaves, x: Array) -> NormPartial:
     return NormPartial(scale, total, 2.0, part.dtype)
 
 
-def _along_examples(c: Coefficient, x: Array) -> Coefficient:
+def _along_examples(c: Coefficient, x: AnyArray) -> Coefficient:
     """Return coefficients of shape (batch,) so that they broadcast with a leaf."""
     return c[(slice(None), *[None] * (x.ndim - 1))]
 

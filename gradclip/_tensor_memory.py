@@ -8,11 +8,12 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from gradclip import _namespace as ns
+from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
 from gradclip._host_ops import HostOps, Runs, code_of, runs_of
 from gradclip._native import Table
-from gradclip._types import Array, Namespace
+from gradclip._types import AnyArray as Array
+from gradclip._types import Namespace
 
 _is_cpu, _dtype, _nbytes = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter("nbytes")
 _requires_grad = attrgetter("requires_grad")
@@ -148,4 +149,4 @@ def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:
 
 @cache
 def _code(dtype: Any) -> tuple[int, bool] | None:
-    return code_of(ns.dtype_name(dtype))
+    return code_of(_dtypes.dtype_name(dtype))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
@@ -25,7 +25,7 @@ from gradclip._numpy_ops import numpy_ops
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._tensor_memory import tensor_ops
-from gradclip._types import Array, Scalar
+from gradclip._types import AnyArray, AnyScalar
 from gradclip._weights import refuse_weights
 
 _dtype = attrgetter("dtype")
@@ -44,18 +44,18 @@ class Leaves:
     Parameters
     ----------
     arrays : list of arrays
-        The distinct leaves, in order. A leaf that stands in two places (tied parameters) is here once.
+        The distinct leaves, in order. A leaf that stands at two positions (tied parameters) is here once.
     ops : Ops
         The operations for them.
     slots : list of int
-        For each place in the container, which of ``arrays`` belongs there.
+        For each position in the container, which of ``arrays`` belongs there.
     rebuild : callable
-        Makes the container from one value for each place.
+        Makes the container from one value for each position.
     paths : callable
-        Gives each place a name, such as ``grads['layer'][0]``, for error messages.
+        Gives each position a name, such as ``grads['layer'][0]``, for error messages.
     """
 
-    arrays: list[Array]
+    arrays: list[AnyArray]
     ops: Ops
     slots: Sequence[int]
     rebuild: Callable[[list[Any]], Any]
@@ -88,17 +88,17 @@ class Leaves:
         self.finish()
 
     @_quiet
-    def clamp(self, low: Scalar, high: Scalar) -> Any:
+    def clamp(self, low: AnyScalar, high: AnyScalar) -> Any:
         """Return the container with the elements of ``arrays`` moved into the bounds."""
         return self.restore(self.ops.clamp(self.arrays, low, high))
 
     @_quiet
-    def clamp_(self, low: Scalar, high: Scalar) -> None:
+    def clamp_(self, low: AnyScalar, high: AnyScalar) -> None:
         """Move the elements of ``arrays`` into the bounds in place, or raise."""
         self.ops.clamp_(self.targets("clip_by_value"), low, high)
         self.finish()
 
-    def targets(self, pure: str) -> list[Array]:
+    def targets(self, pure: str) -> list[AnyArray]:
         """Return what to write to for each of ``arrays``, or raise and name the ``pure`` function."""
         _checks.writable(self.arrays, self.array_paths, pure, self.ops.apart)
         return self.arrays
@@ -111,11 +111,11 @@ class Leaves:
         return self.rebuild([values[slot] for slot in self.slots])
 
     def array_paths(self) -> list[str]:
-        """Return a name for each of ``arrays``: its first place."""
+        """Return a name for each of ``arrays``: its first position."""
         return self.firsts(self.paths())
 
     def firsts(self, values: Sequence[Any]) -> list[Any]:
-        """Return one for each of ``arrays`` from values that there are for each place."""
+        """Return one for each of ``arrays`` from values that there are for each position."""
         return _firsts(values, self.slots)
 
 
@@ -130,7 +130,7 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     name : str
         What the container is called in error messages.
     distinct : bool
-        Whether leaves that are the same array count once; otherwise there is one for each place.
+        Whether leaves that are the same array count once; otherwise there is one for each position.
     weights : bool
         Whether parameters of PyTorch are welcome, where nothing is clipped that should be a gradient.
 
@@ -139,16 +139,16 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     TypeError
         If a leaf is not an array of floating-point numbers, or holds weights, or if leaves are of different namespaces.
     """
-    places, rebuild = _walk(container)
+    found, rebuild = _walk(container)
 
     def paths() -> list[str]:
         return _paths(container, name)
 
     if not weights:
-        refuse_weights(container, name, places, paths)
-    _check(places, paths)
-    slots = _slots(identities(places)) if distinct else range(len(places))
-    arrays = places if isinstance(slots, range) else _firsts(places, slots)
+        refuse_weights(container, name, found, paths)
+    _check(found, paths)
+    slots = _slots(identities(found)) if distinct else range(len(found))
+    arrays = found if isinstance(slots, range) else _firsts(found, slots)
     return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
 
 
@@ -160,15 +160,15 @@ def _slots(keys: Sequence[Hashable]) -> Sequence[int]:
     return [first.setdefault(key, len(first)) for key in keys]
 
 
-def _firsts(places: Sequence[Any], slots: Sequence[int]) -> list[Any]:
-    """Return what stands in the first place of each slot."""
+def _firsts(values: Sequence[Any], slots: Sequence[int]) -> list[Any]:
+    """Return what stands at the first position of each slot."""
     found: dict[int, Any] = {}
-    for slot, x in zip(slots, places, strict=True):
+    for slot, x in zip(slots, values, strict=True):
         found.setdefault(slot, x)
     return list(found.values())
 
 
-def ops_for(arrays: Sequence[Array]) -> Ops:
+def ops_for(arrays: Sequence[AnyArray]) -> Ops:
     """Return the operations for leaves of one namespace."""
     if not arrays or ns.is_numpy(xp := ns.namespace(arrays)):
         return numpy_ops()
@@ -176,20 +176,20 @@ def ops_for(arrays: Sequence[Array]) -> Ops:
     return ops or ArrayOps(xp)
 
 
-def _check(places: Sequence[Array], paths: Callable[[], list[str]]) -> None:
+def _check(found: Sequence[AnyArray], paths: Callable[[], list[str]]) -> None:
     """Check one leaf of each type and dtype, in the order of the leaves."""
-    if not places:
+    if not found:
         return
-    _checks.leaf(places[0], paths, 0)
-    if len(set(map(type, places))) == 1 and all(map(ns.is_floating, set(map(_dtype, places)))):  # as nearly always
+    _checks.leaf(found[0], paths, 0)
+    if len(set(map(type, found))) == 1 and all(map(_dtypes.is_floating, set(map(_dtype, found)))):  # as nearly always
         return
-    seen = [(type(x), getattr(x, "dtype", None)) for x in places]
+    seen = [(type(x), getattr(x, "dtype", None)) for x in found]
     for i in sorted(map(seen.index, set(seen))):
-        _checks.leaf(places[i], paths, i)
+        _checks.leaf(found[i], paths, i)
     try:
-        ns.namespace(places)
+        ns.namespace(found)
     except TypeError:
-        _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), places, strict=True)])
+        _checks.mixed([(p, type(x).__name__) for p, x in zip(paths(), found, strict=True)])
 
 
 def _walk(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -229,12 +229,12 @@ def _joined(
     return [leaf for leaves, _ in parts for leaf in leaves], rebuilt
 
 
-def _paths(container: object, name: str) -> list[str]:
+def _paths(container: Any, name: str) -> list[str]:
     if _is_dataclass(container):
-        fields = dataclasses.fields(container)  # type: ignore[arg-type]  # an instance of a dataclass
+        fields = dataclasses.fields(container)
         return [path for f in fields for path in _paths(getattr(container, f.name), f"{name}.{f.name}")]
     leaves: list[Any]
-    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)  # type: ignore[arg-type]  # as in _walk
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(container)
     names = [accessor.codify(name) for accessor in accessors]
     return [
         path

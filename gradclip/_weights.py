@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradclip._types import Array
+from gradclip._types import AnyArray
 
 _NUMPYS = {np.ndarray}
 _REMEDY = (
@@ -18,7 +18,7 @@ _REMEDY = (
 
 
 def refuse_weights(
-    container: object, name: str, leaves: Sequence[Array], paths: Callable[[], list[str]], remedy: str = _REMEDY
+    container: object, name: str, leaves: Sequence[AnyArray], paths: Callable[[], list[str]], remedy: str = _REMEDY
 ) -> None:
     """Check that no leaf is a parameter of PyTorch, and that no state_dict is among the containers.
 
@@ -97,7 +97,10 @@ def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
         items = ((f"{name}[{i}]", value) for i, value in enumerate(container))
     elif dataclasses.is_dataclass(container) and not isinstance(container, type):
         items = ((f"{name}.{f.name}", getattr(container, f.name)) for f in dataclasses.fields(container))
-    yield from ((path, x) for path, x in items if _is_container(type(x)))
+    for path, x in items:
+        kind: Any = type(x)  # any type is hashable
+        if _is_container(kind):
+            yield path, x
 
 
 def _holds_containers(values: Iterable[Any]) -> bool:

@@ -78,7 +78,7 @@ def test_an_adapter_says_where_its_functions_are_and_what_its_leaves_are():
     seen = []
 
     class Mine(Functions):
-        place = __name__
+        module = __name__
 
         def leaves_(self, grads, caller):
             seen.append(caller)

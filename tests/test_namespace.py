@@ -1,53 +1,10 @@
-"""What is known of arrays and their dtypes."""
+"""What is known of arrays."""
 
-import math
 import types
 
-import ml_dtypes
-import numpy as np
 import pytest
-import torch
 
 import gradclip
-from gradclip import _namespace as ns
-
-NAMES = sorted(ns._LARGEST)
-
-
-def numpy_dtype(name):
-    return np.dtype(getattr(ml_dtypes, name, None) or name)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_real_dtypes(name):
-    """What the table says is what the dtypes say, in either byte order."""
-    for dtype in (numpy_dtype(name).newbyteorder(order) for order in "<>"):
-        assert ns.dtype_name(dtype) == name
-        assert ns.is_real(dtype)
-        assert not ns.is_complex(dtype)
-        assert ns.is_double(dtype) == (name == "float64")
-        assert ns.largest(dtype) == float(ml_dtypes.finfo(dtype.type).max)
-        assert ns.is_narrow(dtype) == (ml_dtypes.finfo(dtype.type).bits < 16)
-        assert ns.has_infinity(dtype) == math.isinf(float(np.array([math.inf]).astype(dtype)[0]))
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(torch, name)])
-def test_they_are_the_same_in_pytorch(name):
-    dtype = getattr(torch, name)
-    assert ns.dtype_name(dtype) == name
-    assert ns.largest(dtype) == torch.finfo(dtype).max
-
-
-@pytest.mark.parametrize("name", ["float8_e8m0fnu", "float4_e2m1fn_x2"])
-def test_dtypes_that_no_gradient_can_have(name):
-    assert not ns.is_real(getattr(torch, name))
-
-
-@pytest.mark.parametrize(
-    "dtype", [np.float64, np.dtype("f8"), np.dtype(">c16"), torch.float64, torch.complex128, "float64"]
-)
-def test_double_precision_by_whatever_name(dtype):
-    assert ns.is_double(dtype)
 
 
 class Array:

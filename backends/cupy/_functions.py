@@ -5,13 +5,14 @@ from typing import Any, ClassVar
 from gradclip._calls import as_function
 from gradclip._functions import Functions
 from gradclip._tree import Leaves
+from gradclip._types import Array
 from gradclip.backends.cupy._tree import flatten
 
 
-class CupyFunctions(Functions):
+class CupyFunctions(Functions[Array]):
     """The public functions on CuPy's arrays, arrays that come by DLPack, and Chainer's links and parameters."""
 
-    place = "gradclip.backends.cupy"
+    module = "gradclip.backends.cupy"
 
     words: ClassVar = {
         "array or container of arrays": "array, parameter or container of these",
@@ -40,7 +41,7 @@ class CupyFunctions(Functions):
         return flatten(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # they do not matter
-        """Return the parameters of some gradients, one for each place."""
+        """Return the parameters of some gradients, one for each position."""
         return flatten(params, "params", attribute="data", distinct=False)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Namespace, Scalar
+from gradclip._types import AnyArray, AnyScalar, Namespace
 from gradclip.backends.cupy._places import Places
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, Result, read_result
 from gradclip.backends.cupy._runtime import Runtime, Uploaded
@@ -38,25 +39,25 @@ class CupyOps(ArrayOps):
         Leaves and where they are in memory. Where the operations get this same list, they need not look again.
     """
 
-    def __init__(self, xp: Namespace, runtime: Runtime, arrays: Sequence[Array], places: Places) -> None:
+    def __init__(self, xp: Namespace, runtime: Runtime, arrays: Sequence[AnyArray], places: Places) -> None:
         super().__init__(xp)
         self.runtime = runtime
         self._arrays = arrays
         self._known = places
 
-    def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
+    def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end and the coefficient, both from one kernel."""
         if not _suits(self._places(leaves), rule.ord):
             return super().decide(leaves, rule)
         return self._result(leaves, rule).decision
 
-    def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def partial(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
         if not _suits(self._places(leaves), ord):
             return super().partial(leaves, ord)
         return self._result(leaves, Rule(None, ord)).partial
 
-    def partials(self, leaves: Sequence[Array], ord: float) -> NormPartial:
+    def partials(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
         places = self._places(leaves)
         if not _suits(places, ord):
@@ -68,7 +69,7 @@ class CupyOps(ArrayOps):
             scale, total = (self.runtime.view(found, 8 * k, np.float64, (2 * n - k,))[::2] for k in (0, 1))
         return NormPartial(scale, total, ord, _norm_dtype(places))
 
-    def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
+    def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
         """Return each leaf times its coefficient."""
         if not self._scales(leaves, coefficients):
             return super().scale(leaves, coefficients)
@@ -76,14 +77,14 @@ class CupyOps(ArrayOps):
         self._multiply(leaves, out, coefficients)
         return out
 
-    def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+    def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place. Leaves that do not change are not written."""
         if self._scales(leaves, coefficients):
             self._multiply(leaves, leaves, coefficients)
         else:
             super().scale_(leaves, coefficients)
 
-    def clamp(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> list[Array]:
+    def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
         """Return each leaf with its elements moved into the bounds."""
         if not _suits(self._places(leaves), 2.0):
             return super().clamp(leaves, low, high)
@@ -91,27 +92,27 @@ class CupyOps(ArrayOps):
         self._clamp(leaves, out, low, high)
         return out
 
-    def clamp_(self, leaves: Sequence[Array], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place. Elements within the bounds are not written."""
         if _suits(self._places(leaves), 2.0):
             self._clamp(leaves, leaves, low, high)
         else:
             super().clamp_(leaves, low, high)
 
-    def _places(self, arrays: Sequence[Array]) -> Places:
+    def _places(self, arrays: Sequence[AnyArray]) -> Places:
         return self._known if arrays is self._arrays else self.runtime.places(arrays)
 
-    def _address(self, x: Array) -> int:
+    def _address(self, x: AnyArray) -> int:
         return self.runtime.places([x]).items[0].address
 
-    def _partials_in(self, memory: Array, first: int, count: int) -> Array:
+    def _partials_in(self, memory: AnyArray, first: int, count: int) -> AnyArray:
         """Return ``count`` partial norms in memory from number ``first`` on, as bytes."""
         return self.runtime.view(memory, first * PARTIAL_BYTES, np.uint8, (count * PARTIAL_BYTES,))
 
-    def _scales(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> bool:
+    def _scales(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> bool:
         return _suits(self._places(leaves), 2.0) and all(c.factor.ndim == 0 for c in coefficients)
 
-    def _result(self, leaves: Sequence[Array], rule: Rule) -> Result:
+    def _result(self, leaves: Sequence[AnyArray], rule: Rule) -> Result:
         """Return the partial norm, norm and coefficient of all leaves, on the first leaf's device."""
         places = self._places(leaves)
         (first, mine), *others = places.by_device
@@ -122,7 +123,7 @@ class CupyOps(ArrayOps):
                 self.runtime.copy(part, self._partials_in(parts, count + i, 1))
             return self._finish(first, parts, count + len(elsewhere), _norm_dtype(places), rule)
 
-    def _parts(self, leaves: Sequence[Array], ord: float, more: int = 0) -> tuple[Array, int, Uploaded]:
+    def _parts(self, leaves: Sequence[AnyArray], ord: float, more: int = 0) -> tuple[AnyArray, int, Uploaded]:
         """Return the partial norms of all pieces of leaves (with space for ``more``), their count, and the table."""
         places = self._places(leaves)
         uploaded = self.runtime.table(places, places)
@@ -134,7 +135,7 @@ class CupyOps(ArrayOps):
             self.runtime.launch(name, group.code, group.blocks, uploaded.pieces_at(group), out, float(ord))
         return parts, count, uploaded
 
-    def _each(self, device: int, leaves: Sequence[Array], ord: float) -> Array:
+    def _each(self, device: int, leaves: Sequence[AnyArray], ord: float) -> AnyArray:
         """Return one partial norm for each leaf of one device, in one array."""
         with self.runtime.on(device):
             parts, _, uploaded = self._parts(leaves, ord)
@@ -144,13 +145,13 @@ class CupyOps(ArrayOps):
             self.runtime.launch("merge", _ANY, len(leaves), *addresses, float(ord))
             return out
 
-    def _merged(self, device: int, leaves: Sequence[Array], ord: float) -> Array:
+    def _merged(self, device: int, leaves: Sequence[AnyArray], ord: float) -> AnyArray:
         """Return the partial norm of all leaves on a device other than the first."""
         with self.runtime.on(device):
             parts, count, _ = self._parts(leaves, ord)
             return self._partials_in(self._finish(device, parts, count, np.float64, Rule(None, ord)).memory, 0, 1)
 
-    def _gather(self, pairs: Sequence[Array], groups: Sequence[tuple[int, list[int]]], count: int) -> Array:
+    def _gather(self, pairs: Sequence[AnyArray], groups: Sequence[tuple[int, list[int]]], count: int) -> AnyArray:
         """Copy the partial norms of the leaves of all devices to the current device, in the order of the leaves."""
         found = self.runtime.scratch(PARTIAL_BYTES * count)
         for part, (_, chosen) in zip(pairs, groups, strict=True):
@@ -158,7 +159,7 @@ class CupyOps(ArrayOps):
                 self.runtime.copy(self._partials_in(part, k, 1), self._partials_in(found, place, 1))
         return found
 
-    def _finish(self, device: int, parts: Array, count: int, dtype: Any, rule: Rule) -> Result:
+    def _finish(self, device: int, parts: AnyArray, count: int, dtype: Any, rule: Rule) -> Result:
         """Merge ``count`` partial norms, and return the result with its norm and the coefficient, from one launch."""
         memory = self.runtime.scratch(RESULT_BYTES)
         given, numbers = self._numbers(rule.numbers(), device)
@@ -169,7 +170,7 @@ class CupyOps(ArrayOps):
         )
         return read_result(memory, bind(self.runtime.view, memory), dtype, rule)
 
-    def _numbers(self, numbers: Sequence[Scalar], device: int) -> tuple[Sequence[float], Array | None]:
+    def _numbers(self, numbers: Sequence[AnyScalar], device: int) -> tuple[Sequence[float], AnyArray | None]:
         """Return numbers as arguments for a kernel, or all in one array on the current device if one is an array."""
         if all(isinstance(x, float) for x in numbers):
             return numbers, None
@@ -179,7 +180,7 @@ class CupyOps(ArrayOps):
             slot[...] = x if isinstance(x, float) else self._on(device, x)
         return [0.0] * len(numbers), memory
 
-    def _on(self, device: int, x: Array) -> Array:
+    def _on(self, device: int, x: AnyArray) -> AnyArray:
         """Return a small array on the current device, ``device``; it is copied from another one."""
         if self.runtime.places([x]).items[0].device == device:
             return x
@@ -187,7 +188,7 @@ class CupyOps(ArrayOps):
         self.runtime.copy(x, here)
         return here
 
-    def _like(self, leaves: Sequence[Array]) -> list[Array]:
+    def _like(self, leaves: Sequence[AnyArray]) -> list[AnyArray]:
         """Return uninitialised arrays, each like a leaf and on its device."""
         out: list[Any] = [None] * len(leaves)
         for device, chosen in self._places(leaves).by_device:
@@ -197,7 +198,7 @@ class CupyOps(ArrayOps):
         return out
 
     def _pieces(
-        self, leaves: Sequence[Array], out: Sequence[Array], chosen: Sequence[int]
+        self, leaves: Sequence[AnyArray], out: Sequence[AnyArray], chosen: Sequence[int]
     ) -> Iterator[tuple[Any, ...]]:
         """Yield the code, the number of pieces and their address for each launch over leaves of the current device."""
         sources = self._places(_chosen(leaves, chosen))
@@ -206,7 +207,9 @@ class CupyOps(ArrayOps):
         for group in uploaded.table.groups:
             yield group.code, group.blocks, uploaded.pieces_at(group)
 
-    def _multiply(self, leaves: Sequence[Array], out: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
+    def _multiply(
+        self, leaves: Sequence[AnyArray], out: Sequence[AnyArray], coefficients: Sequence[Coefficient]
+    ) -> None:
         one = all(c is coefficients[0] for c in coefficients)
         for device, chosen in self._places(leaves).by_device:
             with self.runtime.on(device):
@@ -215,13 +218,13 @@ class CupyOps(ArrayOps):
                 for launch in self._pieces(leaves, out, chosen):
                     self.runtime.launch("scale", *launch, *addresses, np.int32(not one))
 
-    def _batch(self, coefficients: Sequence[Coefficient], device: int) -> list[Array | None]:
+    def _batch(self, coefficients: Sequence[Coefficient], device: int) -> list[AnyArray | None]:
         """Return divisors, factors, ``changed`` and ``zeroed`` of coefficients as four arrays on the current device."""
         number, flag = self.xp.float64, self.xp.bool
         kinds = (("divisor", number), ("factor", number), ("changed", flag), ("zeroed", flag))
         return [self._joined([getattr(c, name) for c in coefficients], dtype, device) for name, dtype in kinds]
 
-    def _joined(self, parts: list[Array | None], dtype: Any, device: int) -> Array | None:
+    def _joined(self, parts: list[AnyArray | None], dtype: Any, device: int) -> AnyArray | None:
         if parts[0] is None:
             return None
         arrays = [self.xp.asarray(part) for part in parts]
@@ -230,7 +233,7 @@ class CupyOps(ArrayOps):
             whole = self.runtime.kept(self.xp.stack([self._on(device, part) for part in arrays]))
         return self.runtime.kept(self.xp.astype(self._on(device, whole), dtype, copy=False))
 
-    def _base_of(self, parts: Sequence[Array]) -> Array | None:
+    def _base_of(self, parts: Sequence[AnyArray]) -> AnyArray | None:
         """Return the batch whose elements these 0-d arrays are, in order, so that no copy is needed; else None."""
         base = getattr(parts[0], "base", None)
         if base is None or base.shape != (len(parts),) or not base.flags.c_contiguous:
@@ -239,7 +242,7 @@ class CupyOps(ArrayOps):
         addresses = [place.address for place in self.runtime.places(parts).items]
         return base if addresses == [first + i * base.itemsize for i in range(len(parts))] else None
 
-    def _clamp(self, leaves: Sequence[Array], out: Sequence[Array], low: Scalar, high: Scalar) -> None:
+    def _clamp(self, leaves: Sequence[AnyArray], out: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
         for device, chosen in self._places(leaves).by_device:
             with self.runtime.on(device):
                 given, bounds = self._numbers((low, high), device)
@@ -254,7 +257,7 @@ def _suits(places: Places, ord: float) -> bool:
 
 
 def _norm_dtype(places: Places) -> Any:
-    return np.float64 if places.dtypes & {"float64", "complex128"} else np.float32
+    return np.float64 if places.dtypes & _dtypes.DOUBLE else np.float32
 
 
 def _chosen(values: Sequence[Any], which: Sequence[int]) -> Sequence[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
-from gradclip._types import Array
+from gradclip._types import AnyArray
 
 PARTIAL_BYTES = 16
 """The size of ``struct Partial`` in kernels.cu."""
@@ -24,10 +24,10 @@ class Result(NamedTuple):
 
     decision: Decision
     partial: NormPartial
-    memory: Array
+    memory: AnyArray
 
 
-def read_result(memory: Array, view: Callable[[int, Any], Array], dtype: Any, rule: Rule) -> Result:
+def read_result(memory: AnyArray, view: Callable[[int, Any], AnyArray], dtype: Any, rule: Rule) -> Result:
     """Return the contents of a ``struct Result``. ``view`` returns the 0-d array at an offset of ``memory``."""
     norm = view(_NORM, np.float64) if dtype == np.float64 else view(_NARROW_NORM, np.float32)
     zeroed = view(_ZEROED, np.bool_) if rule.zero else None

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gradclip import _namespace as ns
-from gradclip._types import Array
+from gradclip import _dtypes
+from gradclip._types import AnyArray
 from gradclip.backends.cupy._places import Place, Places
 from gradclip.backends.cupy._table import Group, Table, table_of
 
@@ -45,7 +45,7 @@ class Uploaded:
     """
 
     table: Table
-    memory: Array
+    memory: AnyArray
     address: int
     staging: object = None
 
@@ -61,19 +61,19 @@ class Runtime(Protocol):
         """Return what makes a device the current one."""
         ...
 
-    def places(self, arrays: Sequence[Array]) -> Places:
+    def places(self, arrays: Sequence[AnyArray]) -> Places:
         """Return where arrays lie: the same object again while they lie there."""
         ...
 
-    def scratch(self, nbytes: int) -> Array:
+    def scratch(self, nbytes: int) -> AnyArray:
         """Return uninitialised memory of the current device, as an array of uint8."""
         ...
 
-    def kept(self, memory: Array) -> Array:
+    def kept(self, memory: AnyArray) -> AnyArray:
         """Return an array, and keep its memory as long as work that was started may use it."""
         ...
 
-    def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
+    def view(self, memory: AnyArray, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> AnyArray:
         """Return an array that is a view of ``memory``, ``offset`` bytes from its start."""
         ...
 
@@ -85,7 +85,7 @@ class Runtime(Protocol):
         """Start a kernel on the current stream of the current device. Python's integers are passed with 64 bits."""
         ...
 
-    def copy(self, source: Array, target: Array) -> None:
+    def copy(self, source: AnyArray, target: AnyArray) -> None:
         """Copy bytes to another device in the order of both devices' current streams."""
         ...
 
@@ -110,21 +110,21 @@ class CupyRuntime:
         context: AbstractContextManager[Any] = self.cupy.cuda.Device(device)
         return context
 
-    def places(self, arrays: Sequence[Array]) -> Places:
+    def places(self, arrays: Sequence[AnyArray]) -> Places:
         """Return where arrays lie: the same object again while they lie there."""
         return places_of(tuple([_key(x) for x in arrays]))
 
-    def scratch(self, nbytes: int) -> Array:
+    def scratch(self, nbytes: int) -> AnyArray:
         """Return uninitialised memory of the current device."""
         return self.kept(self.cupy.empty(nbytes, np.uint8))
 
-    def kept(self, memory: Array) -> Array:
+    def kept(self, memory: AnyArray) -> AnyArray:
         """Return an array; if a graph is being captured, keep it until the process ends."""
         if self.cupy.cuda.get_current_stream().is_capturing():
             self._captured.append(memory)
         return memory
 
-    def view(self, memory: Array, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
+    def view(self, memory: AnyArray, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> AnyArray:
         """Return an array that is a view of ``memory``."""
         return self.cupy.ndarray(shape, dtype, memptr=memory.data + offset)
 
@@ -150,7 +150,7 @@ class CupyRuntime:
             self._functions[key] = self._compile(code).get_function(name)
         self._functions[key]((blocks,), (FINISHERS if name == "finish" else THREADS,), arguments)
 
-    def copy(self, source: Array, target: Array) -> None:
+    def copy(self, source: AnyArray, target: AnyArray) -> None:
         """Copy bytes to another device in the order of both devices' current streams."""
         there, here = source.data.device_id, target.data.device_id
         with self.on(there):
@@ -189,7 +189,7 @@ class CupyRuntime:
         return _module(self.cupy, options, self.cupy.cuda.Device().id)
 
 
-def _key(x: Array) -> tuple[Any, ...]:
+def _key(x: AnyArray) -> tuple[Any, ...]:
     data = x.data
     return data.ptr, x.shape, x.strides, x.dtype, data.device_id
 
@@ -205,7 +205,9 @@ def _place(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype
     for n, stride in zip(reversed(shape), reversed(strides), strict=True):
         dense = dense and (n == 1 or stride == step)
         step *= n
-    return Place(address, shape, None if dense or not step else strides, ns.dtype_name(dtype), dtype.itemsize, device)
+    return Place(
+        address, shape, None if dense or not step else strides, _dtypes.dtype_name(dtype), dtype.itemsize, device
+    )
 
 
 @cache

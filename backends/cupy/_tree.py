@@ -7,7 +7,7 @@ from typing import Any
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._tree import Leaves, _joined, _paths, _walk, ops_for
-from gradclip._types import Array
+from gradclip._types import AnyArray
 from gradclip._weights import refuse_weights
 from gradclip._words import a
 from gradclip.backends.cupy._ops import CupyOps
@@ -30,7 +30,7 @@ class CupyLeaves(Leaves):
     places: Places
     fixed: str | None = None
 
-    def targets(self, pure: str) -> list[Array]:
+    def targets(self, pure: str) -> list[AnyArray]:
         """Return the arrays, or raise if they cannot be written; overlaps are looked for once while they stay."""
         if self.fixed is not None:
             raise TypeError(
@@ -93,7 +93,7 @@ class Source:
         self._cupy = runtime.cupy
         self.kind: Any = runtime.cupy.ndarray
 
-    def parts(self, leaf: Any) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]] | None:
+    def parts(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
         """Return the arrays of a leaf, what puts them back, and what to add to its name; None for no known kind."""
         if isinstance(leaf, self.kind):
             return [leaf], _first, [""]
@@ -109,11 +109,11 @@ class Source:
             return ([x], _first, [f".{self.attribute}"]) if isinstance(x, self.kind) else None
         return None
 
-    def _of(self, named: dict[str, Array | None]) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]]:
+    def _of(self, named: dict[str, AnyArray | None]) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
         there = {path: x for path, x in named.items() if x is not None}
         return list(there.values()), lambda values: named | dict(zip(there, values, strict=True)), list(there)
 
-    def _imported(self, leaf: Any) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]] | None:
+    def _imported(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
         """Return an array of another framework as one of CuPy's, of the same memory."""
         if leaf.__dlpack_device__()[0] not in _CUDA:
             return None
@@ -150,8 +150,8 @@ def leaves_of(
 
     places = source.runtime.places(found)
     for kind in places.dtypes:
-        place = next(i for i, p in enumerate(places.items) if p.dtype == kind)
-        _checks.leaf(found[place], paths, place)
+        position = next(i for i, p in enumerate(places.items) if p.dtype == kind)
+        _checks.leaf(found[position], paths, position)
     if places.askew is not None:
         raise ValueError(
             f"{paths()[places.askew]} lies at an address that is no multiple of its elements' size, expected an "
@@ -167,13 +167,13 @@ def leaves_of(
 
 
 def _expanded(
-    source: Source, leaf: Any, container: object, name: str, place: int
-) -> tuple[list[Array], Callable[[list[Any]], Any], list[str]]:
+    source: Source, leaf: Any, container: object, name: str, position: int
+) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
     parts = source.parts(leaf)
     if parts is None:
         kind = f"{type(leaf).__module__}." * ns.is_array(leaf) + type(leaf).__name__
         raise TypeError(
-            f"{_paths(container, name)[place]} is {a(kind)}, expected an array on a GPU, or an object with "
+            f"{_paths(container, name)[position]} is {a(kind)}, expected an array on a GPU, or an object with "
             f".{source.attribute}; convert it with cupy.asarray, or pass None for no gradient"
         )
     return parts

@@ -8,7 +8,7 @@ import jax
 from gradclip._adaptive import UnitRule, clip_units
 from gradclip._calls import explained
 from gradclip._tree import Leaves
-from gradclip._types import Array, Axes, Scalar, Tree
+from gradclip._types import AnyArray, AnyScalar, Axes, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._tree import flatten, scalar, split
@@ -78,13 +78,13 @@ def adaptive_grad_clip(
 
 
 @compiled("axis")
-def _adaptive(grads: Any, params: Any, clipping: Scalar | None, eps: Scalar, *, axis: int | Axes | None) -> Any:
+def _adaptive(grads: Any, params: Any, clipping: AnyScalar | None, eps: AnyScalar, *, axis: int | Axes | None) -> Any:
     leaves, weights = matched(grads, params)
     rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
     return clip_units(leaves, weights, rule)
 
 
-def matched(grads: Any, params: Any) -> tuple[Leaves, list[Array]]:
+def matched(grads: Any, params: Any) -> tuple[Leaves, list[AnyArray]]:
     """Return the leaves of the gradients, and the parameter of each leaf."""
     leaves = flatten(grads, beside=params)
     return leaves, flatten(params, "params").arrays

@@ -5,7 +5,7 @@ from typing import Any
 from gradclip import _checks
 from gradclip._by_norm import clip_each, numels_of
 from gradclip._calls import explained
-from gradclip._types import Scalar, Tree
+from gradclip._types import AnyScalar, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._mesh import AxisName, axis_size, names
@@ -104,14 +104,14 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
 
 
 @compiled("ord", "axes")
-def _by_norm(grads: Any, max_norm: Scalar | None, *, ord: float, axes: tuple[str, ...]) -> Any:
+def _by_norm(grads: Any, max_norm: AnyScalar | None, *, ord: float, axes: tuple[str, ...]) -> Any:
     leaves = flatten(grads, axes=axes)
     groups, number = alike(leaves), scalar(leaves, max_norm, None)
     return leaves.restore(in_order(groups, [clip_each(some, number, ord) for _, some in groups]))
 
 
 @compiled("axes")
-def _by_rms(grads: Any, max_rms: Scalar | None, *, axes: tuple[str, ...]) -> Any:
+def _by_rms(grads: Any, max_rms: AnyScalar | None, *, axes: tuple[str, ...]) -> Any:
     leaves = flatten(grads, axes=axes)
     groups, number = alike(leaves), scalar(leaves, max_rms, None)
     parts = axis_size(axes) if axes else 1  # a whole leaf has this many parts of equal size

@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradclip import _checks
-from gradclip import _namespace as ns
+from gradclip import _checks, _dtypes
 from gradclip._array_ops import limited
 from gradclip._by_value import clamp_leaves
 from gradclip._calls import explained
-from gradclip._types import Scalar, Tree
+from gradclip._types import AnyScalar, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._tree import flatten, scalar, split
 
@@ -56,15 +55,15 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
     return clipped
 
 
-def _finite(bound: Scalar, arrays: Any) -> Scalar:
+def _finite(bound: AnyScalar, arrays: Any) -> AnyScalar:
     """Return a bound; a finite one is limited to the range of the dtype in which bounds are computed."""
-    if not isinstance(bound, float) or abs(bound) <= ns.largest(jnp.float32):
+    if not isinstance(bound, float) or abs(bound) <= _dtypes.largest(jnp.float32):
         return bound
-    double = any(ns.is_double(x.dtype) for x in jax.tree.leaves(arrays))
+    double = any(_dtypes.is_double(x.dtype) for x in jax.tree.leaves(arrays))
     return limited(bound, jnp.float64 if double else jnp.float32)
 
 
 @compiled()
-def _by_value(grads: Any, low: Scalar, high: Scalar) -> Any:
+def _by_value(grads: Any, low: AnyScalar, high: AnyScalar) -> Any:
     leaves = flatten(grads)
     return clamp_leaves(leaves, scalar(leaves, low, None), scalar(leaves, high, None))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradclip import _checks
 from gradclip._calls import explained
@@ -11,7 +12,7 @@ from gradclip._decision import Rule
 from gradclip._global import clip_leaves, clip_leaves_with
 from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial, from_norm
-from gradclip._types import Array, Nonfinite, Scalar, Tree
+from gradclip._types import AnyArray, AnyScalar, Nonfinite, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._mesh import AxisName, names
 from gradclip.backends.jax._norms import norm_partial
@@ -153,26 +154,26 @@ def clip_with_norm(grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPart
     return clipped
 
 
-def limit(threshold: Scalar | None) -> Scalar | None:
+def limit(threshold: AnyScalar | None) -> AnyScalar | None:
     """Return a threshold, or None if it is known to be inf."""
     return None if _is(threshold, math.inf) else threshold
 
 
-def _is(value: Scalar | None, number: float) -> bool:
+def _is(value: AnyScalar | None, number: float) -> bool:
     return isinstance(value, float) and value == number
 
 
 @compiled("ord", "nonfinite", "axes")
 def _clip(
     grads: Any,
-    max_norm: Scalar | None,
-    scale: Scalar | None,
-    eps: Scalar | None,
+    max_norm: AnyScalar | None,
+    scale: AnyScalar | None,
+    eps: AnyScalar | None,
     *,
     ord: float,
     nonfinite: Nonfinite,
     axes: tuple[str, ...],
-) -> tuple[Any, Array]:
+) -> tuple[Any, AnyArray]:
     leaves = flatten(grads, axes=axes)
     numbers = scalar(leaves, max_norm, None), scalar(leaves, scale, 1.0), scalar(leaves, eps, 0.0)
     clipped, decision = clip_leaves(leaves, Rule(numbers[0], ord, nonfinite, *numbers[1:]))
@@ -180,7 +181,7 @@ def _clip(
 
 
 @compiled()
-def _clip_with(grads: Any, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Any:
+def _clip_with(grads: Any, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> Any:
     leaves = flatten(grads)
     known = norm if isinstance(norm, NormPartial) else from_norm(jnp, scalar(leaves, norm, None))
     return clip_leaves_with(leaves, scalar(leaves, max_norm, None), known)

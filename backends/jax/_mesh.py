@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradclip._partial import NormPartial, merge_elements
-from gradclip._types import Array
+from gradclip._types import AnyArray
 
 AxisName: TypeAlias = str | Sequence[str] | None
 """The name or names of the mesh axes that leaves are split over; None for leaves that are not split."""
@@ -44,16 +44,16 @@ def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
     devices = axis_size(axes)
     here = jnp.arange(devices) == lax.axis_index(axes)
     slots = jnp.where(jnp.reshape(here, (devices, *[1] * pair.ndim)), pair, jnp.zeros_like(pair))
-    every = lax.psum(slots, axes)  # type: ignore[no-untyped-call]
+    every = lax.psum(slots, axes)
     return merge_elements(NormPartial(every[:, 0], every[:, 1], partial.ord, partial.dtype), axis=0)
 
 
 def axis_size(axes: tuple[str, ...]) -> int:
     """Return the number of devices along ``axes``, which is known under tracing."""
-    return int(lax.psum(1, axes))  # type: ignore[no-untyped-call]
+    return int(lax.psum(1, axes))
 
 
-def owned(total: Array, leaf: Array, axes: tuple[str, ...]) -> Array:
+def owned(total: AnyArray, leaf: AnyArray, axes: tuple[str, ...]) -> AnyArray:
     """Return a leaf's total on the first device along the axes that it is copied over, and 0 on the others.
 
     A leaf that does not vary over an axis is the same on every device along it, and counts once. If JAX does not track
@@ -73,7 +73,7 @@ def varying(x: object) -> frozenset[str]:
     return found
 
 
-def is_local(x: Array) -> bool:
+def is_local(x: AnyArray) -> bool:
     """Return whether all of a traced array is known to lie on each device: not so under ``jit`` on a mesh.
 
     It is where there is one device, and in ``shard_map`` and ``pmap`` over all axes, whose arrays are a device's parts.
@@ -85,7 +85,7 @@ def is_local(x: Array) -> bool:
     return kinds == {"Manual"}
 
 
-def vary(x: Array, axes: frozenset[str]) -> Array:
+def vary(x: AnyArray, axes: frozenset[str]) -> AnyArray:
     """Return an array whose type varies over these mesh axes and those that it varied over before.
 
     In ``shard_map`` the axes are a part of an array's type, and a value that a loop carries must keep its type.

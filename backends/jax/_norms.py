@@ -3,11 +3,12 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradclip import _checks
 from gradclip._norms import norms_of
 from gradclip._partial import NormPartial
-from gradclip._types import Array, Tree
+from gradclip._types import AnyArray, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._mesh import AxisName, names
 from gradclip.backends.jax._tree import alike, flatten, in_order, split
@@ -60,7 +61,8 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     Array(2.e+20, dtype=float32)
     """
     order = _checks.order(ord)
-    return _global_norm(split(grads).arrays, ord=order, axes=names(axis_name))
+    norm: Array = _global_norm(split(grads).arrays, ord=order, axes=names(axis_name))
+    return norm
 
 
 def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> Tree:
@@ -140,7 +142,7 @@ def norm_partial(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) ->
 
 
 @compiled("ord", "axes")
-def _global_norm(grads: Any, *, ord: float, axes: tuple[str, ...]) -> Array:
+def _global_norm(grads: Any, *, ord: float, axes: tuple[str, ...]) -> AnyArray:
     return jnp.asarray(flatten(grads, axes=axes).partial(ord).norm())
 
 

@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gradclip import _checks
 from gradclip._per_example import clip_examples
-from gradclip._types import Array, Scalar, Tree
+from gradclip._types import AnyArray, AnyScalar, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._tree import Parts, flatten, is_float0, scalar, split
@@ -64,7 +65,7 @@ def split_examples(grads: Any) -> Parts:
 
 
 @compiled()
-def _per_example(grads: Any, max_norm: Scalar | None) -> tuple[Any, Array]:
+def _per_example(grads: Any, max_norm: AnyScalar | None) -> tuple[Any, AnyArray]:
     leaves = flatten(grads)
     if not leaves.arrays:
         return grads, jnp.zeros((), dtype=jnp.int32)

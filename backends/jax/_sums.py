@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import magnitudes
-from gradclip._types import Array
+from gradclip._types import AnyArray
 from gradclip.backends.jax._mesh import is_local, owned, varying
 
 _JOIN_BELOW_NUMEL, _JOIN_UP_TO_NUMEL = 1 << 12, 1 << 20
@@ -27,17 +28,17 @@ _ADD_NUMBERS = 16
 """Numbers that are added up one after the other: rounding grows with this, not with the number of leaves."""
 
 
-def joined(leaves: Sequence[Array]) -> list[Array]:
+def joined(leaves: Sequence[AnyArray]) -> list[AnyArray]:
     """Return the same elements in fewer arrays: small leaves are laid end to end in vectors.
 
     Only leaves that lie whole on each device: others might be sharded differently, and would have to be gathered.
     """
-    small: dict[object, list[Array]] = {}
+    small: dict[object, list[AnyArray]] = {}
     large, room = [], _JOIN_UP_TO_NUMEL
     for x in leaves:
-        if ns.size(x) < min(_JOIN_BELOW_NUMEL, room) and is_local(x):
+        if ns.numel(x) < min(_JOIN_BELOW_NUMEL, room) and is_local(x):
             small.setdefault((x.dtype, varying(x)), []).append(x)
-            room -= ns.size(x)
+            room -= ns.numel(x)
         else:
             large.append(x)
     vectors = [
@@ -46,14 +47,16 @@ def joined(leaves: Sequence[Array]) -> list[Array]:
     return [*vectors, *large]
 
 
-def _end_to_end(leaves: Sequence[Array]) -> Array:
+def _end_to_end(leaves: Sequence[AnyArray]) -> AnyArray:
     if len(leaves) == 1:
         return leaves[0]
-    return lax.concatenate([x if x.ndim == 1 else lax.reshape(x, (ns.size(x),)) for x in leaves], 0)
+    return lax.concatenate([x if x.ndim == 1 else lax.reshape(x, (ns.numel(x),)) for x in leaves], 0)
 
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))
-def total_of(leaves: Sequence[Array], unit: Array | None, *, ord: float, dtype: str, axes: tuple[str, ...]) -> Array:
+def total_of(
+    leaves: Sequence[AnyArray], unit: AnyArray | None, *, ord: float, dtype: str, axes: tuple[str, ...]
+) -> AnyArray:
     """Return the sum of the powers of all leaves times ``unit``, 0-d; the largest for inf.
 
     Parameters
@@ -74,26 +77,28 @@ def total_of(leaves: Sequence[Array], unit: Array | None, *, ord: float, dtype: 
 
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))
-def totals_of(leaves: Sequence[Array], units: Array | None, *, ord: float, dtype: str, axes: tuple[str, ...]) -> Array:
+def totals_of(
+    leaves: Sequence[AnyArray], units: AnyArray | None, *, ord: float, dtype: str, axes: tuple[str, ...]
+) -> AnyArray:
     """Return the sum of the powers of each leaf times its own unit, 1-D; the largest for inf."""
     each = [_total(_powers(x, None if units is None else units[i], ord, dtype), ord) for i, x in enumerate(leaves)]
     return jnp.stack([owned(total, x, axes) for total, x in zip(each, leaves, strict=True)])
 
 
-def _powers(x: Array, unit: Array | None, ord: float, dtype: str) -> Array:
+def _powers(x: AnyArray, unit: AnyArray | None, ord: float, dtype: str) -> AnyArray:
     """Return the power of each element times ``unit``."""
-    parts = [jnp.real(x), jnp.imag(x)] if ns.is_complex(x.dtype) else [x]
+    parts = [jnp.real(x), jnp.imag(x)] if _dtypes.is_complex(x.dtype) else [x]
     parts = [part if part.dtype == dtype else jnp.astype(part, dtype) for part in parts]
     if unit is not None:
         parts = [part * unit for part in parts]
     return reduce(jnp.add, [part * part for part in parts]) if ord == 2 else magnitudes(jnp, parts)
 
 
-def _total(powers: Array, ord: float) -> Array:
+def _total(powers: AnyArray, ord: float) -> AnyArray:
     return jnp.max(powers, initial=0) if ord == math.inf else jnp.sum(powers)
 
 
-def _added_up(totals: Sequence[Array], ord: float) -> Array:
+def _added_up(totals: Sequence[AnyArray], ord: float) -> AnyArray:
     """Return the sum of numbers (the maximum for inf), added in a tree: XLA would add scalars up one by one."""
     while len(totals) > 1:
         some = [totals[i : i + _ADD_NUMBERS] for i in range(0, len(totals), _ADD_NUMBERS)]

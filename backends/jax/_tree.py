@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
 
-from gradclip import _checks
+from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves, ops_for
-from gradclip._types import Array, Scalar
+from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import a
 from gradclip.backends.jax._mesh import varying
 from gradclip.backends.jax._ops import JaxOps
@@ -101,7 +101,7 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
         if x.dtype not in seen:
             _checks.leaf(x, paths, i)
             seen.add(x.dtype)
-    double = any(ns.is_double(x.dtype) for x in (*arrays, *tree_util.tree_leaves(beside)))
+    double = any(_dtypes.is_double(x.dtype) for x in (*arrays, *tree_util.tree_leaves(beside)))
     ops = JaxOps(jnp.float64 if double else jnp.float32, axes) if arrays else ops_for([])
     return Leaves(arrays, ops, range(len(arrays)), partial(tree_util.tree_unflatten, treedef), paths)
 
@@ -139,7 +139,7 @@ def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
     return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def scalar(leaves: Leaves, value: Scalar | None, default: float | None) -> Scalar | None:
+def scalar(leaves: Leaves, value: AnyScalar | None, default: float | None) -> AnyScalar | None:
     """Return a number as an array in the dtype of the leaves' coefficients; ``default`` for None."""
     if value is None:
         return default
@@ -165,17 +165,17 @@ def is_float0(x: object) -> bool:
     return isinstance(x, jax.Array | np.ndarray) and bool(x.dtype == jax.dtypes.float0)
 
 
-def _check_kind(x: Array, paths: Callable[[], list[str]], place: int) -> None:
+def _check_kind(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     if isinstance(x, jax.Array):
         return
     if ns.is_array(x) and not isinstance(x, np.ndarray | np.generic):
         raise TypeError(
-            f"{paths()[place]} is {a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
+            f"{paths()[position]} is {a(type(x).__module__)}.{type(x).__name__}, expected a JAX or NumPy array; "
             "convert it with jax.numpy.asarray, or use the adapter of its framework"
         )
     if dataclasses.is_dataclass(x):
         raise TypeError(
-            f"{paths()[place]} is {a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
+            f"{paths()[position]} is {a(type(x).__name__)}, a dataclass that JAX takes for a leaf, expected an "
             "array or a pytree; register it with jax.tree_util.register_dataclass"
         )
-    _checks.leaf(x, paths, place)
+    _checks.leaf(x, paths, position)

@@ -15,7 +15,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._decision import Rule
 from gradclip._global import clip_leaves
 from gradclip._partial import NormPartial, merge_elements
-from gradclip._types import Array, Axes, Nonfinite, Scalar
+from gradclip._types import AnyArray, AnyScalar, Axes, Nonfinite
 from gradclip.backends.jax._adaptive import matched
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._tree import alike, flatten, in_order, scalar
@@ -24,7 +24,7 @@ from gradclip.backends.optax._state import ClipState, following
 
 @compiled("nonfinite", "axes")
 def by_global_norm(
-    updates: Any, state: ClipState, max_norm: Scalar | None, *, nonfinite: Nonfinite, axes: tuple[str, ...]
+    updates: Any, state: ClipState, max_norm: AnyScalar | None, *, nonfinite: Nonfinite, axes: tuple[str, ...]
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
     leaves = flatten(updates, axes=axes)
@@ -33,7 +33,7 @@ def by_global_norm(
 
 
 @compiled()
-def by_block_rms(updates: Any, state: ClipState, threshold: Scalar | None) -> tuple[Any, ClipState]:
+def by_block_rms(updates: Any, state: ClipState, threshold: AnyScalar | None) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
     leaves = flatten(updates)
     if not leaves.arrays:
@@ -47,7 +47,7 @@ def by_block_rms(updates: Any, state: ClipState, threshold: Scalar | None) -> tu
 
 @compiled("axis")
 def adaptive(
-    updates: Any, state: ClipState, params: Any, clipping: Scalar | None, eps: Scalar, *, axis: int | Axes | None
+    updates: Any, state: ClipState, params: Any, clipping: AnyScalar | None, eps: AnyScalar, *, axis: int | Axes | None
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
     leaves, weights = matched(updates, params)
@@ -56,14 +56,14 @@ def adaptive(
     return leaves.scale(found), _told(state, leaves.partial(2.0).norm(), found)
 
 
-def _told(state: ClipState, norm: Scalar, coefficients: Sequence[Coefficient]) -> ClipState:
+def _told(state: ClipState, norm: AnyScalar, coefficients: Sequence[Coefficient]) -> ClipState:
     """Return the state after a step that had this norm and these coefficients."""
     changed = [jnp.any(c.changed) for c in coefficients]
     clipped = jnp.any(jnp.stack(changed)) if changed else jnp.asarray(False)
     return following(state, jnp.asarray(norm), _smallest(coefficients), clipped)
 
 
-def _smallest(coefficients: Sequence[Coefficient]) -> Array:
+def _smallest(coefficients: Sequence[Coefficient]) -> AnyArray:
     """Return the smallest coefficient as one number: 1 if there is none, NaN if one is NaN.
 
     It may be subnormal, because leaves are multiplied in two steps. On a CPU, XLA flushes subnormal results to zero. So
@@ -80,7 +80,7 @@ def _smallest(coefficients: Sequence[Coefficient]) -> Array:
     return jnp.where(raised < kind.tiny * 2.0**up, subnormal, raised / 2.0**up)
 
 
-def _least(c: Coefficient, up: float) -> Array:
+def _least(c: Coefficient, up: float) -> AnyArray:
     """Return the smallest number of a coefficient, multiplied by ``up``."""
     first, second = c.multipliers
     number = jnp.minimum(first, 1.0) * up * second  # where the second is 0, the first may be too large for this

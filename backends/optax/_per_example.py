@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gradclip import _checks
 from gradclip._per_example import check_batch, clip_examples
-from gradclip._types import Array, Scalar
+from gradclip._types import AnyScalar, Scalar
 from gradclip.backends import jax as gj
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
@@ -108,7 +109,7 @@ def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: Scalar, uniform
 
 
 @compiled("uniform")
-def _by_layer(grads: Any, most: Scalar | None, *, uniform: bool) -> tuple[Any, Any]:
+def _by_layer(grads: Any, most: AnyScalar | None, *, uniform: bool) -> tuple[Any, Any]:
     leaves = flatten(grads)
     check_batch(leaves)
     sizes = [1 if uniform else math.prod(x.shape[1:]) for x in leaves.arrays]

@@ -1,13 +1,13 @@
 """The state of a clipping transformation: what it did in its last step."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax  # type: ignore[import-untyped]
+import optax
 
-from gradclip import _namespace as ns
-from gradclip._types import Array
+from gradclip import _dtypes
+from gradclip._types import AnyArray
 from gradclip._words import a
 from gradclip.backends.jax._mesh import vary, varying
 
@@ -28,10 +28,10 @@ class ClipState(NamedTuple):
         The number of steps, int32. A schedule is called with it.
     """
 
-    norm: Array
-    coefficient: Array
-    clipped: Array
-    step: Array
+    norm: jax.Array
+    coefficient: jax.Array
+    clipped: jax.Array
+    step: jax.Array
 
 
 def initial(params: Any, axes: tuple[str, ...] = ()) -> ClipState:
@@ -40,7 +40,7 @@ def initial(params: Any, axes: tuple[str, ...] = ()) -> ClipState:
     Its arrays share no memory, so that all can be donated. Their types are those of later states, as loops require.
     """
     leaves = [x for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
-    dtype = jnp.float64 if any(ns.is_double(x.dtype) for x in leaves) else jnp.float32
+    dtype = jnp.float64 if any(_dtypes.is_double(x.dtype) for x in leaves) else jnp.float32
     local = frozenset[str]().union(*map(varying, leaves)) - frozenset(axes)
     return ClipState(
         norm=vary(jnp.zeros((), dtype=dtype), local),
@@ -68,12 +68,12 @@ def current(state: Any, updates: Any, axes: tuple[str, ...] = ()) -> ClipState:
     )
 
 
-def following(state: ClipState, norm: Array, coefficient: Array, clipped: Array) -> ClipState:
+def following(state: ClipState, norm: AnyArray, coefficient: AnyArray, clipped: AnyArray) -> ClipState:
     """Return the state after a step. Its types are the same, as loops and conditions require."""
     after = ClipState(
         norm.astype(state.norm.dtype),
         coefficient.astype(state.coefficient.dtype),
         jnp.where(clipped, optax.safe_increment(state.clipped), state.clipped),
-        optax.safe_increment(state.step),
+        cast("jax.Array", optax.safe_increment(state.step)),
     )
     return ClipState(*(vary(new, varying(old)) for new, old in zip(after, state, strict=True)))

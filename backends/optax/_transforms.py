@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
-import optax  # type: ignore[import-untyped]
+import optax
 
 from gradclip import _checks
 from gradclip._adaptive import UnitRule
 from gradclip._decision import Rule
 from gradclip._nonfinite import refuse_nonfinite
-from gradclip._types import Axes, Nonfinite, Scalar
+from gradclip._types import AnyScalar, Axes, Nonfinite, Scalar
 from gradclip.backends import jax as gj
 from gradclip.backends.jax._adaptive import beside
 from gradclip.backends.jax._global import limit
@@ -227,6 +227,6 @@ def adaptive_grad_clip(
     return optax.GradientTransformation(initial, update)
 
 
-def _at(threshold: Scalar | Schedule | None, state: ClipState, name: str) -> Scalar | None:
+def _at(threshold: AnyScalar | Schedule | None, state: ClipState, name: str) -> AnyScalar | None:
     """Return the checked threshold at this step."""
     return _checks.threshold(threshold(state.step) if callable(threshold) else threshold, name)

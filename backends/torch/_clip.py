@@ -17,7 +17,7 @@ from gradclip.backends.torch._compiled import (
 )
 from gradclip.backends.torch._leaves import Parameters, gradients, leaves_found
 from gradclip.backends.torch._walk import tensors as walk_tensors
-from gradclip.backends.torch.ops._sharded import is_distributed
+from gradclip.backends.torch.ops._sharded import is_distributed, whole_of
 
 
 def clip_grad_norm_(
@@ -235,7 +235,7 @@ def clip_grads_with_norm_(
     if torch.compiler.is_compiling():
         return clip_with_norm_compiled_(listed(parameters), max_norm, total_norm)
     if is_distributed(total_norm):  # as torch.nn.utils gives it for gradients on a mesh
-        total_norm = total_norm.full_tensor()
+        total_norm = whole_of(total_norm)
     with torch.no_grad():
         limit, known = _checks.threshold(max_norm, "max_norm"), _checks.known_norm(total_norm, "total_norm")
         clip_leaves_with_(gradients(listed(parameters), caller="clip_grads_with_norm_"), limit, known)

@@ -17,7 +17,7 @@ from gradclip._calls import Function
 from gradclip._decision import Rule
 from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._number import as_number
-from gradclip._types import Nonfinite, Scalar
+from gradclip._types import AnyScalar, Nonfinite
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, leaves_of
 from gradclip.backends.torch._walk import tensors, walk
 
@@ -40,7 +40,12 @@ def between_graphs(function: Function) -> Function:
 
 
 def clip_norm_compiled_(
-    parameters: Parameters, max_norm: Scalar | None, ord: float, nonfinite: Nonfinite, scale: Scalar, eps: Scalar
+    parameters: Parameters,
+    max_norm: AnyScalar | None,
+    ord: float,
+    nonfinite: Nonfinite,
+    scale: AnyScalar,
+    eps: AnyScalar,
 ) -> Tensor:
     """Clip by global norm as one operation of the graph that is being compiled."""
     grads = _grads(parameters, "clip_grad_norm_")
@@ -48,10 +53,11 @@ def clip_norm_compiled_(
         return torch.tensor(0.0)
     limit = None if max_norm is None else as_scalar(max_norm, "max_norm")
     loss_scale, small = as_scalar(scale, "scale"), as_scalar(eps, "eps")
-    return torch.ops.gradclip.clip_norm_(grads, limit, loss_scale, ord, nonfinite, small)  # type: ignore[no-any-return]
+    norm: Tensor = torch.ops.gradclip.clip_norm_(grads, limit, loss_scale, ord, nonfinite, small)
+    return norm
 
 
-def clip_value_compiled_(parameters: Parameters, clip_value: Scalar) -> None:
+def clip_value_compiled_(parameters: Parameters, clip_value: AnyScalar) -> None:
     """Clip by value as one operation of the graph that is being compiled."""
     grads = _grads(parameters, "clip_grad_value_")
     if grads:
@@ -64,7 +70,7 @@ def total_norm_compiled(source: Parameters, ord: float, *, error: bool) -> Tenso
     return torch.ops.gradclip.total_norm(found, ord, error) if found else torch.tensor(0.0)
 
 
-def clip_with_norm_compiled_(parameters: Parameters, max_norm: Scalar | None, norm: Scalar) -> None:
+def clip_with_norm_compiled_(parameters: Parameters, max_norm: AnyScalar | None, norm: AnyScalar) -> None:
     """Clip by a known norm as one operation of the graph that is being compiled."""
     grads = _grads(parameters, "clip_grads_with_norm_")
     if grads and max_norm is not None:
@@ -77,7 +83,7 @@ def _grads(parameters: Parameters, caller: str) -> list[Tensor]:
     return walk(parameters, "parameters", caller).grads
 
 
-def as_scalar(value: Scalar, name: str = "threshold") -> Tensor:
+def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:
     """Return a number as a tensor, so that another one does not mean another graph; its value is checked later."""
     if isinstance(value, Tensor):
         return value
@@ -85,12 +91,12 @@ def as_scalar(value: Scalar, name: str = "threshold") -> Tensor:
     return torch.full((), plain, dtype=torch.float64)
 
 
-def _number(value: Scalar, name: str) -> Scalar:
+def _number(value: AnyScalar, name: str) -> AnyScalar:
     """Return a number of another kind, or refuse it."""
     return as_number(value, name, "a 0-d tensor")
 
 
-_read: Any = torch.compiler.disable(_number)  # type: ignore[no-untyped-call]  # nobody traces what Decimal or NumPy do
+_read: Any = torch.compiler.disable(_number)  # nobody traces what Decimal or NumPy do
 
 
 def traced_leaves(grads: list[Tensor]) -> TorchLeaves:

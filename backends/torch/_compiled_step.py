@@ -8,16 +8,16 @@ from torch import Tensor
 
 from gradclip import _checks
 from gradclip._decision import Rule
-from gradclip._types import Nonfinite, Scalar
+from gradclip._types import AnyScalar, Nonfinite
 from gradclip.backends.torch._compiled import as_scalar, norm_like, traced_leaves
 from gradclip.backends.torch._step import Told, clip_scopes_, together
 
 
 def clip_groups_compiled_(
     groups: Sequence[dict[str, Any]],
-    max_norm: Scalar | None,
-    max_value: Scalar | None,
-    eps: Scalar,
+    max_norm: AnyScalar | None,
+    max_value: AnyScalar | None,
+    eps: AnyScalar,
     ord: float,
     nonfinite: Nonfinite,
     per_group: bool,

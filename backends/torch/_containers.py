@@ -94,16 +94,16 @@ def _tensors(container: object, name: str) -> tuple[list[Tensor], Callable[[list
     return found, rebuild, paths
 
 
-def _refuse(x: object, paths: Callable[[], list[str]], place: int) -> None:
+def _refuse(x: object, paths: Callable[[], list[str]], position: int) -> None:
     """Raise the error for what is no tensor."""
     if isinstance(x, Module | Optimizer):
         raise TypeError(
-            f"{paths()[place]} is {kind(x)}, expected a tensor or a container of tensors; {_WHAT_TAKES_PARAMETERS}"
+            f"{paths()[position]} is {kind(x)}, expected a tensor or a container of tensors; {_WHAT_TAKES_PARAMETERS}"
         )
     if ns.is_array(x):
         what, remedy = unexpected(x)
-        raise TypeError(f"{paths()[place]} is {what}, expected a tensor; {remedy}")
-    _checks.leaf(x, paths, place)
+        raise TypeError(f"{paths()[position]} is {what}, expected a tensor; {remedy}")
+    _checks.leaf(x, paths, position)
 
 
 def _refuse_weights(container: object, found: list[Tensor], paths: Callable[[], list[str]]) -> None:

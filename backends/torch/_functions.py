@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from gradclip._by_norm import numels_of
 from gradclip._calls import Function, as_function
@@ -16,10 +17,10 @@ from gradclip.backends.torch._containers import flatten, flatten_measured, flatt
 from gradclip.backends.torch._leaves import TorchLeaves, gradients
 
 
-class TorchFunctions(Functions):
+class TorchFunctions(Functions[Tensor]):
     """The public functions on tensors, modules and optimizers."""
 
-    place = "gradclip.backends.torch"
+    module = "gradclip.backends.torch"
 
     words: ClassVar = {
         "writable array or container of arrays": "Tensor, Module, Optimizer, iterable or dict",
@@ -61,7 +62,7 @@ class TorchFunctions(Functions):
         return flatten_measured(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> TorchLeaves:
-        """Return the parameters of some gradients, one for each place."""
+        """Return the parameters of some gradients, one for each position."""
         assert isinstance(grads, TorchLeaves)  # `leaves` returned them
         return flatten_params(params, grads)
 

@@ -4,7 +4,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gradclip import _checks
 from gradclip._decision import Rule
-from gradclip._types import Nonfinite, Scalar
+from gradclip._types import AnyScalar, Nonfinite
 from gradclip.backends.torch import _optimizers
 from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._compiled_step import clip_groups_compiled_
@@ -48,11 +48,11 @@ class Clipping:
 
     def __init__(
         self,
-        max_norm: Scalar | None,
-        max_value: Scalar | None,
+        max_norm: AnyScalar | None,
+        max_value: AnyScalar | None,
         norm_type: float | str,
         nonfinite: Nonfinite,
-        eps: Scalar,
+        eps: AnyScalar,
         per_group: bool,
     ) -> None:
         self.norm: Tensor | None = None
@@ -67,21 +67,21 @@ class Clipping:
         self._hook: Any = None
 
     @property
-    def max_norm(self) -> Scalar | None:
+    def max_norm(self) -> AnyScalar | None:
         """The threshold."""
         return self._max_norm
 
     @max_norm.setter
-    def max_norm(self, value: Scalar | None) -> None:
+    def max_norm(self, value: AnyScalar | None) -> None:
         self._max_norm = _checks.live_threshold(value, "max_norm")
 
     @property
-    def max_value(self) -> Scalar | None:
+    def max_value(self) -> AnyScalar | None:
         """The bound of each element."""
         return self._max_value
 
     @max_value.setter
-    def max_value(self, value: Scalar | None) -> None:
+    def max_value(self, value: AnyScalar | None) -> None:
         self._max_value = _checks.live_threshold(value, "max_value")
 
     def attached_to(self, optimizer: object) -> bool:
@@ -175,7 +175,7 @@ class Clipping:
         """Clip as one operation of the graph; break it for NumPy's thresholds and for a GradScaler's fused steps."""
         plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
         if not plain or _optimizers.has_scaler(optimizer):
-            torch.compiler.disable(self._clip_now)(optimizer)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+            cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
             return
         self.norm, self.coefficient, self.clipped = clip_groups_compiled_(
             optimizer.param_groups,
@@ -192,7 +192,7 @@ class Clipping:
             told = self._unless(skipped, told)
         self.norm, self.coefficient, self.clipped = told
 
-    def _clipped(self, groups: list[dict[str, Any]], loss_scale: Scalar) -> Told:
+    def _clipped(self, groups: list[dict[str, Any]], loss_scale: AnyScalar) -> Told:
         """Clip the gradients of param groups, and return what was done."""
         limit, bound = _checks.threshold(self._max_norm, "max_norm"), _checks.threshold(self._max_value, "max_value")
         if not self._per_group:

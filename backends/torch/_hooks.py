@@ -10,7 +10,7 @@ from torch.nn import Module
 from gradclip import _checks
 from gradclip._by_norm import clip_each_
 from gradclip._by_value import clamp_leaves_
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar, Scalar
 from gradclip._words import kind
 from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._leaves import gradients
@@ -81,22 +81,22 @@ class BackwardClipping:
 
     __slots__ = ("__weakref__", "_by", "_hooks", "_norm_type", "_threshold")
 
-    def __init__(self, model: Module, threshold: Scalar, by: By, norm_type: float | str) -> None:
+    def __init__(self, model: Module, threshold: AnyScalar, by: By, norm_type: float | str) -> None:
         self.threshold = threshold
         self._by, self._norm_type = _checked(by), norm_order(norm_type)
         self._hooks: list[Any] = [
-            p.register_post_accumulate_grad_hook(self._clip)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+            p.register_post_accumulate_grad_hook(self._clip)
             for p in dict.fromkeys(model.parameters())  # tied parameters once
             if p.requires_grad
         ]
 
     @property
-    def threshold(self) -> Scalar:
+    def threshold(self) -> AnyScalar:
         """What is bounded by."""
         return self._threshold
 
     @threshold.setter
-    def threshold(self, value: Scalar) -> None:
+    def threshold(self, value: AnyScalar) -> None:
         self._threshold = _checks.live_threshold(value, "threshold", optional=False)
 
     def remove(self) -> None:

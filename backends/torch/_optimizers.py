@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar
 from gradclip._words import kind
 
 _SHOWN = ("optimizer", "base_optimizer")
@@ -82,7 +82,7 @@ def pre_hooks(optimizer: Optimizer) -> list[Any]:
     return list((_hooks_of(optimizer) or {}).values())
 
 
-def loss_scale(optimizer: Optimizer) -> Scalar:
+def loss_scale(optimizer: Optimizer) -> AnyScalar:
     """Return what the step is going to divide the gradients by: a float on a host, else a 0-d tensor.
 
     ``GradScaler`` sets ``grad_scale`` for a fused step that is to unscale the gradients itself. None and absent mean 1.

@@ -11,7 +11,7 @@ from gradclip._decision import Decision, Rule, decide_by_arrays, unscaled_norm
 from gradclip._global import decide
 from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar
 from gradclip.backends.torch._leaves import TorchLeaves, ops_of
 
 
@@ -33,7 +33,9 @@ class Told(NamedTuple):
     clipped: Tensor
 
 
-def clip_scopes_(scopes: Sequence[TorchLeaves], rule: Rule, max_value: Scalar | None, loss_scale: Scalar) -> list[Told]:
+def clip_scopes_(
+    scopes: Sequence[TorchLeaves], rule: Rule, max_value: AnyScalar | None, loss_scale: AnyScalar
+) -> list[Told]:
     """Clip the gradients of each scope by its own norm in place; all are checked before the first is written.
 
     Parameters
@@ -79,7 +81,7 @@ def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
     return TorchLeaves(arrays, ops_of(arrays), range(len(arrays)), list, paths, after)
 
 
-def _decide(leaves: TorchLeaves, rule: Rule, loss_scale: Scalar, raw: Decision | None) -> Decision:
+def _decide(leaves: TorchLeaves, rule: Rule, loss_scale: AnyScalar, raw: Decision | None) -> Decision:
     """Return what is done with gradients; ``raw`` is what was found out about them before they were bounded."""
     unscaled = isinstance(loss_scale, float) and loss_scale == 1
     if raw is None and (unscaled or not leaves.arrays):

@@ -13,21 +13,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps, bounds_for, limited
-from gradclip._chunks import DEVICE_ELEMENTS, HOST_ELEMENTS, boxes
+from gradclip._chunks import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL, boxes
 from gradclip._coefficient import Coefficient
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, stack
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar
 
-_MOST = 1 << 31
+_FOREACH_BELOW_NUMEL = 1 << 31
 """Leaves of this many elements or more do not use foreach kernels: CUDA's count elements in 32 bits."""
 
 
-_SMALL, _TOGETHER = 1 << 14, 1 << 20
-"""Leaves of at most ``_SMALL`` elements are copied into arrays of at most ``_TOGETHER`` elements, to be multiplied in
-one launch instead of one for each leaf."""
+_JOIN_UP_TO_NUMEL, _JOINED_NUMEL = 1 << 14, 1 << 20
+"""Leaves of up to the first number of elements are copied into arrays of up to the second, to be multiplied in one
+launch instead of one for each leaf."""
 
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
 STORED = dict.fromkeys(_FLOAT8, torch.float32) | {torch.complex32: torch.complex64}
@@ -51,7 +52,11 @@ class TorchOps(ArrayOps):
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return one partial norm for each leaf; leaves whose powers fit into float64 share one foreach call."""
-        fits = [i for i, x in enumerate(leaves) if 0 < x.numel() < _MOST and self._holds(x, ord) and has_memory(x)]
+        fits = [
+            i
+            for i, x in enumerate(leaves)
+            if 0 < x.numel() < _FOREACH_BELOW_NUMEL and self._holds(x, ord) and has_memory(x)
+        ]
         batch = _norms([leaves[i] for i in fits], ord) if fits else None
         if batch is not None and len(fits) == len(leaves):
             return batch
@@ -68,7 +73,7 @@ class TorchOps(ArrayOps):
                 there = self._there(c, x)
                 factors[key] = there, torch.where(there.changed, there.factor / there.divisor, 1.0)
             there, factor = factors[key]
-            if factor.dim() or ns.is_double(x.dtype) or not ns.is_double(factor.dtype):
+            if factor.dim() or _dtypes.is_double(x.dtype) or not _dtypes.is_double(factor.dtype):
                 super().scale_([x], [there])  # one for each unit, or one that may be out of range as a single number
             elif not _in_memory(x) and _joins(x):
                 small.setdefault((*key, x.dtype), []).append(x)
@@ -80,7 +85,7 @@ class TorchOps(ArrayOps):
             for group in _groups(some):
                 _times_together_(group, factor, there.zeroed)
 
-    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place."""
         for x in leaves:
             bounds = self._bounds(x, low, high)
@@ -90,7 +95,7 @@ class TorchOps(ArrayOps):
             else:
                 x.clamp_(*bounds)
 
-    def _bounds(self, x: Tensor, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+    def _bounds(self, x: Tensor, low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
         """Return bounds for a leaf. Numbers stay numbers, because a tensor would have to be copied to the device."""
         if isinstance(low, float) and isinstance(high, float):
             return limited(low, x.dtype), limited(high, x.dtype)
@@ -102,7 +107,7 @@ class TorchOps(ArrayOps):
             return super()._whole(x, ord)
         if ord == math.inf and not x.is_complex():  # a maximum is exact in the leaf's own dtype
             peak = torch.linalg.vector_norm(x, ord).to(self._wide(x))
-            return NormPartial(torch.ones_like(peak), peak, ord, ns.norm_dtype(self.xp, x))
+            return NormPartial(torch.ones_like(peak), peak, ord, _dtypes.norm_dtype(self.xp, x))
         if self._holds(x, ord):
             return _of_norm(torch.linalg.vector_norm(x, ord, dtype=torch.float64), ord)
         return super()._whole(x, ord)
@@ -151,7 +156,7 @@ def widened(x: Tensor) -> Tensor:
 
 def pieces(x: Tensor) -> Iterator[Tensor]:
     """Yield views that make up a tensor: chunks on the host; the whole on devices, whose kernels widen elements."""
-    limit = HOST_ELEMENTS if _in_memory(x) else DEVICE_ELEMENTS
+    limit = HOST_CHUNK_NUMEL if _in_memory(x) else DEVICE_CHUNK_NUMEL
     if x.numel() <= limit or not (_in_memory(x) or x.dtype in STORED):
         yield x
     elif (flat := in_memory_order(x)) is not None:
@@ -190,7 +195,7 @@ def is_lazy(x: Tensor) -> bool:
 
 def _joins(x: Tensor) -> bool:
     """Whether a tensor is so small that it is multiplied together with others, and can be."""
-    return x.numel() <= _SMALL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
+    return x.numel() <= _JOIN_UP_TO_NUMEL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
 
 
 def _in_memory(x: Tensor) -> bool:
@@ -222,11 +227,11 @@ def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
 
 
 def _groups(small: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield groups of tensors with at most ``_TOGETHER`` elements."""
+    """Yield groups of tensors with at most ``_JOINED_NUMEL`` elements."""
     group: list[Tensor] = []
     total = 0
     for x in small:
-        if total + x.numel() > _TOGETHER:
+        if total + x.numel() > _JOINED_NUMEL:
             yield group
             group, total = [], 0
         group.append(x)

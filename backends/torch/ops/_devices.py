@@ -12,7 +12,7 @@ from torch import Tensor
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial
-from gradclip._types import Axes, Scalar
+from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._device import TensorOps, apart
 
 
@@ -74,7 +74,7 @@ class SeveralDevices:
         summed: Tensor = self._ops_for(leaf).scaled_sum(leaf, coefficient.to(leaf.device))
         return summed
 
-    def clamp(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> list[Tensor]:
+    def clamp(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> list[Tensor]:
         """Return each leaf with its elements moved into the bounds."""
         out = list(leaves)
         for ops, which, mine in self._each(leaves):
@@ -82,7 +82,7 @@ class SeveralDevices:
                 out[i] = x
         return out
 
-    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place."""
         for ops, _, mine in self._each(leaves):
             ops.clamp_(mine, low, high)

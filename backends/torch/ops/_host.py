@@ -1,6 +1,7 @@
 """``Ops`` for tensors in the host's memory: `HostOps`, which `TensorMemory` tells about tensors."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from gradclip._host_ops import HostOps
 from gradclip._tensor_memory import tensor_memory
 from gradclip.backends.torch.ops._device import DEVICE
 
-_MEMORY = tensor_memory(torch)
+_MEMORY = tensor_memory(cast("Any", torch))  # a module is hashable
 
 
 def host_ops() -> HostOps:

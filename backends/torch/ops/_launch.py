@@ -18,7 +18,7 @@ from gradclip._array_ops import limited
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar
 from gradclip.backends.torch.ops import _triton_kernels
 from gradclip.backends.torch.ops._triton_table import Table
 
@@ -142,7 +142,7 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def _stacked(numbers: Sequence[Scalar], device: torch.device) -> Tensor:
+def _stacked(numbers: Sequence[AnyScalar], device: torch.device) -> Tensor:
     """Return numbers, some of them tensors, as one tensor on a device."""
     wide = [x if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device) for x in numbers]
     return torch.stack([x.to(device, torch.float64) for x in wide])

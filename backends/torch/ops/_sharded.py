@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, merge_elements
-from gradclip._types import Axes, Scalar
+from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._device import TensorOps
 
 
@@ -52,6 +52,12 @@ class Scope:
 def is_distributed(x: object) -> bool:
     """Whether a tensor is a DTensor."""
     return hasattr(x, "device_mesh") and hasattr(x, "placements")
+
+
+def whole_of(x: Any) -> Tensor:
+    """Return the whole of a DTensor on each rank."""
+    whole: Tensor = x.full_tensor()
+    return whole
 
 
 def part_of(x: Any) -> Tensor:
@@ -144,11 +150,11 @@ class ShardedOps:
         """Raise: an example of a whole tensor may lie on several ranks."""
         raise NotImplementedError(_NO_SLICES)
 
-    def clamp(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> list[Tensor]:
+    def clamp(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> list[Tensor]:
         """Return each part with its elements moved into the bounds."""
         return self._here.clamp(leaves, low, high)
 
-    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move the elements of each part into the bounds in place."""
         self._here.clamp_(leaves, low, high)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
-from gradclip._types import Scalar
+from gradclip._types import AnyScalar
 from gradclip.backends.torch.ops import _launch
 from gradclip.backends.torch.ops._device import DEVICE, TorchOps
 from gradclip.backends.torch.ops._triton_table import Table, table_of
@@ -61,7 +61,7 @@ class TritonOps(TorchOps):
         _launch.scale_(table, divisor, factor, c.changed, c.zeroed)
         written(leaves)
 
-    def clamp_(self, leaves: Sequence[Tensor], low: Scalar, high: Scalar) -> None:
+    def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place, in one launch per dtype."""
         table = self._table(leaves)
         if table is None or not (isinstance(low, float) and isinstance(high, float)):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradclip import _namespace as ns
+from gradclip import _dtypes
 
 PIECE_BYTES = 1 << 14
 """The least size of a piece."""
@@ -95,7 +95,7 @@ class Table:
     @cached_property
     def norm_dtype(self) -> torch.dtype:
         """The dtype of the tensors' norm."""
-        return torch.float64 if any(map(ns.is_double, self.dtypes)) else torch.float32
+        return torch.float64 if any(map(_dtypes.is_double, self.dtypes)) else torch.float32
 
     @cached_property
     def apart(self) -> bool:

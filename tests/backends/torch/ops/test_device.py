@@ -82,7 +82,7 @@ def test_scaling(device_ops, dtype, max_norm, nonfinite, bad):
 
 def test_many_small_leaves_are_multiplied_in_groups(monkeypatch):
     monkeypatch.setattr(_device, "_in_memory", lambda x: False)
-    monkeypatch.setattr(_device, "_TOGETHER", 100)
+    monkeypatch.setattr(_device, "_JOINED_NUMEL", 100)
     some = [normal(3, n, seed=n).t() for n in range(40)]
     want = [x * 0.25 for x in some]
     c = coefficient(DEVICE.partial([torch.full((), 4.0)], 2.0), 1.0)
@@ -120,8 +120,8 @@ def test_clamping(device_ops, dtype, bounds, as_tensors):
 @pytest.mark.parametrize("dtype", [*FLOAT8, torch.complex32])
 def test_large_leaves_of_what_pytorch_only_stores_are_widened_in_pieces(device_ops, dtype, monkeypatch):
     """As many elements as are widened at once, and any layout."""
-    monkeypatch.setattr(_device, "HOST_ELEMENTS", 1000)
-    monkeypatch.setattr(_device, "DEVICE_ELEMENTS", 1000)
+    monkeypatch.setattr(_device, "HOST_CHUNK_NUMEL", 1000)
+    monkeypatch.setattr(_device, "DEVICE_CHUNK_NUMEL", 1000)
     parts = []
     widened = _device.widened
     monkeypatch.setattr(_device, "widened", lambda x: parts.append(x.numel()) or widened(x))
