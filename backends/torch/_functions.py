@@ -1,4 +1,4 @@
-"""The core's public functions, bound to PyTorch's tensors: pure on containers of them, in place on parameters."""
+"""The core's public functions for PyTorch: pure functions take containers of tensors, those in place parameters."""
 
 from typing import Any, ClassVar
 
@@ -49,34 +49,34 @@ class TorchFunctions(Functions):
     }
 
     def leaves(self, grads: Any) -> TorchLeaves:
-        """Return the leaves of gradients that are to be returned clipped."""
+        """Return the leaves of gradients, for functions that return new tensors."""
         return flatten(grads)
 
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
-        """Return the gradients of parameters, or those in a dict, that are to be clipped in place."""
+        """Return the gradients of parameters, or those in a dict, for functions that write in place."""
         return gradients(listed(grads, depth=5), "grads", caller)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
-        """Return the leaves of what is to be measured; of a Module or an Optimizer, the gradients."""
+        """Return the leaves for functions that compute norms; of a Module or an Optimizer, the gradients."""
         return flatten_measured(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> TorchLeaves:
-        """Return the parameters of some gradients, one for each place."""
+        """Return the parameters that belong to gradients, one for each position."""
         assert isinstance(grads, TorchLeaves)  # `leaves` returned them
         return flatten_params(params, grads)
 
     def units(self, axis: Units) -> Units:
-        """Return the axes that make up a unit; by default all but the first."""
+        """Return the axes of a unit; by default all but the first."""
         return unit_axes if axis is None else axis
 
     def numels(self, leaves: Leaves) -> list[int]:
-        """Return how many elements each whole gradient has, which may be sparse, or in parts on several ranks."""
+        """Return the numel of each whole gradient, also if it is sparse or a DTensor."""
         wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
         return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
 
 
 def _public(method: Function) -> Function:
-    """Return the public function for a bound method; what it does in place is not recorded by autograd."""
+    """Return the public function for a bound method. Autograd does not record functions that write in place."""
     function = as_function(method)
     return between_graphs(torch.no_grad()(function) if method.__name__.endswith("_") else function)
 
