@@ -35,15 +35,15 @@ class TorchFunctions(Functions):
         "0-d norms in place of the leaves,": (
             "0-d norms in place of the leaves (of a Module or an Optimizer, a dict by the parameters' names),"
         ),
-        "None takes what the layouts of JAX need: a leaf of at most one axis longer\n"
-        "    than 1 is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. "
-        "PyTorch's layouts need the axes\n    from 1 on.": (
-            "None takes what PyTorch's layouts need: all axes but the first, which\n"
-            "    counts the outputs; a leaf of at most one axis is one unit."
+        "None is for JAX's layouts: a leaf of at most one axis longer than 1 is one unit; else a\n"
+        "    unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. "
+        "For PyTorch's layouts, pass all axes but the\n    first.": (
+            "None is for PyTorch's layouts: all axes but the first, which has one index\n"
+            "    for each output; a leaf of at most one axis is one unit."
         ),
-        ",\n    or more than 5 of them and ``axis`` is None.": ".",
+        " or, if ``axis`` is None, more than 5.": ".",
         "Gradients of shape ``(batch, ...)``": (
-            "Gradients of shape ``(batch, ...)``, as ``torch.func.vmap(torch.func.grad(loss))`` gives them"
+            "Gradients of shape ``(batch, ...)``, as ``torch.func.vmap(torch.func.grad(loss))`` returns them"
         ),
         "Examples\n--------\n": "Examples\n--------\nWith NumPy's arrays, by `gradclip`:\n\n",
     }
