@@ -1,4 +1,4 @@
-"""All public functions, written once: bound here to the containers of any namespace, and by adapters to their own."""
+"""All public functions: methods written once, bound here to containers of any namespace and by adapters to theirs."""
 
 from gradclip._adaptive import Adaptive
 from gradclip._by_norm import ByNorm
@@ -10,7 +10,7 @@ from gradclip._per_example import PerExample
 
 
 class Functions(ByGlobalNorm, ByNorm, ByValue, Adaptive, PerExample, Norms):
-    """The public functions as methods; an adapter overrides those of `gradclip._containers.Containers` alone."""
+    """The public functions as methods. An adapter overrides only those of `gradclip._containers.Containers`."""
 
 
 _bound = Functions()
