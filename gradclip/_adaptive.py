@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping: each unit of a leaf by the norm of the parameters that it belongs to."""
+"""Adaptive gradient clipping: each unit of a leaf is clipped by the norm of the same unit of its parameter."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,6 +35,8 @@ class Adaptive(Containers[ArrayT]):
 
         .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
 
+        The host waits for no accelerator.
+
         Parameters
         ----------
         grads : array or container of arrays
@@ -42,26 +44,28 @@ class Adaptive(Containers[ArrayT]):
         params : array or container of arrays
             The parameters, of the structure and the shapes of ``grads``.
         clipping : float or 0-d array
-            λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+            λ, at least 0: the largest ratio of a gradient's norm to its parameter's norm. inf: no clipping.
         eps : float or 0-d array
-            ε, at least 0: the least norm that a unit of parameters is taken to have, so that one of zeros can move.
+            ε, at least 0: a smaller norm of a unit's parameters is replaced by ε, so that parameters of zero can
+            change.
         axis : int, tuple of int or None
-            The axes that make up a unit. None takes what the layouts of JAX need: a leaf of at most one axis longer
-            than 1 is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. PyTorch's layouts need the axes
-            from 1 on.
+            The axes of a unit. None is for JAX's layouts: a leaf of at most one axis longer than 1 is one unit; else a
+            unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. For PyTorch's layouts, pass all axes but the
+            first.
 
         Returns
         -------
         container of arrays
-            Of the structure, shapes, dtypes and devices of ``grads``; units that need no clipping bit for bit.
+            Of the structure, shapes, dtypes and devices of ``grads``. Units that need no clipping are equal bit for
+            bit.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or an argument not a number.
+            If a leaf is not a floating-point array, or another argument is not a number.
         ValueError
-            If the containers do not match, an argument is out of range, or a leaf has axes of unknown lengths (Dask),
-            or more than 5 of them and ``axis`` is None.
+            If structures or shapes differ, ``clipping`` or ``eps`` is negative or NaN, ``axis`` has repeated axes or
+            axes that a leaf lacks, or a leaf has axes of unknown lengths (Dask) or, if ``axis`` is None, more than 5.
 
         References
         ----------
@@ -89,19 +93,21 @@ class Adaptive(Containers[ArrayT]):
         eps: Scalar = 1e-3,
         axis: int | tuple[int, ...] | None = None,
     ) -> None:
-        """Clip gradients in place by the norms of the parameters that they belong to, unit by unit (AGC).
+        """Clip gradients in place, unit by unit, to ``clipping`` times the norm of the parameters (AGC).
 
         Parameters
         ----------
         grads : writable array or container of arrays
-            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written to.
+            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written.
         params, clipping, eps, axis
             As for `adaptive_grad_clip`.
 
         Raises
         ------
-        TypeError, ValueError
-            As `adaptive_grad_clip`; also if leaves cannot be written, or overlap. Nothing was written then.
+        TypeError
+            As for `adaptive_grad_clip`; also if a leaf cannot be written.
+        ValueError
+            As for `adaptive_grad_clip`; also if leaves overlap in memory. All errors are raised before the first write.
 
         Examples
         --------
@@ -122,7 +128,7 @@ class Adaptive(Containers[ArrayT]):
 
 
 class UnitRule:
-    """The checked arguments of adaptive gradient clipping; ``axis`` may also be a function of a leaf's shape."""
+    """The checked arguments of adaptive gradient clipping. ``axis`` may also be a function of a leaf's shape."""
 
     def __init__(self, clipping: object, eps: object, axis: Units) -> None:
         self.clipping = _checks.threshold(clipping, "clipping", optional=False)
@@ -160,18 +166,18 @@ def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, Norm
 def clip_units(leaves: Leaves, weights: Sequence[AnyArray], rule: UnitRule) -> Any:
     """Return the container of leaves clipped unit by unit: the algorithm, for any adapter's leaves.
 
-    ``weights`` has the parameter for each of ``leaves.arrays``.
+    ``weights`` has the parameter of each of ``leaves.arrays``.
     """
     return leaves.scale(rule.coefficients(leaves, weights))
 
 
 def clip_units_(leaves: Leaves, weights: Sequence[AnyArray], rule: UnitRule) -> None:
-    """Clip leaves unit by unit in place: the algorithm, for any adapter's leaves."""
+    """Clip leaves unit by unit in place. Adapters call it with their own leaves."""
     leaves.scale_(rule.coefficients(leaves, weights), "adaptive_grad_clip")
 
 
 def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]], position: int) -> Axes:
-    """Return the axes that make up a unit of a leaf, as `adaptive_grad_clip` describes them."""
+    """Return the axes of a unit of a leaf, as `adaptive_grad_clip` describes them."""
     rank = len(shape)
     if callable(axis):
         return axis(shape)

@@ -19,31 +19,32 @@ class ByNorm(Containers[ArrayT]):
     """Clipping each leaf by its own norm, or by its own root mean square."""
 
     def clip_by_norm(self, grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0) -> Tree:
-        """Return gradients of which each leaf has a norm of at most ``max_norm``.
+        """Return gradients in which each leaf has a norm of at most ``max_norm``.
 
-        The direction of the whole changes where leaves are clipped differently; see `clip_by_global_norm` for one
-        coefficient for all.
+        Each leaf has its own coefficient, so that the direction of the step may change. `clip_by_global_norm` keeps it.
+        The host waits for no accelerator.
 
         Parameters
         ----------
         grads : array or container of arrays
             As for `clip_by_global_norm`. Not written to.
         max_norm : float, 0-d array or None
-            The largest norm of a leaf that is let through, at least 0; None or inf for no clipping.
+            The threshold for the norm of each leaf, at least 0; None or inf: no clipping.
         ord : float
             The order of the norm, greater than 0, or ``math.inf``.
 
         Returns
         -------
         container of arrays
-            Of the structure, shapes, dtypes and devices of ``grads``; leaves that need no clipping bit for bit.
+            Of the structure, shapes, dtypes and devices of ``grads``. Leaves that need no clipping are equal bit for
+            bit.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or an argument not a number.
+            If a leaf is not a floating-point array, or another argument is not a number.
         ValueError
-            If ``max_norm`` is negative or NaN, or ``ord`` not greater than 0.
+            If ``max_norm`` is negative or NaN, or ``ord`` is not greater than 0.
 
         Examples
         --------
@@ -61,14 +62,16 @@ class ByNorm(Containers[ArrayT]):
         Parameters
         ----------
         grads : writable array or container of arrays
-            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written to.
+            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written.
         max_norm, ord
             As for `clip_by_norm`.
 
         Raises
         ------
-        TypeError, ValueError
-            As `clip_by_norm`; also if leaves cannot be written, or overlap. Nothing was written then.
+        TypeError
+            As for `clip_by_norm`; also if a leaf cannot be written.
+        ValueError
+            As for `clip_by_norm`; also if leaves overlap in memory. All errors are raised before the first write.
 
         Examples
         --------
@@ -83,24 +86,28 @@ class ByNorm(Containers[ArrayT]):
 
     @remedies(optax="clip_by_block_rms(threshold)")
     def clip_by_rms(self, grads: Tree, max_rms: Scalar | None) -> Tree:
-        """Return gradients of which each leaf has a root mean square of at most ``max_rms``.
+        """Return gradients in which each leaf has a root mean square of at most ``max_rms``.
+
+        The host waits for no accelerator.
 
         Parameters
         ----------
         grads : array or container of arrays
             As for `clip_by_global_norm`. Not written to.
         max_rms : float, 0-d array or None
-            The largest root mean square (norm / sqrt(size)) of a leaf, at least 0; None or inf for no clipping.
+            The threshold for the root mean square of each leaf, norm / sqrt(numel), at least 0; None or inf: no
+            clipping.
 
         Returns
         -------
         container of arrays
-            Of the structure, shapes, dtypes and devices of ``grads``; leaves that need no clipping bit for bit.
+            Of the structure, shapes, dtypes and devices of ``grads``. Leaves that need no clipping are equal bit for
+            bit.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or ``max_rms`` not a number.
+            If a leaf is not a floating-point array, or ``max_rms`` is not a number.
         ValueError
             If ``max_rms`` is negative or NaN, or a leaf has axes of unknown lengths (Dask).
 
@@ -125,14 +132,16 @@ class ByNorm(Containers[ArrayT]):
         Parameters
         ----------
         grads : writable array or container of arrays
-            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written to.
+            As for `clip_by_global_norm_`. On a host, leaves that need no clipping are not written.
         max_rms
             As for `clip_by_rms`.
 
         Raises
         ------
-        TypeError, ValueError
-            As `clip_by_rms`; also if leaves cannot be written, or overlap. Nothing was written then.
+        TypeError
+            As for `clip_by_rms`; also if a leaf cannot be written.
+        ValueError
+            As for `clip_by_rms`; also if leaves overlap in memory. All errors are raised before the first write.
 
         Examples
         --------
@@ -146,14 +155,14 @@ class ByNorm(Containers[ArrayT]):
         clip_each_(leaves, threshold, 2.0, "clip_by_rms", self.numels(leaves))
 
     def numels(self, leaves: Leaves) -> list[int]:
-        """Return how many elements each leaf has, as `numels_of` does; an adapter's leaves may be parts of wholes."""
+        """Return the numel of each leaf, as `numels_of` does. An adapter overrides it if its leaves are parts."""
         return numels_of(leaves)
 
 
 def clip_each(leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None = None) -> Any:
     """Return the container with each leaf clipped by its own norm: the algorithm, for any adapter's leaves.
 
-    With ``numels``, as `numels_of` gives them, each leaf is clipped by the mean of its powers in place of their sum.
+    With ``numels``, as `numels_of` returns them, each leaf is clipped by the mean of its powers instead of their sum.
     """
     return leaves.scale(coefficients_of(leaves, threshold, ord, numels))
 
@@ -161,14 +170,14 @@ def clip_each(leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: S
 def clip_each_(
     leaves: Leaves, threshold: AnyScalar | None, ord: float, pure: str, numels: Sequence[int] | None = None
 ) -> None:
-    """Clip each leaf by its own norm in place, as `clip_each` does: the algorithm, for any adapter's leaves."""
+    """Clip each leaf by its own norm in place, as `clip_each` does. Adapters call it with their own leaves."""
     leaves.scale_(coefficients_of(leaves, threshold, ord, numels), pure)
 
 
 def coefficients_of(
     leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> Sequence[Coefficient]:
-    """Return what each leaf is to be multiplied by; nothing is written."""
+    """Return the coefficient of each leaf; nothing is written."""
     return parts_of(decide_each(leaves, threshold, ord, numels)[1]) if leaves.arrays else []
 
 
@@ -176,24 +185,24 @@ def coefficients_of(
 def decide_each(
     leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> tuple[NormPartial, Coefficient]:
-    """Return the norms of leaves, at least one, and what each is to be multiplied by; nothing is written."""
+    """Return the norms and the coefficients of leaves, of which there is at least one; nothing is written."""
     batch = leaves.partials(ord)
     return batch, coefficient(batch if numels is None else _mean(batch, numels), threshold)
 
 
 def parts_of(c: Coefficient) -> list[Coefficient]:
-    """Return the coefficient of each leaf from those of all."""
+    """Return a list of the coefficients of shape () from one of shape (number of leaves,)."""
     return [c[i, ...] for i in range(c.factor.shape[0])]
 
 
 def numels_of(leaves: Leaves) -> list[int]:
-    """Return how many elements each leaf has, 1 for an empty one, as a mean needs them."""
+    """Return the numel of each leaf, by which a mean is divided: 1 for an empty leaf."""
     _checks.lengths(leaves.arrays, leaves.array_paths)
     return [max(1, ns.numel(x)) for x in leaves.arrays]
 
 
 def _mean(batch: NormPartial, numels: Sequence[int]) -> NormPartial:
-    """Return norms of the mean of as many powers; a mean is in range where a threshold for the sum might not be."""
+    """Return norms of the mean of ``numels`` powers. A mean is in range where a threshold for the sum might not be."""
     xp = ns.namespace([batch.total])
     counts = xp.asarray([float(n) for n in numels], dtype=batch.total.dtype, device=ns.device(batch.total))
     return NormPartial(batch.scale, batch.total / counts, batch.ord, batch.dtype)

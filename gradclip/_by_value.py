@@ -1,4 +1,4 @@
-"""Clipping by value: each element into an interval."""
+"""Clipping by value: each element is limited to an interval."""
 
 from typing import Any
 
@@ -18,29 +18,31 @@ class ByValue(Containers[ArrayT]):
         by_name="clip_by_value(grads, min_value=-1.0, max_value=1.0)",
     )
     def clip_by_value(self, grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None) -> Tree:
-        """Return gradients with each element moved into ``[-max_value, max_value]``.
+        """Return gradients with each element clipped to ``[-max_value, max_value]``.
+
+        The host waits for no accelerator.
 
         Parameters
         ----------
         grads : array or container of arrays
             As for `clip_by_global_norm`, of real dtypes. Not written to.
         max_value : float or 0-d array
-            The upper bound, at least 0 unless ``min_value`` is given; inf for none. It is rounded to a leaf's dtype;
-            beyond that dtype's range it is the largest finite number.
+            The upper bound, at least 0 unless ``min_value`` is given; inf: no bound. It is rounded to each leaf's
+            dtype; a finite bound beyond the dtype's range becomes its largest finite number.
         min_value : float, 0-d array or None
             The lower bound, -``max_value`` by default.
 
         Returns
         -------
         container of arrays
-            Of the structure, shapes, dtypes and devices of ``grads``. NaN stays NaN, ±inf goes to the bounds.
+            Of the structure, shapes, dtypes and devices of ``grads``. NaN stays NaN, ±inf becomes the bounds.
 
         Raises
         ------
         TypeError
             If a leaf is complex or not a floating-point array, or a bound is not a number.
         ValueError
-            If a bound is NaN, ``max_value`` is negative without ``min_value``, or ``min_value`` exceeds it.
+            If a bound is NaN, ``max_value`` is negative without ``min_value``, or ``min_value`` exceeds ``max_value``.
 
         Examples
         --------
@@ -54,7 +56,7 @@ class ByValue(Containers[ArrayT]):
 
     @remedies(by_name="clip_by_value_(grads, min_value=-1.0, max_value=1.0)")
     def clip_by_value_(self, grads: Any, max_value: Scalar, *, min_value: Scalar | None = None) -> None:
-        """Move each element into ``[-max_value, max_value]`` in place.
+        """Clip each element to ``[-max_value, max_value]`` in place.
 
         Parameters
         ----------
@@ -65,8 +67,10 @@ class ByValue(Containers[ArrayT]):
 
         Raises
         ------
-        TypeError, ValueError
-            As `clip_by_value`; also if leaves cannot be written, or overlap. Nothing was written then.
+        TypeError
+            As for `clip_by_value`; also if a leaf cannot be written.
+        ValueError
+            As for `clip_by_value`; also if leaves overlap in memory. All errors are raised before the first write.
 
         Examples
         --------
@@ -81,13 +85,13 @@ class ByValue(Containers[ArrayT]):
 
 
 def clamp_leaves(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> Any:
-    """Return the container of clamped leaves: the algorithm, for any adapter's leaves."""
+    """Return the container of clamped leaves. Adapters call it with their own leaves."""
     _check_real(leaves)
     return leaves.clamp(*apart(low, high))
 
 
 def clamp_leaves_(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> None:
-    """Clamp leaves in place: the algorithm, for any adapter's leaves."""
+    """Clamp leaves in place. Adapters call it with their own leaves."""
     _check_real(leaves)
     leaves.clamp_(*apart(low, high))
 
@@ -95,7 +99,7 @@ def clamp_leaves_(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> None:
 def apart(low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
     """Return bounds, of which those that cross are moved to zero: the low one down to it, the high one up to it.
 
-    Bounds cross if an array is negative whose value was not known when it was checked. So no element changes its sign.
+    Bounds cross if one is an array whose value was not read by the checks. Zero then keeps elements from changing sign.
     """
     arrays = [bound for bound in (low, high) if not isinstance(bound, float)]
     if not arrays:

@@ -1,4 +1,4 @@
-"""Public functions, made of methods that are written once; errors for calls with wrong arguments."""
+"""Conversion of bound methods to public functions, and errors for calls with wrong arguments."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,10 +9,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def as_function(method: Function) -> Function:
-    """Return a function for a method that is bound to an instance of `gradclip._containers.Containers`.
+    """Return a public function for a method that is bound to an instance of `gradclip._containers.Containers`.
 
-    As the standard library's ``random.seed`` is a method of a hidden instance, but a function of the module where it is
-    public: with its own docstring, found by ``pickle``, and without ``self``.
+    The function has no ``self``, it belongs to the module named ``place``, where ``pickle`` finds it, and the phrases
+    of its docstring are replaced as ``words`` says.
     """
     containers: Any = cast("Any", method).__self__  # it is bound
     function = _explaining(method)
@@ -24,7 +24,7 @@ def as_function(method: Function) -> Function:
 
 
 def remedies(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
-    """Decorate a method whose calls people get wrong, for `as_function`.
+    """Decorate a method so that errors for calls with wrong arguments give a remedy; `as_function` raises them.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ def remedies(*, optax: str = "", by_name: str = "") -> Callable[[Function], Func
 
 
 def explained(*, optax: str = "", by_name: str = "") -> Callable[[Function], Function]:
-    """Decorate a function whose calls people get wrong; the arguments are those of `remedies`."""
+    """Decorate a function so that a call with wrong arguments raises a TypeError with a remedy, as for `remedies`."""
     marked = remedies(optax=optax, by_name=by_name)
     return lambda function: _explaining(marked(function))
 
 
 def _explaining(function: Function) -> Function:
-    """Return a function that calls another one, and explains calls with the wrong arguments."""
+    """Return a function that calls another one; wrong arguments raise a TypeError that says how to call it."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -60,13 +60,13 @@ def _explaining(function: Function) -> Function:
             return function(*args, **kwargs)
         except TypeError:
             _check_call(function, args, kwargs)
-            raise  # it is about something else
+            raise  # the arguments fit; the error is the function's own
 
     return cast("Function", call)
 
 
 def _check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise TypeError if a function does not take these arguments."""
+    """Raise TypeError if these arguments do not fit a function's signature."""
     takes = signature(function)
     try:
         takes.bind(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The way into the containers of a framework: what an adapter says of its own, for all public functions."""
+"""Conversion of containers to leaves for all public functions, which each adapter overrides for its framework."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic
@@ -10,25 +10,25 @@ from gradclip._types import ArrayT, Units
 class Containers(Generic[ArrayT]):
     """Containers of the arrays of any namespace. The classes of public functions derive from this one.
 
-    An adapter derives from `gradclip._functions.Functions`, and says here what is different.
+    An adapter derives from `gradclip._functions.Functions` and overrides the methods and attributes of this class.
     """
 
     module: ClassVar[str] = "gradclip"
     """The module in which the functions are public."""
 
     words: ClassVar[Mapping[str, str]] = {}
-    """What the docstrings say in the place of the core's words."""
+    """Replacements in docstrings: for each phrase of the core, the adapter's phrase."""
 
     def leaves(self, grads: Any) -> Leaves:
-        """Return the leaves of gradients that are to be returned clipped."""
+        """Return the leaves of gradients, for functions that return new arrays."""
         return flatten(grads)
 
     def leaves_(self, grads: Any, caller: str) -> Leaves:  # noqa: ARG002  # an adapter's errors may name it
-        """Return the leaves of gradients that are to be clipped in place by a public function, the caller."""
+        """Return the leaves of gradients, for functions that write in place. ``caller`` names the public function."""
         return flatten(grads)
 
     def measured(self, grads: Any, *, weights: bool) -> Leaves:
-        """Return the leaves of what is to be measured; ``weights`` says whether it may be parameters of PyTorch."""
+        """Return the leaves for functions that compute norms. With ``weights``, they may be parameters of PyTorch."""
         return flatten(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # an adapter may need to know them
@@ -36,5 +36,5 @@ class Containers(Generic[ArrayT]):
         return flatten(params, "params", distinct=False, weights=True)
 
     def units(self, axis: Units) -> Units:
-        """Return the axes that make up a unit in adaptive clipping, where a caller passes ``axis``, None by default."""
+        """Return the axes of a unit in adaptive clipping for the ``axis`` that the caller passes, None by default."""
         return axis

@@ -1,4 +1,4 @@
-"""All public functions, written once: bound here to the containers of any namespace, and by adapters to their own."""
+"""All public functions: methods written once, bound here to containers of any namespace and by adapters to theirs."""
 
 from gradclip._adaptive import Adaptive
 from gradclip._by_norm import ByNorm
@@ -13,7 +13,7 @@ from gradclip._types import Array, ArrayT
 class Functions(
     ByGlobalNorm[ArrayT], ByNorm[ArrayT], ByValue[ArrayT], Adaptive[ArrayT], PerExample[ArrayT], Norms[ArrayT]
 ):
-    """The public functions as methods; an adapter overrides those of `gradclip._containers.Containers` alone."""
+    """The public functions as methods. An adapter overrides only those of `gradclip._containers.Containers`."""
 
 
 _bound: Functions[Array] = Functions()

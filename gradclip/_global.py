@@ -1,4 +1,4 @@
-"""Clipping by the global norm: one coefficient for all leaves, so that the direction of the step stays."""
+"""Clipping by the global norm: one coefficient for all leaves, so that the direction of the step is kept."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from gradclip._types import AnyArray, AnyScalar, ArrayT, Nonfinite, Scalar, Tree
 
 
 class ByGlobalNorm(Containers[ArrayT]):
-    """Clipping by the global norm, and by a norm that is known already."""
+    """Clipping by the global norm, and by a norm that the caller passes."""
 
     @remedies(optax="clip_by_global_norm(max_norm)")
     def clip_by_global_norm(
@@ -40,37 +40,38 @@ class ByGlobalNorm(Containers[ArrayT]):
             An array or any nesting of list, tuple, NamedTuple, dict and dataclass, with leaves of any shape and of any
             real or complex floating-point dtype. Not written to.
         max_norm : float, 0-d array or None
-            The largest norm that is let through, at least 0. None or inf: no clipping, the norm only. 0: zeros.
+            The threshold, at least 0. None or inf: no clipping, the norm only. 0: the gradients become zero.
         ord : float
             The order of the norm, greater than 0, or ``math.inf``.
         nonfinite : {"propagate", "error", "zero"}
-            What becomes of gradients with NaN or inf. "propagate": NaN in one element becomes NaN in all, inf becomes
-            NaN and finite elements 0. "error": NonFiniteError; this reads one flag back from the device. "zero": all
-            leaves become zero, decided on the device: the step is lost, but not the model. The norm is NaN or inf all
-            the same.
+            What to do if a gradient is NaN or inf. "propagate": NaN in one element makes all elements NaN; inf becomes
+            NaN, and finite elements become 0. "error": raise NonFiniteError; the host waits for the device and reads
+            one boolean. "zero": all leaves become zero, which is decided on the device: the step is lost, but not the
+            model. In each case, the norm is NaN or inf.
         scale : float or 0-d array
-            The loss scale by which the gradients are too large, greater than 0. They are divided by it in the same
-            pass, and ``max_norm`` and the norm are those of the unscaled gradients.
+            The loss scale, greater than 0. Gradients are divided by it in the same pass; ``max_norm`` and the norm
+            refer to the gradients divided by it.
         eps : float
-            Added to the norm in the denominator, for results equal to those of libraries that do so (PyTorch: 1e-6).
+            Added to the norm in the denominator, at least 0. 1e-6 gives PyTorch's results to rounding.
 
         Returns
         -------
         clipped : container of arrays
-            Of the structure, shapes, dtypes and devices of ``grads``. The leaves are multiplied in float32 or wider and
-            rounded once. Where nothing is clipped they are ``grads``' bit for bit, and on a host its very arrays.
+            Arrays of the structure, shapes, dtypes and devices of ``grads``, multiplied in float32 or wider and rounded
+            once. If nothing is clipped, they equal ``grads`` bit for bit; on a host, they are the arrays of ``grads``
+            themselves, not copies.
         norm : array
-            As `global_norm` returns it: before clipping, 0-d, not read back from an accelerator.
+            The norm before clipping, as `global_norm` returns it: 0-d. The host does not wait for it.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or an argument not a number.
+            If a leaf is not a floating-point array, or another argument is not a number.
         ValueError
-            If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` not greater than 0, ``eps`` negative, or
-            ``nonfinite`` an unknown name.
+            If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` is not greater than 0, ``eps`` is negative, or
+            ``nonfinite`` is an unknown name.
         NonFiniteError
-            If a gradient is NaN or inf and ``nonfinite="error"``: a FloatingPointError and a RuntimeError.
+            If a gradient is NaN or inf and ``nonfinite="error"``. It is a FloatingPointError and a RuntimeError.
 
         References
         ----------
@@ -84,7 +85,7 @@ class ByGlobalNorm(Containers[ArrayT]):
         >>> clipped, norm
         ({'w': array([0.6]), 'b': array([0.8])}, array(5.))
 
-        A norm far beyond float32's squares is clipped as well:
+        The squares of these elements exceed float32's range:
 
         >>> clipped, norm = gradclip.clip_by_global_norm(np.float32([3e20, 4e20]), 1.0)
         >>> clipped.round(6), norm
@@ -106,7 +107,7 @@ class ByGlobalNorm(Containers[ArrayT]):
     ) -> ArrayT:
         """Clip gradients by their global norm in place, and return the norm that they had.
 
-        On a host, gradients that need no clipping are not written to. Storage, views and strides stay.
+        Memory, views and strides of the leaves stay the same. On a host, leaves that do not change are not written.
 
         Parameters
         ----------
@@ -118,17 +119,18 @@ class ByGlobalNorm(Containers[ArrayT]):
         Returns
         -------
         array
-            The norm before clipping: 0-d, not read back from an accelerator.
+            The norm before clipping, as `global_norm` returns it: 0-d. The host does not wait for it.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or cannot be written: JAX arrays, read-only NumPy arrays.
+            If a leaf is not a floating-point array or cannot be written (JAX arrays, read-only NumPy arrays), or
+            another argument is not a number.
         ValueError
-            As `clip_by_global_norm`; also if leaves overlap in memory.
+            As for `clip_by_global_norm`; also if leaves overlap in memory.
         NonFiniteError
-            If a gradient is NaN or inf and ``nonfinite="error"``: a FloatingPointError and a RuntimeError. Whatever
-            is raised, nothing was written.
+            If a gradient is NaN or inf and ``nonfinite="error"``. It is a FloatingPointError and a RuntimeError. All
+            errors are raised before the first write.
 
         Examples
         --------
@@ -144,30 +146,31 @@ class ByGlobalNorm(Containers[ArrayT]):
         return norm
 
     def clip_with_norm(self, grads: Tree, max_norm: Scalar | None, norm: Scalar | NormPartial) -> Tree:
-        """Return gradients clipped by a norm that is known already: the second half of `clip_by_global_norm`.
+        """Return gradients clipped by a norm that the caller passes: the second half of `clip_by_global_norm`.
 
-        For gradients that are a part of a whole, whose norm was reduced elsewhere (see `norm_partial`).
+        It is for gradients that are a part of all gradients, as on one of several ranks; `norm_partial` computes the
+        norm of all. The host waits for no accelerator.
 
         Parameters
         ----------
         grads : array or container of arrays
             As for `clip_by_global_norm`. Not written to.
         max_norm : float, 0-d array or None
-            The largest norm of the whole that is let through, at least 0; None or inf for no clipping.
+            The threshold for the norm of all gradients, at least 0; None or inf: no clipping.
         norm : float, 0-d array or NormPartial
-            The norm of the whole. A NormPartial is right even where its norm overflows.
+            The norm of all gradients. A NormPartial gives the right result even if its norm overflows.
 
         Returns
         -------
         container of arrays
-            ``grads`` times min(1, max_norm / norm).
+            ``grads`` times min(1, max_norm / norm), of the structure, shapes, dtypes and devices of ``grads``.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or an argument not a number.
+            If a leaf is not a floating-point array, or another argument is not a number.
         ValueError
-            If ``max_norm`` is negative or NaN, or ``norm`` negative.
+            If ``max_norm`` is negative or NaN, or ``norm`` is negative.
 
         Examples
         --------
@@ -182,7 +185,9 @@ class ByGlobalNorm(Containers[ArrayT]):
         return clipped
 
     def clip_with_norm_(self, grads: Any, max_norm: Scalar | None, norm: Scalar | NormPartial) -> None:
-        """Clip gradients in place by a norm that is known already: the second half of `clip_by_global_norm_`.
+        """Clip gradients in place by a norm that the caller passes: the second half of `clip_by_global_norm_`.
+
+        The host waits for no accelerator.
 
         Parameters
         ----------
@@ -194,9 +199,10 @@ class ByGlobalNorm(Containers[ArrayT]):
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array or cannot be written, or an argument is not a number.
+            If a leaf is not a floating-point array or cannot be written, or another argument is not a number.
         ValueError
-            If ``max_norm`` is negative or NaN, ``norm`` negative, or leaves overlap. Nothing was written then.
+            If ``max_norm`` is negative or NaN, ``norm`` is negative, or leaves overlap in memory. All errors are
+            raised before the first write.
 
         Examples
         --------
@@ -211,20 +217,20 @@ class ByGlobalNorm(Containers[ArrayT]):
 
 
 def clip_leaves(leaves: Leaves, rule: Rule) -> tuple[Any, Decision]:
-    """Return the container of clipped leaves, and what was decided: the algorithm, for any adapter's leaves."""
+    """Return the container of clipped leaves, and the decision. Adapters call it with their own leaves."""
     decision = decide(leaves, rule)
     return leaves.scale([decision.coefficient] * len(leaves.arrays)), decision
 
 
 def clip_leaves_(leaves: Leaves, rule: Rule) -> Decision:
-    """Clip leaves in place and return what was decided: the algorithm, for any adapter's leaves."""
+    """Clip leaves in place and return the decision. Adapters call it with their own leaves."""
     decision = decide(leaves, rule)
     leaves.scale_([decision.coefficient] * len(leaves.arrays), "clip_by_global_norm")
     return decision
 
 
 def decide(leaves: Leaves, rule: Rule) -> Decision:
-    """Return what is done with leaves, or refuse them; nothing is written."""
+    """Return the decision for leaves; raise NonFiniteError if ``rule`` says so. Nothing is written."""
     decision = leaves.decide(rule)
     if rule.nonfinite == "error":
         refuse_nonfinite(leaves, decision.finite, rule.ord)
@@ -232,18 +238,18 @@ def decide(leaves: Leaves, rule: Rule) -> Decision:
 
 
 def clip_leaves_with(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> Any:
-    """Return the container of leaves clipped by a known norm: the algorithm, for any adapter's leaves."""
+    """Return the container of leaves clipped by a norm that is passed. Adapters call it with their own leaves."""
     return leaves.scale(_known_coefficients(leaves, max_norm, norm))
 
 
 def clip_leaves_with_(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> None:
-    """Clip leaves by a known norm in place: the algorithm, for any adapter's leaves."""
+    """Clip leaves in place by a norm that is passed. Adapters call it with their own leaves."""
     leaves.scale_(_known_coefficients(leaves, max_norm, norm), "clip_with_norm")
 
 
 @np.errstate(all="ignore")
 def _known_coefficients(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> list[Coefficient]:
-    """Return what each leaf is multiplied by for a known norm: one coefficient for all."""
+    """Return the coefficient for a norm that is passed, once for each leaf."""
     if not leaves.arrays:
         return []
     return [coefficient(_known_partial(leaves.arrays[0], norm), max_norm)] * len(leaves.arrays)

@@ -1,4 +1,4 @@
-"""Norms: of all leaves together, of each leaf, and as a partial that merges with others."""
+"""Norms: of all leaves laid end to end, of each leaf, and as a partial that merges with others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from gradclip._types import AnyArray, ArrayT, Tree
 
 
 class Norms(Containers[ArrayT]):
-    """Norms, and what merges to one."""
+    """Norms and partial norms."""
 
     def global_norm(self, grads: Any, *, ord: float = 2.0) -> ArrayT:
         r"""Return the norm of all leaves laid end to end.
@@ -32,21 +32,21 @@ class Norms(Containers[ArrayT]):
         Returns
         -------
         array
-            0-d, real, on the first leaf's device; float64 if any leaf is float64 or complex128, else float32. Relative
-            error at most 1e-6 (float64: 1e-14) at any size and magnitude; inf where the dtype cannot represent the
-            norm. 0 for an empty container. Not read back: on an accelerator nothing is synchronised.
+            0-d, real, on the first leaf's device; float64 if any leaf is float64 or complex128, else float32. The
+            relative error is at most 1e-6 (float64: 1e-14) at any size and magnitude. inf if the norm exceeds the
+            dtype's range; 0 for an empty container. The host does not wait for it.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array; the message has its path.
+            If a leaf is not a floating-point array (the message has its path), or ``ord`` is not a number.
         ValueError
             If ``ord`` is not greater than 0.
 
         References
         ----------
         .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
-           arXiv:1211.5063: watching this norm is how the threshold is chosen.
+           arXiv:1211.5063: the average of this norm over many steps helps to choose the threshold.
 
         Examples
         --------
@@ -61,25 +61,25 @@ class Norms(Containers[ArrayT]):
         return norm
 
     def leaf_norms(self, grads: Tree, *, ord: float = 2.0) -> Tree:
-        """Return the norm of each leaf, in the container that the leaves came in.
+        """Return the norm of each leaf, in a container of the structure of ``grads``.
 
         Parameters
         ----------
         grads : array or container of arrays
             As for `global_norm`.
         ord : float
-            The order, greater than 0, or ``math.inf``.
+            The order of the norm, greater than 0, or ``math.inf``.
 
         Returns
         -------
         container of arrays
             0-d norms in place of the leaves, each on its leaf's device: float64 for float64 and complex128 leaves, else
-            float32. Not read back from an accelerator.
+            float32. The host does not wait for them.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array.
+            If a leaf is not a floating-point array, or ``ord`` is not a number.
         ValueError
             If ``ord`` is not greater than 0.
 
@@ -94,27 +94,28 @@ class Norms(Containers[ArrayT]):
         return norms
 
     def norm_partial(self, grads: Any, *, ord: float = 2.0) -> NormPartial:
-        """Return the norm of these gradients in a form that merges with that of others.
+        """Return the partial norm of these gradients, which merges with the partial norms of others.
 
-        The norm of gradients that do not lie together, on several ranks, in pipeline stages or in batches that come one
-        after the other, is the norm of their merged partials. `clip_with_norm` then applies it to each part.
+        Gradients may be in several places: on several ranks, in pipeline stages, or in batches one after the other. The
+        norm of all is the norm of their merged partials. `clip_with_norm` then clips each part by it.
 
         Parameters
         ----------
         grads : array or container of arrays
             As for `global_norm`.
         ord : float
-            The order, greater than 0, or ``math.inf``; partials merge with those of the same order.
+            The order of the norm, greater than 0, or ``math.inf``. Only partials of the same order can be merged.
 
         Returns
         -------
         NormPartial
-            0-d, on the first leaf's device.
+            0-d, on the first leaf's device. The host does not wait for it.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or is a torch.nn.Parameter, which holds weights.
+            If a leaf is not a floating-point array, or is a torch.nn.Parameter, which holds weights; or if ``ord`` is
+            not a number.
         ValueError
             If ``ord`` is not greater than 0.
 
@@ -131,7 +132,7 @@ class Norms(Containers[ArrayT]):
 
 
 def norms_of(leaves: Leaves, ord: float) -> Any:
-    """Return the container of the leaves' norms: the algorithm, for any adapter's leaves."""
+    """Return the container of the leaves' norms. Adapters call it with their own leaves."""
     if not leaves.arrays:
         return leaves.restore([])
     norms = _norms_of_batch(leaves.partials(ord), leaves.arrays)
@@ -140,7 +141,7 @@ def norms_of(leaves: Leaves, ord: float) -> Any:
 
 @np.errstate(all="ignore")
 def _norms_of_batch(batch: NormPartial, leaves: Sequence[AnyArray]) -> list[AnyArray]:
-    """Return the norm of each leaf, on its device and in its norm's dtype."""
+    """Return the norm of each leaf, on the leaf's device and in the dtype of its norm."""
     xp = ns.namespace([batch.total])
     wide = batch.scale * root(xp, batch.total, batch.ord)
     return [

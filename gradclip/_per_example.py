@@ -1,4 +1,4 @@
-"""Clipping each example of a batch by its own norm, and adding up: the gradient step of private learning."""
+"""Clipping each example of a batch by its own norm, and the sum over examples, as differentially private SGD needs."""
 
 from typing import Any
 
@@ -22,21 +22,23 @@ class PerExample(Containers[ArrayT]):
         Parameters
         ----------
         grads : array or container of arrays
-            Gradients of shape ``(batch, ...)``: the leading axis of every leaf counts the examples. Not written to.
+            Gradients of shape ``(batch, ...)``: the leading axis of every leaf has one index for each example. Not
+            written to.
         max_norm : float, 0-d array or None
-            The largest norm of an example's gradient, over all leaves, at least 0; None or inf for no clipping.
+            The threshold for the norm of each example's gradient over all leaves, at least 0; None or inf: no clipping.
 
         Returns
         -------
         summed : container of arrays
-            Of the structure, dtypes and devices of ``grads``, without the leading axis. Added up in float32 or wider.
+            Of the structure, dtypes and devices of ``grads``, without the leading axis. Sums are computed in float32 or
+            wider.
         clipped : array
             0-d, int32, on the first leaf's device: the number of examples whose norm exceeded ``max_norm``.
 
         Raises
         ------
         TypeError
-            If a leaf is not a floating-point array, or ``max_norm`` not a number.
+            If a leaf is not a floating-point array, or ``max_norm`` is not a number.
         ValueError
             If leaves have no leading axis, differ in its length, or have axes of unknown lengths (Dask); or if
             ``max_norm`` is negative or NaN.
@@ -57,7 +59,7 @@ class PerExample(Containers[ArrayT]):
 
 
 def clip_examples(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
-    """Return the container of sums, and the number clipped: the algorithm, for any adapter's leaves."""
+    """Return the container of sums, and the number clipped. Adapters call it with their own leaves."""
     if not leaves.arrays:
         none = leaves.partial(2.0).total
         xp = ns.namespace([none])
@@ -76,12 +78,12 @@ def _sums(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
     assert partial is not None  # there are leaves
     c = coefficient(partial, threshold)
     summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
-    count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # not int64, which a device may not have
+    count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # a device may have no int64
     return leaves.restore(summed), ns.as_array(count)
 
 
 def _examples(leaves: Leaves, x: AnyArray) -> NormPartial:
-    """Return one partial for each example, of shape (batch,)."""
+    """Return the partial norms of the examples, of shape (batch,)."""
     xp = ns.namespace([x])
     rows = x if x.ndim > 1 else x[:, None]
     part = leaves.ops.partial_along(rows, 2.0, tuple(range(1, rows.ndim)))
@@ -90,12 +92,12 @@ def _examples(leaves: Leaves, x: AnyArray) -> NormPartial:
 
 
 def _along_examples(c: Coefficient, x: AnyArray) -> Coefficient:
-    """Return coefficients of shape (batch,) so that they broadcast with a leaf."""
+    """Return coefficients of shape (batch,) with axes of length 1 added, so that they broadcast with a leaf."""
     return c[(slice(None), *[None] * (x.ndim - 1))]
 
 
 def check_batch(leaves: Leaves) -> None:
-    """Check that the leading axes of leaves, at least one, count the same examples."""
+    """Check that the leading axes of leaves, of which there is at least one, have the same length."""
     _checks.lengths(leaves.arrays, leaves.array_paths)
     first = leaves.arrays[0]
     for i, x in enumerate(leaves.arrays):

@@ -1,6 +1,6 @@
-"""Containers of arrays: to leaves, and back to the same container.
+"""Conversion of containers of arrays to leaves, and back to the same container.
 
-optree's built-in and registered nodes are walked by optree; plain dataclasses, which optree takes for leaves, here.
+optree walks its built-in and registered nodes. It takes plain dataclasses for leaves: this module walks them.
 """
 
 import copy
@@ -31,15 +31,15 @@ from gradclip._weights import refuse_weights
 _dtype = attrgetter("dtype")
 
 _PLAIN = {list, tuple}
-"""Containers of arrays that need not be walked, where they hold nothing but arrays."""
+"""Containers that optree need not walk if all their items are arrays."""
 
 _quiet = np.errstate(all="ignore")
-"""No floating-point warnings: overflow, underflow and NaN are ordinary here."""
+"""Suppresses NumPy's floating-point warnings, because gradients may overflow, underflow or be NaN."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """The arrays of a container, each once, with what is needed to work on them and to put them back.
+    """The distinct arrays of a container, their operations, and functions that rebuild the container.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Leaves:
 
     @_quiet
     def decide(self, rule: Rule) -> Decision:
-        """Return the norm of all of ``arrays``, and what they are to be multiplied by; nothing is written."""
+        """Return the norm of all of ``arrays`` and the coefficient; nothing is written."""
         return self.ops.decide(self.arrays, rule)
 
     @_quiet
@@ -83,31 +83,31 @@ class Leaves:
 
     @_quiet
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
-        """Multiply each of ``arrays`` by its coefficient in place, or raise and name the ``pure`` function."""
+        """Multiply each of ``arrays`` by its coefficient in place. Errors name the ``pure`` function."""
         self.ops.scale_(self.targets(pure), coefficients)
         self.finish()
 
     @_quiet
     def clamp(self, low: AnyScalar, high: AnyScalar) -> Any:
-        """Return the container with the elements of ``arrays`` moved into the bounds."""
+        """Return the container with the elements of ``arrays`` limited to the bounds."""
         return self.restore(self.ops.clamp(self.arrays, low, high))
 
     @_quiet
     def clamp_(self, low: AnyScalar, high: AnyScalar) -> None:
-        """Move the elements of ``arrays`` into the bounds in place, or raise."""
+        """Limit the elements of ``arrays`` to the bounds in place."""
         self.ops.clamp_(self.targets("clip_by_value"), low, high)
         self.finish()
 
     def targets(self, pure: str) -> list[AnyArray]:
-        """Return what to write to for each of ``arrays``, or raise and name the ``pure`` function."""
+        """Return the arrays to write to, one for each of ``arrays``. Errors name the ``pure`` function."""
         _checks.writable(self.arrays, self.array_paths, pure, self.ops.apart)
         return self.arrays
 
     def finish(self) -> None:
-        """Do what is to be done after ``arrays`` were written to."""
+        """Run after ``arrays`` were written; adapters override it, the core does nothing."""
 
     def restore(self, values: Sequence[Any]) -> Any:
-        """Return the container with a value for each of ``arrays``."""
+        """Return the container made of one value for each of ``arrays``."""
         return self.rebuild([values[slot] for slot in self.slots])
 
     def array_paths(self) -> list[str]:
@@ -120,7 +120,7 @@ class Leaves:
 
 
 def flatten(container: object, name: str = "grads", *, distinct: bool = True, weights: bool = False) -> Leaves:
-    """Return the leaves of a container, checked.
+    """Return the checked leaves of a container.
 
     Parameters
     ----------
@@ -128,16 +128,17 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
         An array, or any nesting of list, tuple, NamedTuple, dict, dataclass and nodes registered with optree. None
         stays None.
     name : str
-        What the container is called in error messages.
+        The name of the container in error messages.
     distinct : bool
         Whether leaves that are the same array count once; otherwise there is one for each position.
     weights : bool
-        Whether parameters of PyTorch are welcome, where nothing is clipped that should be a gradient.
+        Whether leaves may be parameters of PyTorch. They must not if gradients are expected.
 
     Raises
     ------
     TypeError
-        If a leaf is not an array of floating-point numbers, or holds weights, or if leaves are of different namespaces.
+        If a leaf is not an array of floating-point numbers, if one holds weights and ``weights`` is False, or if leaves
+        are of different namespaces.
     """
     found, rebuild = _walk(container)
 
@@ -153,7 +154,7 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
 
 
 def _slots(keys: Sequence[Hashable]) -> Sequence[int]:
-    """Return for each key which of the distinct ones it is; a range if all are distinct."""
+    """Return the index of each key among the distinct keys; a range if all are distinct."""
     if len(set(keys)) == len(keys):
         return range(len(keys))
     first: dict[Hashable, int] = {}
@@ -193,9 +194,9 @@ def _check(found: Sequence[AnyArray], paths: Callable[[], list[str]]) -> None:
 
 
 def _walk(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """Return the leaves, and a function that makes the container from leaves."""
+    """Return the leaves, and a function that rebuilds the container from leaves."""
     kind = type(container)
-    if kind in _PLAIN and len(set(map(type, container))) == 1 and ns.is_array(container[0]):  # as gradients mostly come
+    if kind in _PLAIN and len(set(map(type, container))) == 1 and ns.is_array(container[0]):  # the usual case
         return list(container), kind
     if _is_dataclass(container):
         return _walk_fields(container)
@@ -211,7 +212,7 @@ def _walk_fields(container: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]
     names = [field.name for field in dataclasses.fields(container)]
 
     def replaced(values: list[Any]) -> Any:
-        new = copy.copy(container)  # not by its constructor, which may do more than set the fields
+        new = copy.copy(container)  # its constructor may do more than set the fields
         for field, value in zip(names, values, strict=True):
             object.__setattr__(new, field, value)
         return new

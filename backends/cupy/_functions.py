@@ -23,7 +23,7 @@ class CupyFunctions(Functions[Array]):
         "The parameters, of the structure and the shapes of ``grads``.": (
             "The parameters, of the structure and the shapes of ``grads``; of objects with ``.data``, that."
         ),
-        "PyTorch's layouts need": "Chainer's layouts need",
+        "For PyTorch's layouts": "For Chainer's layouts",
         "Raises\n------\n": "Raises\n------\nRuntimeError\n    If CuPy is not installed, or finds no GPU.\n",
         "Examples\n--------\n": "Examples\n--------\nWith NumPy's arrays, by `gradclip`:\n\n",
     }

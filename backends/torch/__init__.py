@@ -1,4 +1,4 @@
-"""Gradient clipping for PyTorch: the functions of ``torch.nn.utils`` made right and fast, and what goes beyond them."""
+"""Gradient clipping for PyTorch: the functions of ``torch.nn.utils``, those of the core, and hooks for optimizers."""
 
 from gradclip._elsewhere import Needs
 from gradclip._nonfinite import NonFiniteError

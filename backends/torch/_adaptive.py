@@ -28,29 +28,30 @@ def adaptive_grad_clip_(
 
     .. math:: G_i \leftarrow G_i \cdot \min\Big(1, \lambda\,\frac{\max(\|W_i\|, \epsilon)}{\|G_i\|}\Big)
 
-    A unit is one index of the first axis of a weight, as PyTorch lays out linear and convolutional layers: all that
-    leads to one output. A parameter of one axis or none, such as a bias, is one unit.
+    A unit is one index of the first axis of a weight: in PyTorch's linear and convolutional layers, all weights of one
+    output. A parameter of one axis or none, such as a bias, is one unit. The host waits for no accelerator.
 
     Parameters
     ----------
     parameters : Tensor, Module, Optimizer, iterable or dict
-        As for `clip_grad_norm_`, whose values are the weights. Parameters without a gradient are left out.
+        As for `clip_grad_norm_`, but not gradients: the values of the parameters are the weights. Parameters without a
+        gradient are left out.
     clipping : float or 0-d tensor
-        λ, at least 0: the largest ratio of norms that is let through. inf for no clipping.
+        λ, at least 0: the largest ratio of a gradient's norm to its weights' norm. inf: no clipping.
     eps : float or 0-d tensor
-        ε, at least 0: the least norm that a unit's weights are taken to have, so that one of zeros can move.
+        ε, at least 0: a smaller norm of a unit's weights is replaced by ε, so that weights of zero can change.
     exclude : str or iterable of str
-        Names of parameters and of modules that are not clipped, such as ``"head"``, as the paper leaves out the last
-        linear layer. ``*`` and ``?`` stand for any characters.
+        Names of parameters and of modules that are not clipped, such as ``"head"``: the paper does not clip the last
+        linear layer. ``*`` stands for any characters, ``?`` for any one character.
 
     Raises
     ------
     TypeError
-        If gradients are passed where parameters are wanted, a gradient is sparse or a DTensor, or an argument is not a
-        number.
+        If gradients are passed instead of parameters, a gradient is sparse or a DTensor, ``clipping`` or ``eps`` is not
+        a number, or ``exclude`` is not names.
     ValueError
-        If ``clipping`` or ``eps`` is negative or NaN, a name in ``exclude`` fits no parameter, or gradients overlap in
-        memory, or units of one do. Whatever is raised, nothing was written.
+        If ``clipping`` or ``eps`` is negative or NaN, a name in ``exclude`` fits no parameter, or gradients or units of
+        one gradient overlap in memory. All errors are raised before the first write.
 
     References
     ----------
@@ -71,7 +72,7 @@ def adaptive_grad_clip_(
     """
     rule = UnitRule(clipping, eps, unit_axes)
     named = named_tensors(listed(parameters), "parameters", _CALLER)
-    walk(named, "parameters", _CALLER)  # refuses gradients in the place of parameters
+    walk(named, "parameters", _CALLER)  # raises an error if gradients are passed instead of parameters
     names = parameters.named_parameters(remove_duplicate=False) if isinstance(parameters, Module) else named
     excluded = _excluded(list(names), exclude)
     units = [(name, p, p.grad) for name, p in named if id(p) not in excluded and p.grad is not None]
@@ -86,12 +87,12 @@ _CALLER = "adaptive_grad_clip_"
 
 
 def unit_axes(shape: tuple[int, ...]) -> Axes:
-    """Return the axes that make up a unit in PyTorch's layouts: all but the first, which counts the outputs."""
+    """Return the axes of a unit in PyTorch's layouts: all but the first, which has one index for each output."""
     return tuple(range(1 if len(shape) > 1 else 0, len(shape)))
 
 
 def _excluded(named: Sequence[tuple[str, Tensor]], exclude: Names) -> set[int]:
-    """Return the identities of the parameters of which any name is excluded; each name has to fit one at least."""
+    """Return the ids of the parameters whose names fit ``exclude``; raise if a name in it fits no parameter."""
     if not isinstance(exclude, Iterable):
         raise TypeError(f"exclude is {kind(exclude)}, expected names; leave it out to exclude nothing")
     found: set[int] = set()

@@ -1,4 +1,4 @@
-"""Arguments as the callers of ``torch.nn.utils`` pass them."""
+"""Conversion of arguments that ``torch.nn.utils`` takes: orders of norms as strings, parameters as iterators."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from gradclip import _checks
 
 
 def norm_order(norm_type: Any) -> float:
-    """Return the order of a norm as a float; also of a string that spells one, such as "inf", as PyTorch takes it.
+    """Return the order of a norm as a float. As in PyTorch, it may be a string of a number, such as "inf".
 
     Raises
     ------
     TypeError
         If it is not a number.
     ValueError
-        If it is not greater than 0, or a string that spells no number.
+        If it is not greater than 0, or a string that is no number.
     """
     if isinstance(norm_type, str):
         try:
@@ -28,9 +28,9 @@ def norm_order(norm_type: Any) -> float:
 
 
 def listed(parameters: Any, depth: int = 1) -> Any:
-    """Return a list for an iterator, which can be read only once; warn as PyTorch does of one that yields nothing.
+    """Return a list of what an iterator yields, anything else as it is. Warn, as PyTorch does, if it yields nothing.
 
-    ``depth`` is how many of our functions are between this one and the user's, whose line the warning shows.
+    ``depth`` is the number of stack frames from this function to the user's code, whose line the warning shows.
     """
     if type(parameters) is list or not isinstance(parameters, Iterator):
         return parameters

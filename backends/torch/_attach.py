@@ -1,4 +1,4 @@
-"""Clipping that lives in the optimizer: before every ``step()``, by the public hooks."""
+"""`attach`: clip an optimizer's gradients before every ``step()``, by PyTorch's public hooks."""
 
 from torch.optim import Optimizer
 
@@ -19,46 +19,52 @@ def attach(
 ) -> "Clipping":
     """Clip an optimizer's gradients in place before each of its steps.
 
-    Nothing is written to the optimizer: its state_dict, its schedulers and its attributes are as they would be without.
-    With a closure, the gradients are clipped after each evaluation, and not before the first. A second call on the same
-    optimizer replaces the first, whose handle is removed.
+    The optimizer's state_dict, schedulers and attributes do not change. With a closure, the gradients are clipped after
+    each evaluation, and not before the first. A second call on the same optimizer replaces the first clipping.
 
-    With ``torch.amp.GradScaler``: gradients that it leaves scaled for a fused step are clipped by their unscaled norm.
-    A step that it skips because gradients overflowed clips nothing, raises nothing, and leaves the handle as it was.
+    With ``torch.amp.GradScaler``: gradients that are still scaled in a fused step are clipped by their unscaled norm.
+    In a step that the scaler skips because gradients overflowed, nothing is clipped or raised, and the handle keeps
+    the results of the step before.
 
-    Copies and pickles of an optimizer have no hooks, and are not clipped: attach to the copy.
+    Copies and pickles of an optimizer have no hooks and are not clipped: attach to the copy. The host waits for the
+    device only for ``nonfinite="error"``.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Any of torch.optim's, or another one whose ``step`` runs PyTorch's hooks. A wrapper that runs none (as
-        Accelerate's) is unwrapped, if one of its public attributes is the optimizer that it wraps.
+        One of torch.optim, or another one whose ``step`` runs PyTorch's hooks. If it is a wrapper that runs no hooks,
+        as Accelerate's, the clipping is attached to the optimizer that it wraps, if a public attribute holds that.
     max_norm : float, 0-d tensor or None
-        As for `clip_grad_norm_`; None for the norm only. A tensor is read at each step: fill it anew to change it.
+        As for `clip_grad_norm_`; None: the norm only. A tensor is read at each step: write to it to change the
+        threshold.
     max_value : float, 0-d tensor or None
-        Clip each element into ``[-max_value, max_value]`` before; None for not. A tensor is read at each step.
-    norm_type : float
-        The order of the norm, greater than 0, or ``math.inf``.
+        Before the norm is computed, clip each element to ``[-max_value, max_value]``; None: do not. A tensor is read at
+        each step.
+    norm_type : float or "inf"
+        The order of the norm, greater than 0.
     nonfinite : {"propagate", "error", "zero"}
-        As for `clip_grad_norm_`, of the gradients as they come, before ``max_value`` bounds them.
+        As for `clip_grad_norm_`. It is decided by the gradients before ``max_value`` is applied.
     eps : float
         Added to the norm in the denominator, as for `clip_grad_norm_`. 1e-6 gives PyTorch's results.
     per_group : bool
-        Clip each param group by the norm of its own.
+        Clip each param group by its own norm.
 
     Returns
     -------
     Clipping
-        The handle: the norm, the coefficient and whether it clipped, of the last step; ``max_norm`` can be set;
-        ``remove()`` ends it.
+        The handle. It has the norm and the coefficient of the last step, and whether it was clipped. ``max_norm`` can
+        be set. ``remove()`` ends the clipping.
 
     Raises
     ------
     TypeError
-        If ``optimizer`` is no Optimizer, or runs no hooks and wraps none that does, or an argument is not a number.
+        If ``optimizer`` is no Optimizer, if it runs no hooks and wraps no optimizer that does, or if an argument is not
+        a number.
     ValueError
-        If a threshold or ``eps`` is negative or NaN, ``norm_type`` not greater than 0, or ``nonfinite`` an unknown
-        name. A threshold in a tensor is checked at each step, before anything is written.
+        If a threshold or ``eps`` is negative or NaN, ``norm_type`` is not greater than 0, or ``nonfinite`` is an
+        unknown name. A threshold in a host tensor is checked at each step, before the first write.
+    NonFiniteError
+        From ``optimizer.step()``, if a gradient is NaN or inf and ``nonfinite="error"``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The functions of ``torch.nn.utils``, with their signatures: right where those are not, and in less time."""
+"""Clipping functions with the names and signatures of those in ``torch.nn.utils``."""
 
 import torch
 from torch import Tensor
@@ -31,42 +31,43 @@ def clip_grad_norm_(
     scale: Scalar = 1.0,
     eps: float = 0.0,
 ) -> Tensor:
-    r"""Clip the gradients of parameters by their global norm in place, and return the norm that they had.
+    r"""Clip the gradients of parameters by their global norm in place, and return the norm before clipping.
 
     .. math:: g \leftarrow g \cdot \min\big(1, \tfrac{\text{max\_norm}}{\|g\| + \text{eps}}\big)
 
-    It takes the place of :func:`torch.nn.utils.clip_grad_norm_`. Gradients that need no clipping are not written to
-    in the host's memory, and keep their bits elsewhere.
+    It replaces :func:`torch.nn.utils.clip_grad_norm_`. If the norm is at most ``max_norm``, gradients on a host are not
+    written, and gradients on other devices keep their bits.
 
     Parameters
     ----------
     parameters : Tensor, Module, Optimizer, iterable or dict
-        Whose ``.grad`` is clipped: one tensor, a module, an optimizer, or an iterable of tensors, of (name, tensor) or
-        of param groups. A dict of tensors that are no parameters, as ``torch.func.grad`` returns it, is a dict of
-        gradients. Parameters without a gradient are left out, one that is passed twice counts once. Gradients may be
-        of any shape, strides, floating-point or complex dtype and device, also expanded or sparse.
+        The parameters whose ``.grad`` is clipped: one tensor, a module, an optimizer, or an iterable of tensors, of
+        (name, tensor) or of param groups. A dict of tensors that are no parameters, as ``torch.func.grad`` returns it,
+        is a dict of gradients. Parameters without a gradient are left out; a parameter passed twice counts once.
+        Gradients may have any shape, strides, device, and floating-point or complex dtype; they may be expanded or
+        sparse.
     max_norm : float, 0-d tensor or None
-        The largest norm that is let through, at least 0. None or inf: the norm only. 0: zeros.
+        The threshold, at least 0. None or inf: no clipping, the norm only. 0: the gradients become zero.
     norm_type : float or "inf"
         The order of the norm, greater than 0.
     error_if_nonfinite : bool
-        Raise if a gradient is NaN or inf; this reads one flag back from the device.
+        Raise NonFiniteError if a gradient is NaN or inf. The host then waits for the device and reads one boolean.
     foreach : bool or None
-        Accepted as in PyTorch; the fastest way is taken in any case.
+        Part of PyTorch's signature; ignored.
     nonfinite : {"propagate", "error", "zero"}
-        What becomes of gradients with NaN or inf. "zero": all become zero, decided on the device. "error" is
-        ``error_if_nonfinite=True``.
+        What to do if a gradient is NaN or inf. "propagate": NaN spreads, as in PyTorch. "zero": all gradients become
+        zero; this is decided on the device. "error": the same as ``error_if_nonfinite=True``.
     scale : float or 0-d tensor
-        The loss scale, as of ``torch.amp.GradScaler.get_scale()``: still scaled gradients are divided by it in the same
-        pass; ``max_norm`` and the norm are those of the unscaled ones.
+        The loss scale, as ``torch.amp.GradScaler.get_scale()`` returns it, greater than 0. Gradients are divided by it
+        in the same pass; ``max_norm`` and the norm refer to the gradients divided by it.
     eps : float
-        Added to the norm in the denominator. 1e-6 gives PyTorch's results to the last digits.
+        Added to the norm in the denominator, at least 0. 1e-6 gives PyTorch's results to rounding.
 
     Returns
     -------
     Tensor
-        0-d, the norm before clipping, on the first gradient's device, without gradient: float64 if a gradient is
-        float64 or complex128, else float32. Not read back from the device. 0 if there is no gradient.
+        0-d, the norm before clipping, on the first gradient's device; autograd does not record it. float64 if a
+        gradient is float64 or complex128, else float32. The host does not wait for it. 0 if there is no gradient.
 
     Warns
     -----
@@ -76,14 +77,14 @@ def clip_grad_norm_(
     Raises
     ------
     TypeError
-        If ``parameters`` holds no parameters: None, a state_dict, gradients that are not in a dict, arrays of another
-        library; or if an argument is not a number.
+        If ``parameters`` is None, a state_dict, gradients that are not in a dict, or arrays of another library; or if
+        another argument is not a number.
     ValueError
-        If ``max_norm`` is negative or NaN, ``norm_type`` or ``scale`` not greater than 0, ``eps`` negative, or if
-        gradients overlap in memory. Whatever is raised, nothing was written.
+        If ``max_norm`` is negative or NaN, ``norm_type`` or ``scale`` is not greater than 0, ``eps`` is negative,
+        ``nonfinite`` is an unknown name, or gradients overlap in memory. All errors are raised before the first write.
     NonFiniteError
-        If a gradient is NaN or inf and ``error_if_nonfinite``: a RuntimeError whose message begins as PyTorch's and
-        then names the gradient.
+        If a gradient is NaN or inf, and ``error_if_nonfinite`` or ``nonfinite="error"``. It is a RuntimeError; its
+        message begins as PyTorch's does, and names the gradient.
 
     References
     ----------
@@ -116,23 +117,26 @@ def clip_grad_value_(
     clip_value: Scalar,
     foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
 ) -> None:
-    """Move each element of the gradients into ``[-clip_value, clip_value]`` in place.
+    """Clip each element of the gradients to ``[-clip_value, clip_value]`` in place.
+
+    The host waits for no accelerator.
 
     Parameters
     ----------
     parameters
         As for `clip_grad_norm_`.
     clip_value : float or 0-d tensor
-        The bound, at least 0; inf for none. NaN stays NaN, ±inf goes to the bounds.
+        The bound, at least 0; inf: no bound. NaN stays NaN, ±inf becomes the bounds.
     foreach : bool or None
-        Accepted as in PyTorch.
+        Part of PyTorch's signature; ignored.
 
     Raises
     ------
     TypeError
-        As `clip_grad_norm_`; also if a gradient is complex.
+        As for `clip_grad_norm_`; also if a gradient is complex.
     ValueError
-        If ``clip_value`` is negative or NaN, or gradients overlap in memory. Whatever is raised, nothing was written.
+        If ``clip_value`` is negative or NaN, or gradients overlap in memory. All errors are raised before the first
+        write.
 
     Examples
     --------
@@ -159,29 +163,29 @@ def get_total_norm(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
 ) -> Tensor:
-    """Return the norm of all tensors laid end to end; these may be gradients or anything else.
+    """Return the norm of all tensors laid end to end.
 
     Parameters
     ----------
-    tensors : Tensor, iterable or dict
-        Tensors of floating-point or complex dtype; the norm of parameters is that of the weights. Of Modules and
-        Optimizers, the gradients are taken.
+    tensors : Tensor, Module, Optimizer, iterable or dict
+        Tensors of any shape and of floating-point or complex dtype: gradients, weights or others. For a Module or an
+        Optimizer, the norm is that of its gradients; for an iterable of parameters, that of the weights.
     norm_type, error_if_nonfinite, foreach
         As for `clip_grad_norm_`.
 
     Returns
     -------
     Tensor
-        As `clip_grad_norm_` returns it.
+        0-d, as `clip_grad_norm_` returns it. The host waits for it only if ``error_if_nonfinite``.
 
     Raises
     ------
     TypeError
-        If something is no tensor of floating-point numbers.
+        If ``tensors`` holds anything but tensors of floating-point or complex numbers.
     ValueError
         If ``norm_type`` is not greater than 0.
     NonFiniteError
-        If an element is NaN or inf and ``error_if_nonfinite``: a RuntimeError, as for `clip_grad_norm_`.
+        If an element is NaN or inf and ``error_if_nonfinite``. It is a RuntimeError, as for `clip_grad_norm_`.
 
     Examples
     --------
@@ -205,22 +209,25 @@ def clip_grads_with_norm_(
     total_norm: Scalar,
     foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
 ) -> None:
-    """Clip the gradients of parameters in place by a norm that is known already.
+    """Clip the gradients of parameters in place by a norm that the caller passes.
+
+    The host waits for no accelerator.
 
     Parameters
     ----------
     parameters, max_norm, foreach
         As for `clip_grad_norm_`.
     total_norm : 0-d tensor, float or NormPartial
-        The norm of the whole, as `get_total_norm` returns it or as it was reduced over several ranks.
+        The norm of all gradients, as `get_total_norm` returns it, or as a reduction over several ranks gives it.
 
     Raises
     ------
     TypeError
-        If ``parameters`` holds no parameters: None, a state_dict, gradients that are not in a dict, arrays of another
-        library; or if an argument is not a number.
+        If ``parameters`` is None, a state_dict, gradients that are not in a dict, or arrays of another library; or if
+        another argument is not a number.
     ValueError
-        If ``max_norm`` is negative or NaN, ``total_norm`` negative, or gradients overlap. Nothing was written then.
+        If ``max_norm`` is negative or NaN, ``total_norm`` is negative, or gradients overlap in memory. All errors are
+        raised before the first write.
 
     Examples
     --------

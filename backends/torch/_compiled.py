@@ -1,7 +1,7 @@
-"""Under ``torch.compile``, clipping is one opaque operation of the graph: no graph break, and the same code runs.
+"""Under ``torch.compile``, clipping is one custom operation of the graph: no graph break, and the same code runs.
 
-It is bound by memory, so that there is nothing for a compiler to gain in it, while the host's fast way would be lost.
-Functions for which there is no such operation run between two graphs, as they are.
+The time of clipping is the time of reading memory, so that a compiler cannot make it faster; traced, it would lose the
+kernels for the host. Functions without a custom operation run between two graphs, without being compiled.
 """
 
 from functools import wraps
@@ -23,7 +23,7 @@ from gradclip.backends.torch._walk import tensors, walk
 
 
 def between_graphs(function: Function) -> Function:
-    """Decorate a function that ``torch.compile`` is not to trace: it ends its graph there, and calls the function."""
+    """Decorate a function so that ``torch.compile`` does not trace it: the graph breaks, and the function runs."""
     reason = (
         f"{function.__name__}() is no operation of a graph, expected torch.compile(fullgraph=False); call it outside "
         "of what is compiled, or use clip_grad_norm_(), clip_grad_value_() or attach(), which are"
@@ -84,7 +84,7 @@ def _grads(parameters: Parameters, caller: str) -> list[Tensor]:
 
 
 def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:
-    """Return a number as a tensor, so that another one does not mean another graph; its value is checked later."""
+    """Return a number as a tensor, so that another number does not compile another graph; it is checked at run time."""
     if isinstance(value, Tensor):
         return value
     plain = value if type(value) in (float, int) else _read(value, name)
@@ -92,7 +92,7 @@ def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:
 
 
 def _number(value: AnyScalar, name: str) -> AnyScalar:
-    """Return a number of another kind, or refuse it."""
+    """Return a number of another type as a float or a 0-d tensor; raise TypeError if it is not a number."""
     return as_number(value, name, "a 0-d tensor")
 
 
@@ -100,12 +100,12 @@ _read: Any = torch.compiler.disable(_number)  # nobody traces what Decimal or Nu
 
 
 def traced_leaves(grads: list[Tensor]) -> TorchLeaves:
-    """Return leaves for the gradients that an operation of the graph was given, which have lost their names."""
+    """Return leaves for the gradients passed to an operation of the graph. Their names are not known there."""
     return leaves_of(grads, lambda: [f"gradients[{i}]" for i in range(len(grads))])
 
 
 def norm_like(grads: list[Tensor]) -> Tensor:
-    """Return a tensor of the shape, dtype and device of the gradients' norm, for what is traced."""
+    """Return an empty tensor of the shape, dtype and device of the gradients' norm, for tracing."""
     double = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
     return grads[0].new_empty((), dtype=torch.float64 if double else torch.float32)
 

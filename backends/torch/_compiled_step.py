@@ -1,4 +1,4 @@
-"""Under ``torch.compile``, the clipping of an optimizer's gradients is one opaque operation of the graph."""
+"""Under ``torch.compile``, the clipping of an optimizer's gradients is one custom operation of the graph."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def clip_groups_compiled_(
     nonfinite: Nonfinite,
     per_group: bool,
 ) -> Told:
-    """Clip the gradients of param groups, which are not scaled, as one operation of the graph that is compiled."""
+    """Clip the unscaled gradients of param groups as one operation of the graph that is being compiled."""
     kept = [[p.grad for p in group["params"] if p.grad is not None] for group in groups]
     sizes, grads = list(map(len, kept)), [g for group in kept for g in group]
     if not grads:

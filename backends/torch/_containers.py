@@ -1,4 +1,4 @@
-"""Containers of tensors, as ``torch.func.grad`` and ``torch.autograd.grad`` return them, to leaves and back."""
+"""Conversion of containers of tensors, as ``torch.func.grad`` returns them, to leaves and back."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,12 +27,12 @@ _WHAT_TAKES_PARAMETERS = (
 
 
 def flatten(container: object) -> TorchLeaves:
-    """Return the leaves of a container of gradients that are to be returned clipped.
+    """Return the leaves of a container of gradients, for functions that return new tensors.
 
     Raises
     ------
     TypeError
-        If a leaf is not a plain, dense tensor of floating-point numbers, or holds weights.
+        If a leaf is not a plain, dense tensor of floating-point numbers, or the container holds weights.
     """
     found, rebuild, paths = _tensors(container, "grads")
     _refuse_weights(container, found, paths)
@@ -42,12 +42,12 @@ def flatten(container: object) -> TorchLeaves:
 
 
 def flatten_measured(container: object, *, weights: bool) -> TorchLeaves:
-    """Return the leaves of what is to be measured: tensors in a container, or the gradients of a Module or Optimizer.
+    """Return leaves for functions that compute norms: tensors in a container, or gradients of a Module or Optimizer.
 
     Raises
     ------
     TypeError
-        If a leaf is not a tensor of floating-point numbers; or, unless ``weights``, if it holds weights.
+        If a leaf is not a tensor of floating-point numbers; or, unless ``weights``, if the container holds weights.
     """
     if isinstance(container, Module | Optimizer):
         there = walk(container, "parameters")
@@ -63,9 +63,10 @@ def flatten_measured(container: object, *, weights: bool) -> TorchLeaves:
 
 
 def flatten_params(container: object, grads: TorchLeaves) -> TorchLeaves:
-    """Return the parameters of gradients, one for each place; nothing that is done with them is recorded.
+    """Return the parameters that belong to gradients, one for each position.
 
-    It is if what is done with the gradients is: then their clipping can be differentiated by both.
+    Autograd records operations on them only if it records those on the gradients: then the result can be differentiated
+    with respect to both.
     """
     found, rebuild, paths = _tensors(container, "params")
     _check_plain(found, paths)
@@ -77,12 +78,12 @@ def flatten_params(container: object, grads: TorchLeaves) -> TorchLeaves:
 
 
 def is_recorded(arrays: list[Tensor]) -> bool:
-    """Whether autograd records what is done with tensors."""
+    """Whether autograd records operations on any of these tensors."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
 
 
 def _tensors(container: object, name: str) -> tuple[list[Tensor], Callable[[list[Any]], Any], Callable[[], list[str]]]:
-    """Return the tensors in a container, what makes the container of new ones, and what gives each a name."""
+    """Return the tensors in a container, a function that rebuilds it from new tensors, and one that names them."""
     found, rebuild = _walk(container)
 
     def paths() -> list[str]:
@@ -95,7 +96,7 @@ def _tensors(container: object, name: str) -> tuple[list[Tensor], Callable[[list
 
 
 def _refuse(x: object, paths: Callable[[], list[str]], position: int) -> None:
-    """Raise the error for what is no tensor."""
+    """Raise TypeError for an object that is no tensor."""
     if isinstance(x, Module | Optimizer):
         raise TypeError(
             f"{paths()[position]} is {kind(x)}, expected a tensor or a container of tensors; {_WHAT_TAKES_PARAMETERS}"
@@ -111,7 +112,7 @@ def _refuse_weights(container: object, found: list[Tensor], paths: Callable[[], 
 
 
 def _check_plain(found: list[Tensor], paths: Callable[[], list[str]]) -> None:
-    """Check that tensors can be made anew: they have all elements, in their own memory."""
+    """Check that tensors are plain and dense, so that clipped copies of them can be made."""
     for i, x in enumerate(found):
         if is_distributed(x):
             raise TypeError(

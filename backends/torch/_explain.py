@@ -1,4 +1,4 @@
-"""Who makes up the norm: the norm of each parameter's gradient by its name, and a table of the largest."""
+"""The norm of each parameter's gradient by its name, and a table of the largest norms."""
 
 import math
 from collections import Counter
@@ -17,24 +17,26 @@ from gradclip.backends.torch._walk import Found, walk
 def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str, Tensor]:
     """Return the norm of each parameter's gradient by the parameter's name.
 
+    Nothing is written.
+
     Parameters
     ----------
     parameters : Tensor, Module, Optimizer, iterable or dict
-        As for `clip_grad_norm_`; of a Module, or of named parameters, the names are the parameters' own.
+        As for `clip_grad_norm_`. For a Module or named parameters, the keys of the result are the parameters' names.
     norm_type : float or "inf"
         The order of the norm, greater than 0.
 
     Returns
     -------
     dict of str to Tensor
-        0-d norms in the parameters' order, each on its gradient's device, not read back from it; float64 for float64
-        and complex128 gradients, else float32. Parameters without a gradient are left out. A name that comes again, as
+        0-d norms in the parameters' order, each on its gradient's device; the host does not wait for them. float64 for
+        float64 and complex128 gradients, else float32. Parameters without a gradient are left out. A repeated name, as
         in the named parameters of two models, gets a number: ``weight (2)``.
 
     Raises
     ------
     TypeError
-        As `clip_grad_norm_`, if ``parameters`` holds no parameters.
+        If ``parameters`` holds no parameters, as for `clip_grad_norm_`.
     ValueError
         If ``norm_type`` is not greater than 0.
 
@@ -51,25 +53,26 @@ def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str
 
 
 def explain(parameters: Parameters, top: int = 10) -> "Explanation":
-    """Return which parameters make up the gradients' norm, the largest share first.
+    """Return the norms of the parameters' gradients and their shares of the global norm, the largest first.
+
+    Nothing is written. The host waits for the device and reads every norm.
 
     Parameters
     ----------
     parameters
         As for `grad_norms`.
     top : int
-        How many rows the table has when it is printed.
+        The number of rows of the printed table.
 
     Returns
     -------
     Explanation
-        A mapping of names to norms as floats, largest first; ``str()`` of it is a table. The norms are read back from
-        the device, which waits for it.
+        A mapping of names to Euclidean norms as floats, the largest first. ``str()`` of it is a table.
 
     Raises
     ------
     TypeError
-        As `clip_grad_norm_`, if ``parameters`` holds no parameters.
+        If ``parameters`` holds no parameters, as for `clip_grad_norm_`.
 
     Examples
     --------
@@ -84,23 +87,23 @@ def explain(parameters: Parameters, top: int = 10) -> "Explanation":
     2 of 2 parameters; norm 5.099
     """
     once = {id(grad): (name, norm) for name, grad, norm in reversed(_named_norms(parameters, 2.0, "explain"))}
-    found = {name: float(norm) for name, norm in reversed(once.values())}  # tied gradients by their first name
+    found = {name: float(norm) for name, norm in reversed(once.values())}  # a tied gradient has its first name
     whole = math.hypot(*found.values())
     return Explanation(dict(sorted(found.items(), key=_by_size)), whole, top)
 
 
 @dataclass(frozen=True)
 class Explanation(Mapping[str, float]):
-    """What `explain` returns: norms by name, largest first, NaN before all.
+    """What `explain` returns: norms by name, NaN first, then the largest.
 
     Parameters
     ----------
     norms : dict of str to float
         The norm of each parameter's gradient.
     norm : float
-        That of all together.
+        The norm of all gradients laid end to end.
     top : int
-        How many rows the table has.
+        The number of rows of the table.
     """
 
     norms: dict[str, float]
@@ -117,7 +120,7 @@ class Explanation(Mapping[str, float]):
         return len(self.norms)
 
     def share(self, name: str) -> float:
-        """Return the share that a parameter has in the square of the norm: 1 for the only one that is inf or NaN."""
+        """Return a parameter's share of the squared norm, 0 to 1. Norms that are inf or NaN share 1 equally."""
         part = self.norms[name]
         if math.isfinite(self.norm):
             return (part / self.norm) ** 2 if self.norm else 0.0
@@ -125,7 +128,7 @@ class Explanation(Mapping[str, float]):
         return 0.0 if math.isfinite(part) else 1.0 / guilty
 
     def __str__(self) -> str:
-        """Return the table."""
+        """Return the table of the ``top`` largest norms."""
         shown = [
             (name, f"{norm:.4g}", f"{self.share(name):.1%}") for name, norm in list(self.norms.items())[: self.top]
         ]
@@ -137,7 +140,7 @@ class Explanation(Mapping[str, float]):
 
 
 def _named_norms(parameters: Parameters, order: float, caller: str) -> list[tuple[str, Tensor, Tensor]]:
-    """Return the name of each parameter that has a gradient, the gradient, and its norm; no name comes twice."""
+    """Return the name of each parameter that has a gradient, the gradient, and its norm. Names are distinct."""
     with torch.no_grad():
         found = walk(parameters, "parameters", caller)
         norms = norms_of(leaves_found(found), order) if found.grads else []
@@ -145,7 +148,7 @@ def _named_norms(parameters: Parameters, order: float, caller: str) -> list[tupl
 
 
 def names_of(found: Found) -> list[str]:
-    """Return the name of the parameter of each gradient; no name comes twice."""
+    """Return the name of each gradient's parameter. Names are distinct: a repeated name gets a number."""
     names, seen = [], Counter[str]()
     for path in found.paths:
         name = path.removesuffix(".grad")

@@ -1,4 +1,4 @@
-"""The core's public functions, bound to PyTorch's tensors: pure on containers of them, in place on parameters."""
+"""The core's public functions for PyTorch: pure functions take containers of tensors, those in place parameters."""
 
 from typing import Any, ClassVar
 
@@ -36,29 +36,29 @@ class TorchFunctions(Functions[Tensor]):
         "0-d norms in place of the leaves,": (
             "0-d norms in place of the leaves (of a Module or an Optimizer, a dict by the parameters' names),"
         ),
-        "None takes what the layouts of JAX need: a leaf of at most one axis longer\n"
-        "    than 1 is one unit; else axis 0 of 2 and 3, axes 0-2 of 4, axes 0-3 of 5. "
-        "PyTorch's layouts need the axes\n    from 1 on.": (
-            "None takes what PyTorch's layouts need: all axes but the first, which\n"
-            "    counts the outputs; a leaf of at most one axis is one unit."
+        "None is for JAX's layouts: a leaf of at most one axis longer than 1 is one unit; else a\n"
+        "    unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. "
+        "For PyTorch's layouts, pass all axes but the\n    first.": (
+            "None is for PyTorch's layouts: all axes but the first, which has one index\n"
+            "    for each output; a leaf of at most one axis is one unit."
         ),
-        ",\n    or more than 5 of them and ``axis`` is None.": ".",
+        " or, if ``axis`` is None, more than 5.": ".",
         "Gradients of shape ``(batch, ...)``": (
-            "Gradients of shape ``(batch, ...)``, as ``torch.func.vmap(torch.func.grad(loss))`` gives them"
+            "Gradients of shape ``(batch, ...)``, as ``torch.func.vmap(torch.func.grad(loss))`` returns them"
         ),
         "Examples\n--------\n": "Examples\n--------\nWith NumPy's arrays, by `gradclip`:\n\n",
     }
 
     def leaves(self, grads: Any) -> TorchLeaves:
-        """Return the leaves of gradients that are to be returned clipped."""
+        """Return the leaves of gradients, for functions that return new tensors."""
         return flatten(grads)
 
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
-        """Return the gradients of parameters, or those in a dict, that are to be clipped in place."""
+        """Return the gradients of parameters, or those in a dict, for functions that write in place."""
         return gradients(listed(grads, depth=5), "grads", caller)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
-        """Return the leaves of what is to be measured; of a Module or an Optimizer, the gradients."""
+        """Return the leaves for functions that compute norms; of a Module or an Optimizer, the gradients."""
         return flatten_measured(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> TorchLeaves:
@@ -67,17 +67,17 @@ class TorchFunctions(Functions[Tensor]):
         return flatten_params(params, grads)
 
     def units(self, axis: Units) -> Units:
-        """Return the axes that make up a unit; by default all but the first."""
+        """Return the axes of a unit; by default all but the first."""
         return unit_axes if axis is None else axis
 
     def numels(self, leaves: Leaves) -> list[int]:
-        """Return how many elements each whole gradient has, which may be sparse, or in parts on several ranks."""
+        """Return the numel of each whole gradient, also if it is sparse or a DTensor."""
         wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
         return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
 
 
 def _public(method: Function) -> Function:
-    """Return the public function for a bound method; what it does in place is not recorded by autograd."""
+    """Return the public function for a bound method. Autograd does not record functions that write in place."""
     function = as_function(method)
     return between_graphs(torch.no_grad()(function) if method.__name__.endswith("_") else function)
 

@@ -1,4 +1,4 @@
-"""Whether the kernels in Triton can be used on a device, and why not."""
+"""Choice of the kernels for a device: Triton's if they work there, else PyTorch's own operations."""
 
 import warnings
 from functools import cache
@@ -7,16 +7,27 @@ from typing import Any
 
 import torch
 
-_DEVICES = {"cuda", "xpu"}  # AMD's GPUs are called cuda as well
+_DEVICES = {"cuda", "xpu"}  # PyTorch calls AMD's GPUs cuda, too
 
 
 def gpu_kernels(device: torch.device | str = "cuda") -> str:
-    """Return what clips gradients on a device: "Triton", or PyTorch's own operations and why.
+    """Return what clips gradients on a device: Triton's kernels, or PyTorch's own operations and the reason.
 
     Parameters
     ----------
     device : torch.device or str
         The device of the gradients.
+
+    Returns
+    -------
+    str
+        "Triton", or "PyTorch's own operations: " and why the kernels in Triton cannot be used. The first call for a GPU
+        compiles and runs a kernel there.
+
+    Raises
+    ------
+    RuntimeError
+        If ``device`` is a string that names no device.
 
     Examples
     --------
@@ -30,7 +41,7 @@ def gpu_kernels(device: torch.device | str = "cuda") -> str:
 
 @cache
 def kernels_for(device: torch.device) -> Any:
-    """Return the module of operations in Triton, or None where it cannot be used; that warns once for each GPU."""
+    """Return the module of operations in Triton, or None if it cannot be used; that warns once for each GPU."""
     found = _found(device)
     if isinstance(found, ModuleType):
         return found
@@ -52,6 +63,6 @@ def _found(device: torch.device) -> ModuleType | str:
         from gradclip.backends.torch.ops import _triton
 
         _triton.TritonOps().partial([torch.ones(1, device=device)], 2.0)
-    except Exception as e:  # whatever Triton says: no such package, no compiler, a device that is too old
+    except Exception as e:  # Triton raises errors of many types: no package, no compiler, a device too old
         return f"{type(e).__name__}: {e}"
     return _triton

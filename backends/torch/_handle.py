@@ -1,4 +1,4 @@
-"""The handle of an optimizer that is clipped: what it is clipped to, what was done in the last step, and the end."""
+"""The handle that `attach` returns: its threshold, the results of the last step, and ``remove()``."""
 
 import math
 import warnings
@@ -23,22 +23,24 @@ from gradclip.backends.torch._step import Told, clip_scopes_, together
 class Clipping:
     """What `attach` returns: the clipping of an optimizer, until it is removed.
 
-    It can be pickled and copied. The copy knows the threshold and the last step, and is attached to nothing, as the
-    copy of an optimizer has no hooks either; a warning says so. Attach to the copy of the optimizer.
+    It can be pickled and copied. The copy keeps the threshold and the results of the last step, but is attached to no
+    optimizer, because copies of an optimizer have no hooks; a warning says so. Attach to the copy of the optimizer.
 
     Attributes
     ----------
     max_norm : float, 0-d tensor or None
         The threshold. Set it to change it: ``clipping.max_norm = schedule(step)``. A tensor is read at each step.
     max_value : float, 0-d tensor or None
-        The bound of each element. It can be set likewise.
+        The bound of each element. It can be set and read in the same way.
     norm : Tensor or None
-        The norm before the last step's clipping, 0-d and on the gradients' device; with ``per_group``, one for each
-        group. None before the first step.
+        The unscaled norm before the last step's clipping: 0-d, on the gradients' device, float64 if a gradient is
+        float64 or complex128, else float32. With ``per_group``, its shape is (number of groups,). None before the first
+        step.
     coefficient : Tensor or None
-        What the gradients were multiplied by: 1 where nothing was clipped, 0 where they were made zero.
+        What the gradients were multiplied by: 1 if they were not clipped, 0 if they were made zero. Shape and dtype are
+        those of ``norm``.
     clipped : Tensor or None
-        Whether they were clipped: boolean.
+        Whether they were clipped: boolean, of the shape of ``norm``.
     """
 
     __slots__ = (
@@ -85,12 +87,12 @@ class Clipping:
         self._max_value = _checks.live_threshold(value, "max_value")
 
     def attached_to(self, optimizer: object) -> bool:
-        """Return whether the steps of an optimizer are clipped by this handle: not those of a copy, nor once removed.
+        """Return whether this handle clips an optimizer's steps: False for a copy of it, and after ``remove()``.
 
         Parameters
         ----------
         optimizer : Optimizer
-            An optimizer, or a wrapper of one as `attach` takes it.
+            An optimizer, or a wrapper of one that `attach` takes.
         """
         try:
             return self in clippings_of(_optimizers.hooked(optimizer))
@@ -98,13 +100,13 @@ class Clipping:
             return False
 
     def remove(self) -> None:
-        """Remove the hook; the optimizer is no longer clipped. Nothing else is left in it."""
+        """Remove the hook; the optimizer is no longer clipped. A second call does nothing."""
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._optimizer = None
 
     def begin(self, optimizer: Optimizer) -> None:
-        """Clip before each step of an optimizer that runs hooks."""
+        """Register the hook that clips before each step of an optimizer."""
         self._hook = optimizer.register_step_pre_hook(self._before)
         self._optimizer = weakref.ref(optimizer)
 
@@ -156,7 +158,7 @@ class Clipping:
         return (*args[:1], *given), named
 
     def _after(self, given: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
-        """Return a closure that clips after a given one, which the step may evaluate several times."""
+        """Return a closure that calls the given one, then clips. The step may call it several times."""
 
         def closure(*args: Any, **kwargs: Any) -> Any:
             loss = given(*args, **kwargs)
@@ -172,7 +174,7 @@ class Clipping:
             self._clip_now(optimizer)
 
     def _clip_compiled(self, optimizer: Optimizer) -> None:
-        """Clip as one operation of the graph; break it for NumPy's thresholds and for a GradScaler's fused steps."""
+        """Clip as one operation of the graph; break the graph for NumPy's thresholds and a GradScaler's fused steps."""
         plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
         if not plain or _optimizers.has_scaler(optimizer):
             cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
@@ -206,7 +208,7 @@ class Clipping:
         return together(told_of_each) if self._per_group else told_of_each[0]
 
     def _unless(self, skipped: Tensor, told: Told) -> Told:
-        """Return what was told before where a step is skipped on the device, and what is told now where it is not."""
+        """Return the results of the step before if this step is skipped on the device, else those of this step."""
         norm, coefficient, clipped = self.norm, self.coefficient, self.clipped
         if norm is None or coefficient is None or clipped is None or norm.shape != told.norm.shape:
             before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
@@ -216,18 +218,18 @@ class Clipping:
 
 
 def _is_repeated(optimizer: Optimizer) -> bool:
-    """Whether the hooks ran already for the step that is made; a compiled graph has no frames to tell."""
+    """Whether the hooks ran already for this step. In a compiled graph, False: it has no stack frames to find out."""
     return not torch.compiler.is_compiling() and _optimizers.is_within_its_step(optimizer)
 
 
 def clippings_of(optimizer: Optimizer) -> list[Clipping]:
-    """Return the handles of an optimizer whose hooks run."""
+    """Return the handles whose hooks are registered with an optimizer."""
     owners = [getattr(hook, "__self__", None) for hook in _optimizers.pre_hooks(optimizer)]
     return [owner for owner in owners if isinstance(owner, Clipping)]
 
 
 def _shown(value: object) -> str:
-    """Return a number, or numbers, in few digits; an array on a device is read back."""
+    """Return a number, or numbers, with 4 digits. The host waits for a tensor on a device."""
     if isinstance(value, Tensor):
         value = "unknown" if value.is_meta else value.tolist()
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Clipping within the backward pass, for training whose optimizer steps there too and frees each gradient at once."""
+"""Clipping within the backward pass, for optimizers that step there and free each gradient after its use."""
 
 import warnings
 from typing import Any, Literal, TypeAlias
@@ -21,36 +21,38 @@ By: TypeAlias = Literal["norm", "rms", "value"]
 def clip_in_backward(
     model: Module, threshold: Scalar, *, by: By = "norm", norm_type: float | str = 2.0
 ) -> "BackwardClipping":
-    """Clip each gradient by itself, as soon as the backward pass has accumulated it.
+    """Clip each gradient separately and in place, as soon as the backward pass has accumulated it.
 
-    For optimizers that step within the backward pass: there the gradients never exist all at once, so that a global
-    norm cannot be known, and `clip_grad_norm_` after the pass would find nothing to clip. Attach this before the
-    optimizer's own hooks: they run in the order in which they were registered. Parameters that are frozen at that time
-    get no hook: call it again when they are not. A second call adds a second bound; remove the first, if it is to go.
+    It is for optimizers that step within the backward pass. There, the gradients never exist at the same time, so that
+    no global norm can be computed, and `clip_grad_norm_` after the pass would find no gradients. Call this function
+    before you register the optimizer's own hooks: hooks run in the order of their registration. Parameters that are
+    frozen at that time get no hook: call it again after they are unfrozen. A second call adds a second bound; call
+    ``remove()`` to end the first one. The host waits for no accelerator.
 
     Parameters
     ----------
     model : Module
-        Whose parameters' gradients are clipped. A tied parameter is clipped once, when all its parts have come.
+        The model whose parameters' gradients are clipped. The gradient of a tied parameter is clipped once, after all
+        its terms are accumulated.
     threshold : float or 0-d tensor
         The largest norm, root mean square or absolute value of each gradient, at least 0. A tensor is read at each
-        gradient: fill it anew to change it.
+        gradient: write to it to change the threshold.
     by : {"norm", "rms", "value"}
-        What is bounded. "global_norm" raises and says why.
-    norm_type : float
-        The order of the norm, greater than 0, or ``math.inf``.
+        What is compared with the threshold. "global_norm" raises ValueError.
+    norm_type : float or "inf"
+        The order of the norm for ``by="norm"``, greater than 0.
 
     Returns
     -------
     BackwardClipping
-        The handle: ``threshold`` can be set, ``remove()`` ends it.
+        The handle: ``threshold`` can be set, ``remove()`` ends the clipping.
 
     Raises
     ------
     TypeError
-        If ``model`` is no Module, or an argument not a number.
+        If ``model`` is no Module, or ``threshold`` or ``norm_type`` is not a number.
     ValueError
-        If ``threshold`` is negative or NaN, ``norm_type`` not greater than 0, or ``by`` another name.
+        If ``threshold`` is negative or NaN, ``norm_type`` is not greater than 0, or ``by`` is another name.
 
     Examples
     --------
@@ -70,13 +72,14 @@ def clip_in_backward(
 class BackwardClipping:
     """What `clip_in_backward` returns: the hooks of a model's parameters, until they are removed.
 
-    It can be pickled and copied. The copy clips nothing, as the parameters of a copied model have no hooks either; a
+    It can be pickled and copied. The copy clips nothing, because the parameters of a copied model have no hooks; a
     warning says so. Call `clip_in_backward` on the copy of the model.
 
     Attributes
     ----------
     threshold : float or 0-d tensor
-        What is bounded by. Set it to change it; a tensor is read at each gradient.
+        The largest norm, root mean square or absolute value of each gradient. It can be set; a tensor is read at each
+        gradient.
     """
 
     __slots__ = ("__weakref__", "_by", "_hooks", "_norm_type", "_threshold")
@@ -92,7 +95,7 @@ class BackwardClipping:
 
     @property
     def threshold(self) -> AnyScalar:
-        """What is bounded by."""
+        """The largest norm, root mean square or absolute value of each gradient."""
         return self._threshold
 
     @threshold.setter
@@ -100,7 +103,7 @@ class BackwardClipping:
         self._threshold = _checks.live_threshold(value, "threshold", optional=False)
 
     def remove(self) -> None:
-        """Remove the hooks; gradients are no longer clipped."""
+        """Remove the hooks; gradients are no longer clipped. A second call does nothing."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -136,14 +139,14 @@ class BackwardClipping:
             assert limit is not None  # it is not optional
             clamp_leaves_(leaves, -limit, limit)
         elif self._by == "rms":
-            numel = 0 if p.grad is None else p.grad.numel()  # of the whole, where a part of it is stored here
+            numel = 0 if p.grad is None else p.grad.numel()  # of the whole gradient, also if it is sparse or sharded
             clip_each_(leaves, limit, 2.0, "clip_by_rms", [max(1, numel)])
         else:
             clip_each_(leaves, limit, self._norm_type, "clip_by_norm")
 
 
 def _checked(by: str) -> str:
-    """Return what each gradient is clipped by, or refuse it."""
+    """Return ``by``; raise ValueError if it is not "norm", "rms" or "value"."""
     if by == "global_norm":
         raise ValueError(
             'by="global_norm" cannot be had within the backward pass, expected "norm", "rms" or "value": the global '

@@ -1,4 +1,4 @@
-"""What holds parameters or gradients in PyTorch, to the gradients in it, each once and ready to be clipped."""
+"""Conversion of PyTorch's containers of parameters or gradients to leaves: distinct gradients and their `Ops`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,14 +26,14 @@ Parameters: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class TorchLeaves(Leaves):
-    """Gradients, each once.
+    """Distinct gradients.
 
     Parameters
     ----------
     after : sequence of callables
-        What has to be done after the leaves were written, to bring that into gradients with a layout of their own.
+        Functions to call after the leaves were written. They copy the result to uncoalesced sparse gradients.
     numels : sequence of int or None
-        How many elements each whole gradient has, where leaves are the parts that a rank has, or the values stored.
+        The numel of each whole gradient, if leaves are parts of DTensors or the stored values of sparse gradients.
     """
 
     ops: TensorOps
@@ -41,21 +41,21 @@ class TorchLeaves(Leaves):
     numels: Sequence[int] | None = None
 
     def decide(self, rule: Rule) -> Decision:
-        """Return the norm of all gradients, and what they are to be multiplied by; PyTorch warns of no overflow."""
+        """Return the norm of all gradients and the coefficient. PyTorch gives no warning of overflow to suppress."""
         return self.ops.decide(self.arrays, rule)
 
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
-        """Multiply each gradient by its coefficient in place; on a host, nothing is done where nothing changes.
+        """Multiply each gradient by its coefficient in place; on a host, write only if a gradient changes.
 
-        The check for overlaps costs as much as the norm of many small gradients: it is made when something is written.
+        The check for overlaps takes as long as the norm of many small gradients: it is made only before a write.
         """
-        same = coefficients and coefficients.count(coefficients[0]) == len(coefficients)  # as mostly
+        same = coefficients and coefficients.count(coefficients[0]) == len(coefficients)  # the usual case
         if any(map(_may_change, coefficients[:1] if same else coefficients)):
             self.ops.scale_(self.targets(pure), coefficients)  # PyTorch warns of no overflow
             self.finish()
 
     def targets(self, pure: str) -> list[Tensor]:
-        """Return what to write to: each element in memory once, though a broadcast gradient has it many times."""
+        """Return the tensors to write to: broadcast gradients without their repeated elements; raise if two overlap."""
         if self.ops.apart(self.arrays):
             return self.arrays
         targets = [_unexpanded(x) for x in self.arrays]
@@ -64,33 +64,33 @@ class TorchLeaves(Leaves):
         return targets
 
     def finish(self) -> None:
-        """Bring what was written into gradients with a layout of their own."""
+        """Copy the result to uncoalesced sparse gradients."""
         for action in self.after:
             action()
 
 
 def gradients(parameters: Parameters, name: str = "parameters", caller: str = "") -> TorchLeaves:
-    """Return the gradients of parameters; of a dict of tensors that are no parameters, these themselves.
+    """Return the gradients of parameters; for a dict of tensors that are no parameters, these tensors.
 
     Raises
     ------
     TypeError
-        If something else stands in the place of a parameter: gradients, for example, which would not be clipped.
+        If something else is passed instead of a parameter: gradients, for example, which would not be clipped.
     """
     if type(parameters) in (list, tuple, GeneratorType):
         parameters = list(parameters)
-        if set(map(type, parameters)) == {Parameter}:  # as nearly always
+        if set(map(type, parameters)) == {Parameter}:  # the usual case
             found = [g for p in parameters if (g := p.grad) is not None]
             return leaves_of(found, lambda: paths_of([p.grad for p in parameters], name))
     return leaves_found(walk(parameters, name, caller))
 
 
 def leaves_found(found: Found) -> TorchLeaves:
-    """Return leaves for the gradients of a container, also where they lie on a mesh of devices."""
+    """Return leaves for the gradients of a container, which may be DTensors on a mesh."""
     grads, paths, holders = found
     if not any(map(is_distributed, {type(x): x for x in holders}.values())):
         return leaves_of(grads, lambda: paths)
-    if not grads:  # there may be some on another rank, which would wait for this one
+    if not grads:  # another rank may have some and would wait for this one in a collective
         grads, paths = [torch.empty(0)], ["nothing"]
     scopes = {id(g): scope_of(g, path) for g, path in zip(grads, paths, strict=True)}
     parts = {id(g): part_of(g) for g in dict.fromkeys(grads)}
@@ -101,7 +101,7 @@ def leaves_found(found: Found) -> TorchLeaves:
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:
-    """Return leaves for tensors that are gradients: each once, sparse ones as the values that they store."""
+    """Return leaves for gradients: distinct ones, and of sparse ones the stored values."""
     if (ops := plain_host_ops(grads)) is not None:
         return TorchLeaves(grads, ops, range(len(grads)), list, paths)
     slots: Sequence[int] = range(len(grads))
@@ -124,7 +124,7 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
 
 
 def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
-    """Return the operations for tensors: of the host's memory, in Triton, or those that any device has."""
+    """Return the operations for tensors: the host's, Triton's, or those for any device."""
     if on_host(arrays):
         return host_ops()
     places: dict[torch.device, list[int]] = {}
@@ -137,12 +137,15 @@ def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
 
 
 def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:
-    """Return a name for each gradient that there is."""
+    """Return a path for each gradient that is not None."""
     return [f"{name}[{i}].grad" for i, g in enumerate(found) if g is not None]
 
 
 def _dense(g: Tensor, after: list[Callable[[], object]]) -> Tensor:
-    """Return the values that a sparse gradient stores, each element once; they are written where they lie."""
+    """Return the stored values of a sparse gradient, coalesced; writing to them changes the gradient.
+
+    If it was not coalesced, a function that copies the result to it is appended to ``after``.
+    """
     if g.layout is torch.strided:
         return g
     if g.layout is not torch.sparse_coo:
@@ -159,7 +162,7 @@ def _may_change(c: Coefficient) -> bool:
 
 
 def _unexpanded(x: Tensor) -> Tensor:
-    """Return the part of a broadcast tensor that is in memory."""
+    """Return a view of a broadcast tensor that has each element in memory once."""
     for axis, step in enumerate(x.stride()):
         if step == 0 and x.shape[axis] > 1:
             x = x.narrow(axis, 0, 1)

@@ -1,4 +1,4 @@
-"""What `attach` must know of an optimizer: which one runs its hooks, and what ``torch.amp.GradScaler`` left in it."""
+"""Attributes of optimizers that `attach` reads: their hooks, and what ``torch.amp.GradScaler`` sets for a step."""
 
 import sys
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from gradclip._types import AnyScalar
 from gradclip._words import kind
 
 _SHOWN = ("optimizer", "base_optimizer")
-"""What wrappers call a property that is the optimizer they wrap."""
+"""Names of properties by which wrappers give the optimizer that they wrap."""
 
 
 def hooked(optimizer: object) -> Optimizer:
     """Return the optimizer whose ``step`` runs the hooks: this one, or the one that it wraps.
 
-    A wrapper is an Optimizer that never ran ``Optimizer.__init__``: hooks can be registered with it, but its own
-    ``step`` does not run them. The optimizer that it wraps has all of its parameters, and is found in a public
-    attribute, or in a private one if both share their hooks.
+    A wrapper is an Optimizer that never called ``Optimizer.__init__``: hooks can be registered with it, but its own
+    ``step`` does not run them. The optimizer that it wraps has all of its parameters. A public attribute holds it, or a
+    private one if both share their hooks.
 
     Raises
     ------
     TypeError
-        If it is no Optimizer, or neither it nor an optimizer that it wraps runs hooks.
+        If ``optimizer`` is no Optimizer, or neither it nor an optimizer that it wraps runs hooks.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
@@ -43,7 +43,7 @@ def hooked(optimizer: object) -> Optimizer:
 
 
 def wrapped_in(optimizer: Optimizer) -> Iterator[Optimizer]:
-    """Yield an optimizer, the one that it wraps, the one that this wraps, and so on."""
+    """Yield an optimizer, the optimizer that it wraps, and so on."""
     seen: list[Optimizer] = []
     found: Optimizer | None = optimizer
     while found is not None and all(found is not other for other in seen):
@@ -55,10 +55,10 @@ def wrapped_in(optimizer: Optimizer) -> Iterator[Optimizer]:
 def is_within_its_step(optimizer: Optimizer) -> bool:
     """Whether the step that runs these hooks was called within a step that ran them already.
 
-    That is so where a class whose ``step`` calls its parent's, or a wrapper that shares the hooks of the optimizer that
-    it wraps, was wrapped by PyTorch as well.
+    PyTorch wraps the ``step`` of every class that calls ``Optimizer.__init__``. So hooks run twice if a ``step`` calls
+    that of its parent class, or if a wrapper shares the hooks of the optimizer that it wraps.
     """
-    frame = sys._getframe(3)  # of PyTorch's function, which called the hook, which called this by way of another one
+    frame = sys._getframe(3)  # PyTorch's function; it called the hook, which called `_is_repeated`, which called this
     code, outer, hooks = frame.f_code, frame.f_back, _hooks_of(optimizer)
     while outer is not None:
         if outer.f_code is code and _hooks_of(outer.f_locals.get("self")) is hooks:
@@ -68,24 +68,24 @@ def is_within_its_step(optimizer: Optimizer) -> bool:
 
 
 def runs_hooks(optimizer: Optimizer) -> bool:
-    """Whether the step of an optimizer runs the hooks that are registered with it."""
+    """Whether an optimizer's ``step`` runs the hooks that are registered with it."""
     return bool(getattr(type(optimizer).step, "hooked", False)) and _hooks_of(optimizer) is not None
 
 
 def has_hook(optimizer: Optimizer, hook: object) -> bool:
-    """Whether a hook is registered to run before the steps of an optimizer."""
+    """Whether a hook is registered to run before an optimizer's steps."""
     return any(hook == other for other in (_hooks_of(optimizer) or {}).values())
 
 
 def pre_hooks(optimizer: Optimizer) -> list[Any]:
-    """Return what runs before the steps of an optimizer."""
+    """Return the hooks that run before an optimizer's steps."""
     return list((_hooks_of(optimizer) or {}).values())
 
 
 def loss_scale(optimizer: Optimizer) -> AnyScalar:
     """Return what the step is going to divide the gradients by: a float on a host, else a 0-d tensor.
 
-    ``GradScaler`` sets ``grad_scale`` for a fused step that is to unscale the gradients itself. None and absent mean 1.
+    ``GradScaler`` sets ``grad_scale`` for a fused step, which divides the gradients itself. Without it, 1 is returned.
     """
     scale: Any = getattr(optimizer, "grad_scale", None)
     if scale is None:
@@ -96,14 +96,14 @@ def loss_scale(optimizer: Optimizer) -> AnyScalar:
 
 
 def has_scaler(optimizer: Optimizer) -> bool:
-    """Whether ``GradScaler`` has set anything for the step."""
+    """Whether ``GradScaler`` set ``grad_scale`` or ``found_inf`` for the step."""
     return any(getattr(optimizer, name, None) is not None for name in ("grad_scale", "found_inf"))
 
 
 def skipped(optimizer: Optimizer) -> bool | Tensor:
-    """Return whether the step is going to do nothing: a bool on a host, else a 0-d boolean tensor.
+    """Return whether the step will do nothing: a bool on a host, else a 0-d boolean tensor.
 
-    ``GradScaler`` sets ``found_inf`` for a fused step, which it calls even if gradients overflowed.
+    ``GradScaler`` sets ``found_inf`` for a fused step. It calls the step even if gradients overflowed.
     """
     found: Any = getattr(optimizer, "found_inf", None)
     if found is None:
@@ -127,7 +127,7 @@ def _wrapped(optimizer: Optimizer) -> Optimizer | None:
 
 
 def _held(holder: object) -> dict[str, Optimizer]:
-    """Return the optimizers in the attributes of an object, and in the properties by which wrappers show theirs."""
+    """Return the optimizers in an object's attributes and in the properties named in `_SHOWN`."""
     values = {**{name: getattr(holder, name, None) for name in _SHOWN}, **getattr(holder, "__dict__", {})}
     return {name: value for name, value in values.items() if isinstance(value, Optimizer)}
 
@@ -138,7 +138,7 @@ def _params(optimizer: Optimizer) -> set[int]:
 
 
 def _hint(holder: object) -> str:
-    """Return which attribute of an object is the optimizer that may be meant."""
+    """Return a hint for messages: the attribute that holds the object's one optimizer, or an empty string."""
     held = _held(holder)
-    distinct = {id(o): name for name, o in sorted(held.items())}  # public names come last and stay
+    distinct = {id(o): name for name, o in sorted(held.items())}  # public names come last and replace private ones
     return f" (its .{next(iter(distinct.values()))} is one)" if len(distinct) == 1 else ""

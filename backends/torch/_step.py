@@ -1,4 +1,4 @@
-"""One clipping of an optimizer's gradients: every decision first, then every write."""
+"""One clipping of an optimizer's gradients: all decisions are made before the first write."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from gradclip.backends.torch._leaves import TorchLeaves, ops_of
 
 
 class Told(NamedTuple):
-    """What was done to the gradients of a step.
+    """The results of one step's clipping. Tensors are 0-d, or of shape (number of groups,).
 
     Parameters
     ----------
     norm : Tensor
-        The unscaled norm before clipping.
+        The unscaled norm before clipping: float64 or float32.
     coefficient : Tensor
         What the gradients were multiplied by: 1 if they were not clipped, 0 if they were made zero.
     clipped : Tensor
@@ -41,18 +41,18 @@ def clip_scopes_(
     Parameters
     ----------
     scopes : sequence of TorchLeaves
-        The gradients, ``loss_scale`` times too large. They stay so.
+        The gradients, multiplied by ``loss_scale``. They are not divided by it.
     rule : Rule
-        For gradients of this scale.
+        The rule, whose threshold is multiplied by ``loss_scale``, too.
     max_value : float, 0-d tensor or None
-        The bound of each element, for gradients of this scale.
+        The bound of each element, multiplied by ``loss_scale``, too.
     loss_scale : float or 0-d tensor
-        What the norms that are told are divided by.
+        The returned norms are divided by it.
     """
     whole = scopes[0] if len(scopes) == 1 else _joined(scopes)
     raw: list[Decision | None] = [None] * len(scopes)
     if max_value is not None:
-        if rule.nonfinite != "propagate":  # bounds turn inf into numbers: what acts on inf must look before
+        if rule.nonfinite != "propagate":  # clamping makes inf finite, so look for non-finite elements before
             raw = [decide(leaves, Rule(None, 2.0, rule.nonfinite)) for leaves in scopes]
         clamp_leaves_(whole, -max_value, max_value)
     decided = [_decide(leaves, rule, loss_scale, seen) for leaves, seen in zip(scopes, raw, strict=True)]
@@ -62,7 +62,7 @@ def clip_scopes_(
 
 
 def together(told: Sequence[Told]) -> Told:
-    """Return what was done to several scopes, in tensors of shape (len(told),) on the first scope's device."""
+    """Return the results of several scopes as tensors of shape (len(told),) on the first scope's device."""
     norm, coefficient, clipped = zip(*told, strict=True)
     home = norm[0].device
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in norm) else torch.float32
@@ -71,7 +71,7 @@ def together(told: Sequence[Told]) -> Told:
 
 
 def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
-    """Return the leaves of several scopes in one, to be written together."""
+    """Return the leaves of several scopes as one, to write them together."""
     arrays = [x for leaves in scopes for x in leaves.arrays]
     after = [action for leaves in scopes for action in leaves.after]
 
@@ -82,7 +82,7 @@ def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
 
 
 def _decide(leaves: TorchLeaves, rule: Rule, loss_scale: AnyScalar, raw: Decision | None) -> Decision:
-    """Return what is done with gradients; ``raw`` is what was found out about them before they were bounded."""
+    """Return the decision for gradients. ``raw`` is that of before ``max_value`` was applied, or None."""
     unscaled = isinstance(loss_scale, float) and loss_scale == 1
     if raw is None and (unscaled or not leaves.arrays):
         return decide(leaves, rule)

@@ -1,4 +1,4 @@
-"""Every container of parameters, to gradients with their names."""
+"""Search of any container of parameters for gradients and their paths."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import MethodType
@@ -13,16 +13,16 @@ from gradclip._words import kind
 
 
 class Found(NamedTuple):
-    """What a container holds.
+    """The gradients in a container.
 
     Parameters
     ----------
     grads : list of Tensor
-        The gradients that there are.
+        The gradients that are not None.
     paths : list of str
-        Their names, such as ``lstm.weight_hh_l0.grad``.
+        Their paths, such as ``lstm.weight_hh_l0.grad``.
     holders : list of Tensor
-        What may have one: all parameters.
+        All parameters, also those without a gradient.
     """
 
     grads: list[Tensor]
@@ -38,15 +38,15 @@ def walk(source: Any, name: str, caller: str = "") -> Found:
     source : object
         Parameters in any container, or a dict of gradients.
     name : str
-        What it is called in error messages.
+        The name of ``source`` in error messages.
     caller : str
         The public function that was called, for error messages.
 
     Raises
     ------
     TypeError
-        If it holds anything but parameters: nothing, weights without their gradients as a state_dict has them, or
-        gradients where parameters are wanted.
+        If it holds anything but parameters: None, a state_dict (weights without gradients), or gradients that are not
+        in a dict.
     """
     found = named_tensors(source, name, caller)
     bare = [_is_gradient(p) for _, p in found]
@@ -61,7 +61,7 @@ def walk(source: Any, name: str, caller: str = "") -> Found:
 
 
 def tensors(source: Any, name: str, caller: str = "") -> Found:
-    """Return the tensors themselves in a container; of Modules and Optimizers, the gradients."""
+    """Return the tensors in a container, not their gradients; of Modules and Optimizers, the gradients."""
     if isinstance(source, Module | Optimizer):
         return walk(source, name, caller)
     found = named_tensors(source, name, caller, strict=False)
@@ -77,12 +77,12 @@ def named_tensors(source: Any, name: str, caller: str = "", *, strict: bool = Tr
     source, name, caller
         As for `walk`.
     strict : bool
-        Whether parameters are wanted, so that a state_dict is refused; otherwise any tensors are.
+        Whether the tensors must be parameters, so that a state_dict raises; otherwise any tensors are taken.
 
     Raises
     ------
     TypeError
-        If there is anything else in it.
+        If it holds anything but tensors.
     """
     if isinstance(source, Module):
         return list(source.named_parameters())
@@ -101,7 +101,7 @@ _TENSORS = "a tensor, a Module, an Optimizer, or an iterable of tensors or of (n
 
 
 def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]:
-    """Yield everything in a container, with a name: tensors, and what should not be there."""
+    """Yield the path and value of everything in a container: tensors, and objects that are no tensors."""
     if isinstance(source, Tensor):
         yield name, source
     elif isinstance(source, Module | Optimizer) and not strict:
@@ -118,7 +118,7 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
     elif isinstance(source, Mapping):
         for i, (key, value) in enumerate(source.items()):
             path = f"{name}[<tensor {i}>]" if isinstance(key, Tensor) else f"{name}[{key!r}]"
-            if isinstance(value, Tensor):  # as mostly
+            if isinstance(value, Tensor):  # the usual case
                 yield path, value
             else:
                 yield from _items(value, path, strict=strict)
@@ -131,7 +131,7 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
 
 
 def unexpected(x: Any) -> tuple[str, str]:
-    """Return what something is that is no tensor, and what to do, if that is not what is usually done."""
+    """Return what an object is that is no tensor, and the remedy, or an empty string for the usual remedy."""
     if state := state_of(x):
         return state, "pass the module or the optimizer itself"
     if isinstance(x, MethodType):
@@ -144,7 +144,7 @@ def unexpected(x: Any) -> tuple[str, str]:
 
 
 def _is_array(x: Any) -> bool:
-    """Whether something that is no tensor is an array of another library, and not a container of tensors."""
+    """Whether an object that is no tensor is an array of another library, not a container."""
     return hasattr(x, "dtype")
 
 
@@ -162,7 +162,7 @@ def _is_gradient(x: Tensor) -> bool:
 
 
 def _check_bare(source: Any, found: list[tuple[str, Tensor]], bare: list[bool], caller: str) -> None:
-    """Refuse tensors without .grad that stand alone, where parameters are wanted, or beside parameters in a dict."""
+    """Raise TypeError for tensors without .grad if all tensors are such, or if a dict has parameters, too."""
     first = next(path for (path, _), is_bare in zip(found, bare, strict=True) if is_bare)
     what = f"{_at(caller)}{first} is a tensor without .grad that needs none"
     if all(bare):
@@ -171,7 +171,7 @@ def _check_bare(source: Any, found: list[tuple[str, Tensor]], bare: list[bool], 
             "instead of it. Pass the parameters, or pass gradients as a dict {name: gradient}"
         )
     if isinstance(source, Mapping) and not _is_group(source) and not hasattr(source, "_metadata"):
-        raise TypeError(  # what a state_dict has beside parameters are buffers
+        raise TypeError(  # a state_dict is excluded: its tensors without .grad are buffers
             f"{what}, beside parameters, expected a dict of parameters or a dict of gradients; leave it out, or pass "
             "gradients only"
         )
