@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 HERE := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
-# ARGS may select tests of one run and none of another, which pytest tells by the status 5.
+# ARGS may select tests of one run and none of another: then pytest exits with status 5.
 SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
-# The tests of make quick: all of the core and of PyTorch but for those that take long.
+# The tests of make quick: those of the core and of PyTorch, without the slow ones.
 SLOW := dask dtypes_of_leaves packaging properties types
 SLOW_TORCH := attach_optimizers attach_stress dtypes examples failures_of_torch properties traced training_script
 QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \

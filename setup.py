@@ -1,6 +1,6 @@
-"""Builds the kernels in C, if there is a compiler. All else is in pyproject.toml.
+"""Build of the kernels in C, if there is a compiler. All other settings are in pyproject.toml.
 
-They are a plain library, which Python loads with ctypes: its name carries no version of Python, nor does the wheel's.
+The kernels are a plain library that ctypes loads. So its file name and the wheel's name have no version of Python.
 """
 
 import sys
@@ -11,14 +11,14 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildKernels(build_ext):
-    """Builds a library without Python's name and without its entry point."""
+    """Builds a library whose name has no version of Python and that exports no PyInit function."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Return the path of the library for the name of an extension module."""
         return fullname.replace(".", "/") + (".dll" if sys.platform == "win32" else ".so")
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
-        """Return no PyInit function: there is none."""
+        """Return the symbols to export, without a PyInit function."""
         return ext.export_symbols
 
 
@@ -39,7 +39,7 @@ KERNELS = Extension(
     ],
     extra_link_args=["-pthread"],
     libraries=["m"],
-    optional=True,  # without a compiler, the installation goes on and says so
+    optional=True,  # without a compiler, setuptools warns and the installation goes on
 )  # fmt: skip
 
 setup(ext_modules=[KERNELS], cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPython})

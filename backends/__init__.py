@@ -1,14 +1,14 @@
-"""Adapters: one module a framework, each a faster ``Ops`` for it and the way into its containers.
+"""Adapters: one module for each framework, with a faster ``Ops`` and the conversion of its containers to leaves.
 
-``import gradclip.backends.torch`` is how an adapter is chosen. Nothing here imports a framework by itself: the modules
-are loaded when they are first named.
+``import gradclip.backends.torch`` chooses an adapter. ``import gradclip.backends`` imports no framework: an adapter is
+imported when its name is first used.
 """
 
 from importlib import import_module
 from typing import Any
 
 ADAPTERS: tuple[str, ...] = ("cupy", "jax", "optax", "torch")
-"""The adapters that this version ships, by module name."""
+"""The names of the adapters in this version."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""``Ops`` for arrays in the host's memory that speak DLPack, of any namespace: those for NumPy, on views of the arrays.
+"""``Ops`` for arrays of any namespace in the host's memory that support DLPack: NumPy's operations on views of them.
 
-Nothing is copied to be read. What comes back is made of NumPy's arrays by the namespace's ``asarray``.
+Leaves are read without a copy. Results are converted from NumPy arrays by the namespace's ``asarray``.
 """
 
 import math
@@ -27,12 +27,12 @@ _FURTHEST = 125
 
 
 class DLPackOps:
-    """The operations of ``Ops`` for arrays that NumPy has views of; made for one call.
+    """The operations of ``Ops`` for arrays that have NumPy views; an object serves one call.
 
     Parameters
     ----------
     rest : ArrayOps
-        The operations of the arrays' own namespace: for numbers that are traced, and coefficients of units.
+        The operations of the arrays' own namespace, for traced numbers and coefficients of units.
     leaves : sequence of arrays
         The arrays, all on one device.
     views : sequence of NumPy arrays
@@ -44,7 +44,7 @@ class DLPackOps:
         self._views = {id(x): (x, view) for x, view in zip(leaves, views, strict=True)}
 
     def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        """Return the norm of all leaves laid end to end and the coefficient."""
         if rule.floats() is None:
             return self._rest.decide(leaves, rule)
         decision = self._numpy.decide(self._seen(leaves), rule)
@@ -69,7 +69,7 @@ class DLPackOps:
         return self._partial(self._numpy.partial_along(self._views[id(leaf)][1], ord, axes))
 
     def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
-        """Return each leaf times its coefficient; the same leaf where that changes nothing."""
+        """Return each leaf times its coefficient; a leaf that does not change is returned itself."""
         numbers = _floats(coefficients)
         if numbers is None:
             return self._rest.scale(leaves, coefficients)
@@ -78,7 +78,7 @@ class DLPackOps:
         return [x if y is view else self._own(y, x) for x, y, view in zip(leaves, new, views, strict=True)]
 
     def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
-        """Multiply each leaf by its coefficient in place, if that changes anything."""
+        """Multiply each leaf by its coefficient in place. Leaves that do not change are not written."""
         numbers, views = _floats(coefficients), self._seen(leaves)
         if numbers is None or not ns.are_writable(views):
             self._rest.scale_(leaves, coefficients)
@@ -90,14 +90,14 @@ class DLPackOps:
         return self._rest.scaled_sum(leaf, coefficient)
 
     def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
-        """Return each leaf with its elements moved into the bounds."""
+        """Return each leaf with its elements limited to the bounds."""
         if not (isinstance(low, float) and isinstance(high, float)):
             return self._rest.clamp(leaves, low, high)
         new = self._numpy.clamp(self._seen(leaves), low, high)
         return [self._own(y, x) for x, y in zip(leaves, new, strict=True)]
 
     def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
-        """Move each leaf's elements into the bounds in place."""
+        """Limit each leaf's elements to the bounds in place."""
         views = self._seen(leaves)
         if isinstance(low, float) and isinstance(high, float) and ns.are_writable(views):
             self._numpy.clamp_(views, low, high)
@@ -112,7 +112,7 @@ class DLPackOps:
         return [self._views[id(x)][1] for x in leaves]
 
     def _has_order(self, ord: float) -> bool:
-        """Whether the partial norm of an order can be told in the widest dtype of the namespace."""
+        """Whether the widest dtype of the namespace can represent the partial norm of this order."""
         return ord in (1, 2, math.inf) or _dtypes.is_double(ns.wide_dtype(self._rest.xp, self._first))
 
     def _partial(self, partial: NormPartial) -> NormPartial:
@@ -155,7 +155,7 @@ def _without_copy(x: AnyArray) -> NDArray:
 
 
 def _floats(coefficients: Sequence[Coefficient]) -> list[Coefficient] | None:
-    """Return coefficients as floats, the same one for the same; None if one is more than a number, or traced."""
+    """Return coefficients as floats, one object for each distinct one; None if one is traced or no single number."""
     found = {id(c): c.floats() for c in coefficients}
     numbers = [number for c in coefficients if (number := found[id(c)]) is not None]
     return numbers if len(numbers) == len(coefficients) else None
@@ -163,7 +163,7 @@ def _floats(coefficients: Sequence[Coefficient]) -> list[Coefficient] | None:
 
 @np.errstate(all="ignore")
 def _narrowed(partial: NormPartial) -> tuple[NDArray, NDArray]:
-    """Return scale and total such that float32 holds them: the scale is a power of two near the norm."""
+    """Return scale and total in float32's range: the scale is a power of two near the norm."""
     power = 1.0 if partial.ord == math.inf else partial.ord
     norm = partial.scale * partial.total ** (1 / power)
     exponent = np.where(np.isfinite(norm), np.frexp(norm)[1], 0)

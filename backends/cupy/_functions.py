@@ -29,15 +29,15 @@ class CupyFunctions(Functions[Array]):
     }
 
     def leaves(self, grads: Any) -> Leaves:
-        """Return the leaves of gradients that are to be returned clipped."""
+        """Return the leaves of gradients, for functions that return new arrays."""
         return flatten(grads)
 
     def leaves_(self, grads: Any, caller: str) -> Leaves:  # noqa: ARG002  # errors name the path alone
-        """Return the leaves of gradients that are to be clipped in place."""
+        """Return the leaves of gradients, for functions that write in place."""
         return flatten(grads)
 
     def measured(self, grads: Any, *, weights: bool) -> Leaves:
-        """Return the leaves of what is to be measured; of objects with ``.grad``, that."""
+        """Return the leaves for functions that compute norms; of objects with ``.grad``, their gradients."""
         return flatten(grads, weights=weights)
 
     def params(self, params: Any, grads: Leaves) -> Leaves:  # noqa: ARG002  # they do not matter

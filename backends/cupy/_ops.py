@@ -1,7 +1,7 @@
 """``Ops`` for CuPy: for each dtype one launch for partial norms and one for scaling, and one for the coefficient.
 
-``ArrayOps`` does what is rare: norms along axes, complex leaves in orders other than 2, float8. It too works on the
-device.
+``ArrayOps`` computes the rare cases, on the device, too: norms along axes, complex leaves in orders other than 2, and
+float8.
 """
 
 import math
@@ -36,7 +36,7 @@ class CupyOps(ArrayOps):
     runtime : Runtime
         The GPUs.
     arrays, places : list of arrays, Places
-        Leaves and where they are in memory. Where the operations get this same list, they need not look again.
+        Leaves and their places in memory. If an operation gets this same list, it uses these places.
     """
 
     def __init__(self, xp: Namespace, runtime: Runtime, arrays: Sequence[AnyArray], places: Places) -> None:
@@ -85,7 +85,7 @@ class CupyOps(ArrayOps):
             super().scale_(leaves, coefficients)
 
     def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
-        """Return each leaf with its elements moved into the bounds."""
+        """Return each leaf with its elements limited to the bounds."""
         if not _suits(self._places(leaves), 2.0):
             return super().clamp(leaves, low, high)
         out = self._like(leaves)
@@ -93,7 +93,7 @@ class CupyOps(ArrayOps):
         return out
 
     def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
-        """Move each leaf's elements into the bounds in place. Elements within the bounds are not written."""
+        """Limit each leaf's elements to the bounds in place. Elements within the bounds are not written."""
         if _suits(self._places(leaves), 2.0):
             self._clamp(leaves, leaves, low, high)
         else:

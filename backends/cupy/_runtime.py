@@ -58,11 +58,11 @@ class Runtime(Protocol):
     """Access to GPUs. Tests on a CPU have an implementation of their own."""
 
     def on(self, device: int) -> AbstractContextManager[Any]:
-        """Return what makes a device the current one."""
+        """Return a context in which a device is the current one."""
         ...
 
     def places(self, arrays: Sequence[AnyArray]) -> Places:
-        """Return where arrays lie: the same object again while they lie there."""
+        """Return the places of arrays in memory: the same object while they do not change."""
         ...
 
     def scratch(self, nbytes: int) -> AnyArray:
@@ -106,12 +106,12 @@ class CupyRuntime:
         self._functions: dict[tuple[str, int, int], Any] = {}
 
     def on(self, device: int) -> AbstractContextManager[Any]:
-        """Return what makes a device the current one."""
+        """Return a context in which a device is the current one."""
         context: AbstractContextManager[Any] = self.cupy.cuda.Device(device)
         return context
 
     def places(self, arrays: Sequence[AnyArray]) -> Places:
-        """Return where arrays lie: the same object again while they lie there."""
+        """Return the places of arrays in memory: the same object while they do not change."""
         return places_of(tuple([_key(x) for x in arrays]))
 
     def scratch(self, nbytes: int) -> AnyArray:
@@ -239,7 +239,7 @@ def runtime() -> CupyRuntime:
         ) from e
     try:
         found, why = cupy.cuda.runtime.getDeviceCount(), "there is none"
-    except Exception as e:  # CuPy's own type, which cannot be named without it
+    except Exception as e:  # the type is CuPy's own, and CuPy is not imported at the top of this module
         found, why = 0, str(e)
     if not found:
         raise RuntimeError(

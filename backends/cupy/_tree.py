@@ -31,7 +31,7 @@ class CupyLeaves(Leaves):
     fixed: str | None = None
 
     def targets(self, pure: str) -> list[AnyArray]:
-        """Return the arrays, or raise if they cannot be written; overlaps are looked for once while they stay."""
+        """Return the arrays, or raise if they cannot be written. Overlaps are checked once for the same places."""
         if self.fixed is not None:
             raise TypeError(
                 f"a leaf is {a(self.fixed)}, which cannot be written, expected writable arrays; "
@@ -58,13 +58,13 @@ def flatten(
         CuPy arrays; arrays on a CUDA device that come by DLPack; objects with ``grad`` and ``data``, such as Chainer's
         parameters; objects with ``namedparams()``, such as its links. None stays None.
     name : str
-        What the container is called in error messages.
+        The name of the container in error messages.
     attribute : {"grad", "data"}
-        What is taken of a parameter.
+        The attribute that is read of a parameter.
     distinct : bool
         Whether arrays of the same memory count once.
     weights : bool
-        Whether PyTorch's parameters are welcome, as arrays, where nothing is clipped that should be a gradient.
+        Whether leaves may be PyTorch's parameters. They must not if gradients are expected.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def flatten(
 
 
 class Source:
-    """Where arrays come from: of one framework, one attribute of its parameters.
+    """Conversion of leaves to CuPy arrays: arrays, arrays that come by DLPack, and an attribute of parameters.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Source:
         self.kind: Any = runtime.cupy.ndarray
 
     def parts(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
-        """Return the arrays of a leaf, what puts them back, and what to add to its name; None for no known kind."""
+        """Return a leaf's arrays, a function that rebuilds it, and suffixes of its path; None for an unknown type."""
         if isinstance(leaf, self.kind):
             return [leaf], _first, [""]
         if hasattr(leaf, "__dlpack__"):
@@ -114,7 +114,7 @@ class Source:
         return list(there.values()), lambda values: named | dict(zip(there, values, strict=True)), list(there)
 
     def _imported(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
-        """Return an array of another framework as one of CuPy's, of the same memory."""
+        """Return an array of another framework as a CuPy array on the same memory."""
         if leaf.__dlpack_device__()[0] not in _CUDA:
             return None
         back = ns.namespace([leaf]).from_dlpack

@@ -15,7 +15,7 @@ from gradclip.backends.jax._tree import alike, flatten, in_order, scalar, split
 def clip_by_norm(
     grads: Tree, max_norm: Scalar | None, *, ord: float = 2.0, axis_name: AxisName = None, donate: bool = False
 ) -> Tree:
-    """Return gradients whose leaves each have a norm of at most ``max_norm``.
+    """Return gradients in which each leaf has a norm of at most ``max_norm``. The host does not wait for the device.
 
     Parameters
     ----------
@@ -59,7 +59,9 @@ def clip_by_norm(
 
 @explained(optax="clip_by_block_rms(threshold)")
 def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = None, donate: bool = False) -> Tree:
-    """Return gradients whose leaves each have a root mean square of at most ``max_rms``.
+    """Return gradients in which each leaf has a root mean square of at most ``max_rms``.
+
+    The host does not wait for the device.
 
     Parameters
     ----------

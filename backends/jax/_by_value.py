@@ -1,4 +1,4 @@
-"""Clipping by value: each element into an interval."""
+"""Clipping by value: each element is limited to an interval."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ from gradclip.backends.jax._tree import flatten, scalar, split
 
 @explained(optax="clip(max_delta)", by_name="clip_by_value(grads, min_value=-1.0, max_value=1.0)")
 def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = None, donate: bool = False) -> Tree:
-    """Return gradients with each element moved into ``[-max_value, max_value]``.
+    """Return gradients with each element clipped to ``[-max_value, max_value]``. The host does not wait for the device.
 
     Parameters
     ----------
     grads : pytree of arrays
         As for `global_norm`, of real dtypes.
     max_value : float or 0-d array
-        The upper bound, at least 0 unless ``min_value`` is given; inf for none. It is rounded to a leaf's dtype; beyond
-        that dtype's range it is the largest finite number.
+        The upper bound, at least 0 unless ``min_value`` is given; inf: no bound. It is rounded to each leaf's dtype; a
+        finite bound beyond the dtype's range becomes its largest finite number.
     min_value : float, 0-d array or None
         The lower bound, -``max_value`` by default.
     donate : bool
@@ -33,7 +33,7 @@ def clip_by_value(grads: Tree, max_value: Scalar, *, min_value: Scalar | None = 
     Returns
     -------
     pytree of arrays
-        Of the structure, shapes, dtypes and shardings of ``grads``. NaN stays NaN, ±inf goes to the bounds.
+        Of the structure, shapes, dtypes and shardings of ``grads``. NaN stays NaN, ±inf becomes the bounds.
 
     Raises
     ------

@@ -31,7 +31,7 @@ def clip_by_global_norm(
     axis_name: AxisName = None,
     donate: bool = False,
 ) -> tuple[Tree, Array]:
-    r"""Return gradients whose norm is at most ``max_norm``, and the norm that they had.
+    r"""Return gradients whose norm is at most ``max_norm``, and the norm before clipping.
 
     .. math:: g \leftarrow g \cdot \min\big(1, \tfrac{\text{max\_norm}}{\|g\| + \text{eps}}\big)
 
@@ -41,7 +41,7 @@ def clip_by_global_norm(
         As for `global_norm`.
     max_norm : float, 0-d array or None
         The largest norm after clipping, at least 0. With None or inf, nothing is clipped and only the norm is computed.
-        It may be traced; then a negative value cannot be checked, and counts as 0.
+        If it is traced, a negative value cannot be checked and counts as 0.
     ord : float
         The order of the norm, greater than 0, or ``math.inf``.
     nonfinite : {"propagate", "error", "zero"}
@@ -67,7 +67,7 @@ def clip_by_global_norm(
         Of the structure, shapes, dtypes and shardings of ``grads``. The leaves are multiplied in float32 or wider and
         rounded once. If nothing is clipped, they are equal to ``grads`` bit for bit.
     norm : array
-        As `global_norm` returns it: before clipping, 0-d, not read back.
+        The norm before clipping, as `global_norm` returns it: 0-d. The host does not wait for it.
 
     Raises
     ------

@@ -80,7 +80,8 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     Returns
     -------
     pytree of arrays
-        0-d norms in place of the leaves: float64 for float64 and complex128 leaves, else float32.
+        0-d norms in place of the leaves: float64 for float64 and complex128 leaves, else float32. The host does not
+        wait for them.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> 
 
 
 def norm_partial(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> NormPartial:
-    """Return the norm of these gradients in a form that can be merged with that of others.
+    """Return the partial norm of these gradients, which can be merged with the partial norms of others.
 
     NormPartial is registered as a pytree, so it can be passed through ``jit``, ``scan`` and collectives.
 

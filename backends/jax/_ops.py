@@ -1,10 +1,10 @@
-"""``Ops`` for JAX: the norm of ordinary gradients by one read of each.
+"""``Ops`` for JAX: one read of each leaf gives the norm of ordinary gradients.
 
-Sums of powers run in float32 (float64 for float64 leaves) as they are. Whether one could have overflowed, or lost
-something by underflow, shows in the sum. On a CPU, ``lax.cond`` then reads the leaves again, brought into range first;
-under ``vmap`` a condition of its own for each example makes ``cond`` a ``select``, and both ways are computed: right
-all the same, for twice the reads. Accelerators would wait for the host at a condition, and have arithmetic to spare:
-there the same read gives the sums of leaves brought into range, too.
+Powers are added in float32 (float64 for float64 leaves). The sum shows whether a power may have overflowed or
+underflowed. If so, leaves are multiplied by a power of two that brings them into range. On a CPU, ``lax.cond`` reads
+them a second time. Under ``vmap``, JAX replaces ``cond`` by ``select``: both branches are computed, so that the result
+is right, with two reads. On an accelerator, ``cond`` would wait for the host, and arithmetic is cheap there: one read
+computes the sums of leaves without a factor, multiplied by a small one, and by a large one.
 """
 
 import math
@@ -28,23 +28,23 @@ from gradclip.backends.jax._sums import joined, total_of, totals_of
 
 # By whether sums are kept in float64:
 _LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
-"""What a power can lose by underflow, and which part of a sum may be lost."""
+"""(smallest normal number, relative error we accept): a sum of n powers is trusted if n · first <= second · sum."""
 
 _FAR = {True: 2.0**600, False: 2.0**90}
-"""Divided by this, nothing that is finite overflows as a square; multiplied by it, nothing that matters underflows."""
+"""Divided by this, the square of no finite number overflows; multiplied by it, no square that matters underflows."""
 
 Pair: TypeAlias = tuple[AnyArray, AnyArray]
-"""A scale and a sum of powers, or one of each for every leaf."""
+"""A scale and a sum of powers: 0-d, or of shape (number of leaves,)."""
 
 
 class JaxOps(ArrayOps):
-    """The operations of ``Ops`` for JAX arrays, traced or not; what is not here is ``ArrayOps``'.
+    """The operations of ``Ops`` for JAX arrays, traced or not. Other operations are inherited from ``ArrayOps``.
 
     Parameters
     ----------
     dtype : dtype
-        The dtype that sums, norms and coefficients are kept in: float64 if any leaf has it, else float32, with x64
-        too: XLA adds up float32 in trees, and three times as fast.
+        The dtype of sums, norms and coefficients: float64 if any leaf is float64 or complex128, else float32, also with
+        x64 enabled: XLA adds float32 numbers in trees, three times as fast as float64.
     axes : tuple of str
         The mesh axes that the leaves are split over: ``partial`` and ``partials`` are merged along them.
     """
@@ -55,7 +55,7 @@ class JaxOps(ArrayOps):
         self.axes = axes
 
     def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
-        """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
+        """Return the norm of all leaves laid end to end and the coefficient."""
         partial = self._local(leaves, rule.ord, together=True)
         return decide_by_arrays(self._merged(partial) if self.axes else partial, rule)
 
@@ -68,7 +68,7 @@ class JaxOps(ArrayOps):
         return self._merged(self._local(leaves, ord, together=False))
 
     def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
-        """Return each leaf times its coefficient; one of all leaves is computed once."""
+        """Return each leaf times its coefficient. If all leaves have the same one, it is computed once."""
         first = coefficients[0]
         if first.factor.ndim or first.zeroed is not None or any(c is not first for c in coefficients):
             return super().scale(leaves, coefficients)
@@ -78,7 +78,7 @@ class JaxOps(ArrayOps):
         return [_multiplied(x, *multipliers) if _is_real(x) else self._scale(x, first) for x in leaves]
 
     def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
-        """Return each leaf with its elements moved into the bounds, which may be traced; NaN bounds spread."""
+        """Return each leaf with its elements limited to the bounds, which may be traced; NaN bounds give NaN."""
         return [self._clamp(x, _within(x, low), _within(x, high)) for x in leaves]
 
     def _clamp(self, leaf: AnyArray, low: AnyScalar, high: AnyScalar) -> AnyArray:
@@ -88,20 +88,20 @@ class JaxOps(ArrayOps):
         return x
 
     def _local(self, leaves: Sequence[AnyArray], ord: float, together: bool) -> NormPartial:
-        """Return the partial of all leaves together or of each, of what lies here."""
+        """Return the partial norm of all leaves (``together``) or one for each, of this device's parts only."""
         if ord in (1, 2, math.inf):
             pair = self._as_they_are(leaves, ord, together)
-        else:  # two reads at once, for the derivative of a power that overflows would be inf, and inf · 0 is NaN
+        else:  # always two reads: the derivative of a power that overflows would be inf, and inf · 0 is NaN
             pair = self._by_peaks(leaves, ord, together)
         return NormPartial(*pair, ord, self.dtype)
 
     def _merged(self, local: NormPartial) -> NormPartial:
-        """Return a partial over all devices, which can be merged with others."""
+        """Return the partial norm merged over all devices, with a scale near the norm."""
         partial = _balanced(local)
         return merge_over(partial, self.axes) if self.axes else partial
 
     def _as_they_are(self, leaves: Sequence[AnyArray], ord: float, together: bool) -> Pair:
-        """Return the scale and the sum of powers of leaves as they are; where that is not right, in range."""
+        """Return the scale and the sum of powers: scale 1 if the sum without a factor is right, else another scale."""
         if ord == math.inf:  # nothing is added up that could overflow
             total = self._sums(leaves, None, ord, together)
             return jnp.ones_like(total), total
@@ -123,7 +123,7 @@ class JaxOps(ArrayOps):
         return pair(*arrays)
 
     def _on_need(self, ord: float, together: bool, *leaves: AnyArray) -> Pair:
-        """Read the leaves once, and only if that was not right once more."""
+        """Read the leaves once, and a second time only if the first sum is not right."""
         total = self._sums(leaves, None, ord, together)
         right, scale = self._judged(total, leaves)
         found: Pair = lax.cond(
@@ -134,7 +134,7 @@ class JaxOps(ArrayOps):
         return found
 
     def _at_once(self, ord: float, together: bool, *leaves: AnyArray) -> Pair:
-        """Read the leaves once, for three sums, two of which are brought into range, and choose one of the three."""
+        """Read the leaves once for three sums: without a factor, with a small and a large one. Choose the right one."""
         far = _FAR[_dtypes.is_double(self.dtype)]
         shape = () if together else (len(leaves),)
         # Behind a barrier, for XLA would square what it knows, and that is out of range.
@@ -144,7 +144,7 @@ class JaxOps(ArrayOps):
         return scale, jnp.where(right, total, jnp.where(scale > 1, low, high))
 
     def _judged(self, total: AnyArray, leaves: Sequence[AnyArray]) -> tuple[AnyArray, AnyArray]:
-        """Return where sums of powers of leaves as they are are right, and what to divide the leaves by elsewhere."""
+        """Return whether each sum of powers is right, and the scale to divide the leaves by: 1 if it is."""
         double = _dtypes.is_double(self.dtype)
         tiny, share = _LOSS[double]
         sizes = list(map(ns.numel, leaves))
@@ -155,13 +155,13 @@ class JaxOps(ArrayOps):
         return right, lax.stop_gradient(scale.astype(self.dtype))
 
     def _sums(self, leaves: Sequence[AnyArray], unit: AnyArray | None, ord: float, together: bool) -> AnyArray:
-        """Return the sum of powers of all leaves or of each, times a unit or one for each if there is one."""
+        """Return the sum of powers of all leaves (``together``) or of each, times ``unit`` if it is not None."""
         of = total_of if together else totals_of
         total: AnyArray = of(tuple(leaves), unit, ord=ord, dtype=jnp.dtype(self.dtype).name, axes=self.axes)
         return total
 
     def _by_peaks(self, leaves: Sequence[AnyArray], ord: float, together: bool) -> Pair:
-        """Return the scale and the sum of powers of leaves that are divided by their largest elements first."""
+        """Return the scale and the sum of powers of leaves, each divided by its largest element before."""
         batch = super().partials(leaves, ord)
         totals = [owned(batch.total[i], x, self.axes) for i, x in enumerate(leaves)]
         if not together:
@@ -183,7 +183,7 @@ def _is_real(x: AnyArray) -> bool:
 
 
 def _multiplied(x: AnyArray, first: AnyArray, second: AnyArray, changed: AnyArray) -> AnyArray:
-    """Return what `ArrayOps` does, in three operations, or five with a cast: each is compiled for each leaf."""
+    """Return ``x`` times both factors if ``changed``: as `ArrayOps` does, in three operations, or five with a cast."""
     wide = x if x.dtype == first.dtype else lax.convert_element_type(x, first.dtype)
     y = wide * first * second
     return lax.select_n(changed, x, y if y.dtype == x.dtype else lax.convert_element_type(y, x.dtype))
@@ -192,7 +192,7 @@ def _multiplied(x: AnyArray, first: AnyArray, second: AnyArray, changed: AnyArra
 def _if_changed(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Return what leaves are multiplied by, and whether: behind a condition, out of which XLA fuses nothing.
 
-    It would compute all that leads to a number anew for each leaf; compiling 400 took twice as long.
+    Without it, XLA computes the coefficient again for each leaf; compiling 400 leaves took twice as long.
     """
     axes = varying(factor) | varying(divisor) | varying(changed)
 
@@ -209,19 +209,19 @@ def _if_changed(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple
 
 
 def _at_once(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """Return what leaves are multiplied by, and whether."""
+    """Return the two factors of leaves and whether to multiply."""
     return (*Coefficient(divisor, factor, changed).multipliers, changed)
 
 
 def _balanced(partial: NormPartial) -> NormPartial:
-    """Return a partial whose scale is about its norm, so that merging it squares no ratio out of range.
+    """Return a partial with a scale near its norm, so that no ratio of scales overflows when it is squared in merging.
 
     The scale is a power of two: no bit of the norm changes.
     """
     near = safe_scale(jnp, partial.scale * root(jnp, partial.total, partial.ord))
     exponent_bits = 11 if _dtypes.is_double(near.dtype) else 8
     scale = lax.stop_gradient(lax.reduce_precision(near, exponent_bits, 0))
-    ratio = jnp.where(partial.total == 0, 1.0, partial.scale / scale)  # whose power may be inf, and 0 · inf is NaN
+    ratio = jnp.where(partial.total == 0, 1.0, partial.scale / scale)  # its power may be inf, and 0 · inf is NaN
     total = rescale(jnp, partial.total, ratio, partial.ord)
     return NormPartial(scale, total, partial.ord, partial.dtype)
 

@@ -29,9 +29,9 @@ def clip_per_example(grads: Tree, max_norm: Scalar | None) -> tuple[Tree, Array]
     Returns
     -------
     summed : pytree of arrays
-        Of the structure and dtypes of ``grads``, without the leading axis. Added up in float32 or wider.
+        Of the structure and dtypes of ``grads``, without the leading axis. Sums are computed in float32 or wider.
     clipped : array
-        0-d, int32: the number of examples whose norm exceeded ``max_norm``.
+        0-d, int32: the number of examples whose norm exceeded ``max_norm``. The host does not wait for it.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Sums of powers of leaves, in few operations: each of them is traced and compiled, for each of thousands of leaves.
+"""Sums of powers of leaves in few operations, because each operation is traced and compiled for each leaf.
 
-Each function here is traced once for all reads of a kind: of the leaves as they are, and brought into range.
+The jitted functions are traced once for all reads of the same leaves: without a unit, and multiplied by one.
 """
 
 import math
@@ -18,20 +18,20 @@ from gradclip._types import AnyArray
 from gradclip.backends.jax._mesh import is_local, owned, varying
 
 _JOIN_BELOW_NUMEL, _JOIN_UP_TO_NUMEL = 1 << 12, 1 << 20
-"""Leaves of fewer elements are laid end to end, where that gathers nothing, until they have so many together."""
+"""Leaves below the first numel are laid end to end, up to the second numel in all, if no device must gather them."""
 
 _JOIN_LEAVES = 16
-"""Leaves that are laid end to end in one vector. XLA takes for the copy of so many time by the
-square of their number: 1.4 s for 400 leaves in one vector on a CPU, 0.6 s in vectors of 16."""
+"""The most leaves in one vector. XLA's time to compile the copy grows with the square of this number: 1.4 s for 400
+leaves in one vector on a CPU, 0.6 s in vectors of 16."""
 
 _ADD_NUMBERS = 16
-"""Numbers that are added up one after the other: rounding grows with this, not with the number of leaves."""
+"""Numbers that are added one after the other: rounding grows with this, not with the number of leaves."""
 
 
 def joined(leaves: Sequence[AnyArray]) -> list[AnyArray]:
     """Return the same elements in fewer arrays: small leaves are laid end to end in vectors.
 
-    Only leaves that lie whole on each device: others might be sharded differently, and would have to be gathered.
+    Only leaves that are whole on each device are joined. Others may be sharded differently and would be gathered.
     """
     small: dict[object, list[AnyArray]] = {}
     large, room = [], _JOIN_UP_TO_NUMEL
@@ -64,14 +64,14 @@ def total_of(
     leaves : sequence of arrays
         At least one.
     unit : array or None
-        0-d, of ``dtype``: a power of two, so that nothing is rounded. None for leaves as they are: a product makes the
+        0-d, of ``dtype``: a power of two, so that nothing is rounded. None: no multiplication, which would make the
         read of large leaves on a CPU 1.4 times as slow.
     ord : float
         1, 2 or inf.
     dtype : str
-        The dtype that sums are kept in.
+        The dtype of the sums.
     axes : tuple of str
-        The mesh axes that the leaves are split over, which says on which device a copied leaf counts.
+        The mesh axes that the leaves are split over. They say on which device a copied leaf counts.
     """
     return _added_up([owned(_total(_powers(x, unit, ord, dtype), ord), x, axes) for x in leaves], ord)
 
