@@ -178,7 +178,7 @@ def coefficients_of(
     leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> Sequence[Coefficient]:
     """Return the coefficient of each leaf; nothing is written."""
-    return parts_of(decide_each(leaves, threshold, ord, numels)[1]) if leaves.arrays else []
+    return decide_each(leaves, threshold, ord, numels)[1].parts() if leaves.arrays else []
 
 
 @np.errstate(all="ignore")
@@ -188,11 +188,6 @@ def decide_each(
     """Return the norms and the coefficients of leaves, of which there is at least one; nothing is written."""
     batch = leaves.partials(ord)
     return batch, coefficient(batch if numels is None else _mean(batch, numels), threshold)
-
-
-def parts_of(c: Coefficient) -> list[Coefficient]:
-    """Return a list of the coefficients of shape () from one of shape (number of leaves,)."""
-    return [c[i, ...] for i in range(c.factor.shape[0])]
 
 
 def numels_of(leaves: Leaves) -> list[int]:

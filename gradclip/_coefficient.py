@@ -5,12 +5,13 @@
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
-from gradclip._namespace import device, is_numpy, is_whole, namespace, to_device
+from gradclip._namespace import device, is_listed, is_numpy, is_whole, namespace, to_device
 from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._types import AnyArray, AnyScalar, Nonfinite
 
@@ -64,6 +65,14 @@ class Coefficient:
         """Return the coefficient of one leaf of a batch, or of one slice of a leaf."""
         zeroed = None if self.zeroed is None else self.zeroed[key]
         return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
+
+    def parts(self) -> "list[Coefficient]":
+        """Return the coefficients of the leaves of a batch: floats, if Python may look at these values."""
+        if is_listed(self.factor) and self.zeroed is None:
+            with suppress(RuntimeError):  # traced by a transform of torch.func
+                listed = (part.tolist() for part in (self.divisor, self.factor, self.changed))
+                return [Coefficient(*numbers) for numbers in zip(*listed, strict=True)]
+        return [self[i, ...] for i in range(self.factor.shape[0])]
 
     def to(self, target: object) -> "Coefficient":
         """Return the coefficient on a device. Floats need not be moved."""

@@ -11,13 +11,14 @@ import numpy as np
 from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
-from gradclip._host_ops import HostOps, Runs, code_of, runs_of
+from gradclip._host_memory import Runs, code_of, runs_of
+from gradclip._host_ops import HostOps
 from gradclip._memory import NDArray, in_byte_order
 from gradclip._native import Table
 
 
 class NumpyMemory:
-    """What there is to know of NumPy's arrays; see `gradclip._host_ops.Memory`."""
+    """What there is to know of NumPy's arrays; see `gradclip._host_memory.Memory`."""
 
     def runs(self, leaves: Sequence[NDArray]) -> Runs:
         """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
-from gradclip._host_ops import HostOps, Runs, code_of, runs_of
+from gradclip._host_memory import Runs, code_of, runs_of
+from gradclip._host_ops import HostOps
 from gradclip._native import Table
 from gradclip._types import AnyArray as Array
 from gradclip._types import Namespace
@@ -23,7 +24,7 @@ _WITHIN_FLOAT32 = 3e38
 
 
 class TensorMemory:
-    """What there is to know of CPU tensors; see `gradclip._host_ops.Memory`.
+    """What there is to know of CPU tensors; see `gradclip._host_memory.Memory`.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from gradclip._adaptive import UnitRule
-from gradclip._by_norm import decide_each, numels_of, parts_of
+from gradclip._by_norm import decide_each, numels_of
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Rule
 from gradclip._global import clip_leaves
@@ -41,7 +41,7 @@ def by_block_rms(updates: Any, state: ClipState, threshold: AnyScalar | None) ->
     groups, limit = alike(leaves), scalar(leaves, threshold, None)
     decided = [decide_each(some, limit, 2.0, numels_of(some)) for _, some in groups]
     norm = reduce(NormPartial.merge, [merge_elements(batch) for batch, _ in decided]).norm()
-    found = in_order(groups, [parts_of(c) for _, c in decided])
+    found = in_order(groups, [c.parts() for _, c in decided])
     return leaves.scale(found), _told(state, norm, [c for _, c in decided])
 
 

@@ -1,0 +1,76 @@
+"""Partial norms of arrays in the host's memory, as two floats each, by the kernels in C."""
+
+import math
+
+from gradclip import _native
+from gradclip._coefficient import root_of_float
+from gradclip._native import Kernels, Table
+
+_SMALLEST_NORMAL, _LOST_PART = 2.0**-1022, 2.0**-58
+"""A sum of n squares of float64 is trusted if n times the first is at most the second times the sum.
+
+The first is the smallest normal float64; the second is the relative error that we accept.
+"""
+
+_LARGEST_EXPONENT = 1021
+"""The largest exponent of a power of two whose reciprocal is a normal number too."""
+
+_FLOAT64 = bytes([_native.CODES["float64"]])
+
+
+def has_float64(table: Table) -> bool:
+    """Whether one of the arrays is float64 or complex128, so that the norm is float64."""
+    return _FLOAT64 in table.codes
+
+
+def has_order(ord: float, is_complex: bool) -> bool:
+    """Whether the kernels have sums for an order of norms; of complex arrays they have only the sum of squares."""
+    return ord == 2 or (ord in _native.ORDERS and not is_complex)
+
+
+def sum_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[float, float]:
+    """Return the scale and the total of the partial norm of all arrays.
+
+    The arrays are read once; three times if float64 cannot hold the powers of float64 elements.
+    """
+    total = kernels.sum(table, ord, threads)
+    if not has_float64(table):
+        return 1.0, total
+    if _is_trusted(total, ord, sum(table.nbytes)):
+        return _balanced(total, ord)
+    peak = kernels.sum(table, math.inf, threads)
+    if not 0 < peak < math.inf:  # NaN and inf stay what they are
+        return 1.0, peak
+    scale = _power_of_two_near(peak)
+    return scale, kernels.sum(table, ord, threads, 1.0 / scale)
+
+
+def sums_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[list[float], list[float]]:
+    """Return the scales and the totals of the partial norms of each array."""
+    totals = kernels.sums(table, ord, threads)
+    scales = [1.0] * len(totals)
+    if has_float64(table):
+        for i, (total, nbytes) in enumerate(zip(totals, table.nbytes, strict=True)):
+            trusted = _is_trusted(total, ord, nbytes)
+            scales[i], totals[i] = _balanced(total, ord) if trusted else sum_of(kernels, table.rows([i]), ord, threads)
+    return scales, totals
+
+
+def _balanced(total: float, ord: float) -> tuple[float, float]:
+    """Return a power of two near the norm as the scale, and the total for it, so that no coefficient leaves float64."""
+    norm = root_of_float(total, ord)
+    if not 0 < norm < math.inf:
+        return 1.0, total
+    scale = _power_of_two_near(norm)
+    return scale, total / scale / scale if ord == 2 else total / scale
+
+
+def _power_of_two_near(number: float) -> float:
+    """Return a power of two near a positive number; its reciprocal is a normal number too."""
+    return math.ldexp(1.0, max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, math.frexp(number)[1])))
+
+
+def _is_trusted(total: float, ord: float, nbytes: int) -> bool:
+    """Whether the powers of float64 elements were in range, or what was lost of them is too small to matter."""
+    numel = nbytes / 8
+    return ord == math.inf or (math.isfinite(total) and (ord == 1 or numel * _SMALLEST_NORMAL <= _LOST_PART * total))
