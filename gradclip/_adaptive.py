@@ -139,15 +139,33 @@ class UnitRule:
     def coefficients(self, leaves: Leaves, weights: Sequence[AnyArray]) -> list[Coefficient]:
         """Return the coefficients of each leaf's units."""
         _check_shapes(leaves, weights)
-        pairs = list(zip(leaves.arrays, weights, strict=True))
-        axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, (x, _) in enumerate(pairs)]
-        return [self._unit(leaves.ops, g, w, a) for (g, w), a in zip(pairs, axes, strict=True)]
+        grads, ops = leaves.arrays, leaves.ops
+        axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, x in enumerate(grads)]
+        found: dict[int, Coefficient] = {}
+        if all(map(ns.is_listed, [*grads, *weights])):  # on a host, leaves that are one unit are measured together
+            whole = [i for i, x in enumerate(grads) if len(axes[i]) == x.ndim]
+            those = ([some[i] for i in whole] for some in (grads, weights))
+            found = dict(zip(whole, self._of_leaves(ops, *those), strict=True))
+        return [
+            found[i] if i in found else self._of_units(ops, g, w, axes[i])
+            for i, (g, w) in enumerate(zip(grads, weights, strict=True))
+        ]
 
-    def _unit(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
-        partial = ops.partial_along(grad, 2.0, axes)
+    def _of_leaves(self, ops: Ops, grads: Sequence[AnyArray], weights: Sequence[AnyArray]) -> list[Coefficient]:
+        """Return the coefficients of leaves that are one unit each."""
+        if not grads:
+            return []
+        return self._coefficient(ops.partials(grads, 2.0), lambda: ops.partials(weights, 2.0)).parts()
+
+    def _of_units(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
+        """Return the coefficients of the units of a leaf."""
+        return self._coefficient(ops.partial_along(grad, 2.0, axes), lambda: ops.partial_along(weight, 2.0, axes))
+
+    def _coefficient(self, partial: NormPartial, weights: Callable[[], NormPartial]) -> Coefficient:
+        """Return the coefficients of units with these partial norms; ``weights`` returns those of their weights."""
         if isinstance(self.clipping, float) and self.clipping == math.inf:
             return coefficient(partial, None)
-        partial, of_weight, multiplier = _comparable(partial, ops.partial_along(weight, 2.0, axes))
+        partial, of_weight, multiplier = _comparable(partial, weights())
         xp = ns.namespace([multiplier])
         norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * multiplier
         floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
