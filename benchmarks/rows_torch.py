@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
-from benchmarks import frameworks, machine, sets, steps_torch
+from benchmarks import frameworks, machine, rows_torch_each, sets, steps_torch
 from benchmarks.accuracy import Implementation
 from benchmarks.exact import relative_error, wide_norm
 from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
@@ -225,6 +225,7 @@ def rows() -> Iterable[Row]:
     yield norm_only(sets.ONE_LARGE, _AT_THE_FLOOR)
     for case in (UNCLIPPED, CLIPPED):
         yield by_value(sets.GPT2_SMALL, case)
+    yield from rows_torch_each.rows()
     yield from steps_torch.rows()
 
 

@@ -201,11 +201,12 @@ class HostOps:
         if out is not leaf:
             out[...] = leaf
             return self._multiply_slices(out, c, out)
-        which = [i for i, changes in enumerate(_listed(c.changed)) if changes]
-        first, second = ([values[i] for i in which] for values in map(_listed, c.multipliers))
-        if which:
-            rows = table.rows(which)
-            self._c.scale(rows, first, second, self._memory.threads(), rows)
+        changed, (first, second) = _listed(c.changed), map(_listed, c.multipliers)
+        if not all(changed):
+            which = [i for i, changes in enumerate(changed) if changes]
+            table, first, second = table.rows(which), [first[i] for i in which], [second[i] for i in which]
+        if any(changed):
+            self._c.scale(table, first, second, self._memory.threads(), table)
             self._memory.written([out])
         return True
 

@@ -3,6 +3,7 @@
 Every name of PyTorch's is found in the tensors' own namespace, as array_api_compat gives it.
 """
 
+from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
 from operator import attrgetter
@@ -80,6 +81,8 @@ class TensorMemory:
         torch, dtype = self.torch, self.dtype(double)
         if isinstance(values, float) and (double or abs(values) < _WITHIN_FLOAT32):
             return torch.scalar_tensor(values, dtype=dtype, device="cpu")
+        if isinstance(values, list) and values:  # in a tenth of the time of torch.tensor
+            return torch.frombuffer(array("d", values), dtype=torch.float64).to(dtype)
         return torch.tensor(values, dtype=torch.float64, device="cpu").to(dtype)
 
     def dtype(self, double: bool) -> Array:

@@ -63,7 +63,8 @@ class Table:
         """Return the table of the equal parts of its only array."""
         (place,), (length,) = self.addresses, self.nbytes
         step = length // parts if parts else 0
-        return Table([place + step * i for i in range(parts)], [step] * parts, self.codes * parts)
+        addresses = list(range(place, place + length, step)) if step else [place] * parts
+        return Table(addresses, [step] * parts, self.codes * parts)
 
 
 class Kernels:
