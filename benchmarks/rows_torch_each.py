@@ -47,7 +47,8 @@ def by_unit(params: list[torch.nn.Parameter], clipping: float, eps: float = 1e-3
 
 
 def _unit_norms(x: Tensor) -> Tensor:
-    return x.norm(2.0) if x.dim() <= 1 else x.norm(2.0, dim=tuple(range(1, x.dim())), keepdim=True)
+    norms: Tensor = x.norm(2.0) if x.dim() <= 1 else x.norm(2.0, dim=tuple(range(1, x.dim())), keepdim=True)
+    return norms
 
 
 def exact_by_norm(x: NDArray, most: float) -> NDArray:
