@@ -12,6 +12,7 @@ from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
+from gradclip._host_ops import HostOps
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves
@@ -142,7 +143,7 @@ class UnitRule:
         grads, ops = leaves.arrays, leaves.ops
         axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, x in enumerate(grads)]
         found: dict[int, Coefficient] = {}
-        if all(map(ns.is_listed, [*grads, *weights])):  # on a host, leaves that are one unit are measured together
+        if isinstance(ops, HostOps):  # leaves that are one unit each are measured together
             whole = [i for i, x in enumerate(grads) if len(axes[i]) == x.ndim]
             those = ([some[i] for i in whole] for some in (grads, weights))
             found = dict(zip(whole, self._of_leaves(ops, *those), strict=True))
@@ -155,7 +156,7 @@ class UnitRule:
         """Return the coefficients of leaves that are one unit each."""
         if not grads:
             return []
-        return self._coefficient(ops.partials(grads, 2.0), lambda: ops.partials(weights, 2.0)).parts()
+        return self._coefficient(ops.partials(grads, 2.0), lambda: ops.partials(weights, 2.0)).parts(floats=True)
 
     def _of_units(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
         """Return the coefficients of the units of a leaf."""

@@ -10,6 +10,7 @@ from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
+from gradclip._host_ops import HostOps
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip._types import AnyScalar, ArrayT, Scalar, Tree
@@ -178,7 +179,9 @@ def coefficients_of(
     leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> Sequence[Coefficient]:
     """Return the coefficient of each leaf; nothing is written."""
-    return decide_each(leaves, threshold, ord, numels)[1].parts() if leaves.arrays else []
+    if not leaves.arrays:
+        return []
+    return decide_each(leaves, threshold, ord, numels)[1].parts(floats=isinstance(leaves.ops, HostOps))
 
 
 @np.errstate(all="ignore")

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
-from gradclip._namespace import device, is_listed, is_numpy, is_whole, namespace, to_device
+from gradclip._namespace import device, is_numpy, is_whole, namespace, to_device
 from gradclip._partial import NormPartial, beside, positive, root
 from gradclip._types import AnyArray, AnyScalar, Nonfinite
 
@@ -66,9 +66,9 @@ class Coefficient:
         zeroed = None if self.zeroed is None else self.zeroed[key]
         return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
 
-    def parts(self) -> "list[Coefficient]":
-        """Return the coefficients of the leaves of a batch: floats, if Python may look at these values."""
-        if is_listed(self.factor) and self.zeroed is None:
+    def parts(self, *, floats: bool = False) -> "list[Coefficient]":
+        """Return the coefficients of the leaves of a batch; with ``floats``, as floats if the values may be read."""
+        if floats and self.zeroed is None and not is_whole(self.factor):
             with suppress(RuntimeError):  # traced by a transform of torch.func
                 listed = (part.tolist() for part in (self.divisor, self.factor, self.changed))
                 return [Coefficient(*numbers) for numbers in zip(*listed, strict=True)]

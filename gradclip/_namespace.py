@@ -121,11 +121,6 @@ def is_whole(x: AnyArray) -> bool:
     return is_lazy(x) or is_recorded(x)
 
 
-def is_listed(x: AnyArray) -> bool:
-    """Whether Python may take all values of ``x`` at once, by ``tolist``: NumPy's, or PyTorch's on a host."""
-    return hasattr(x, "tolist") and is_host(x) and not is_whole(x)
-
-
 def as_array(x: AnyArray) -> AnyArray:
     """Return ``x``, or a 0-d array if it is one of NumPy's scalars, which NumPy returns instead of 0-d arrays."""
     return np.asarray(x) if isinstance(x, np.generic) else x
