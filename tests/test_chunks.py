@@ -11,7 +11,7 @@ from gradclip import _chunks
 def test_boxes_cover_a_leaf_once_in_order(shape, limit):
     x = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     boxes = list(_chunks.boxes(shape, limit))
-    assert all(_chunks.size(box) <= limit for box in boxes)
+    assert all(_chunks.numel(box) <= limit for box in boxes)
     assert np.concatenate([x[box].ravel() for box in boxes]).tolist() == x.ravel().tolist()
 
 

@@ -55,6 +55,13 @@ INLINE int shift_of(enum dtype dtype) { return dtype == F64 ? 3 : dtype == F32 ?
 
 INLINE size_t width_of(enum dtype dtype) { return (size_t)1 << shift_of(dtype); }
 
+/* Return a number rounded to float32 towards zero: what is cut off has its sign, so that inf times both is inf. */
+INLINE double truncated_to_float(double x)
+{
+    const float rounded = (float)x;
+    return fabs((double)rounded) > fabs(x) ? nextafterf(rounded, 0) : rounded;
+}
+
 /* Whether float32 holds a number to its full precision. */
 INLINE int is_normal_float(double x) { return fabs(x) >= 0x1p-126 && fabs(x) < 0x1p127; }
 

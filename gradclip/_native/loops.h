@@ -5,8 +5,8 @@
  * before: to convert each of them takes longer than to read it. At most five roundings to 24 bits follow one another,
  * so that the sum is right to 3e-7; of gradients it is right to about 1e-8.
  *
- * Products are computed in float32 where it holds the number that elements are multiplied by to its full precision,
- * else in float64, and those of float64 always. Addresses may be unaligned.
+ * Products are computed in float32, rounded once, where it holds the number that elements are multiplied by; else in
+ * float64, and those of float64 always. Addresses may be unaligned.
  *
  * A block is read in STREAMS places at once. A core waits for memory at each of them; together they give it 1.2 to 1.4
  * times as many bytes a second as one.
@@ -79,6 +79,12 @@ INLINE uint8 FN(round_to_bf16)(float8 v)
 /* ---- sixteen elements of a dtype, as float32 or float64, and back -------------------------------------- */
 
 /* Which number of v an element is, is the same in loading and storing; it is not always the element's place. */
+#undef HAS_FMA
+#if defined(HAS_AVX2) || defined(__aarch64__)
+#define HAS_FMA 1
+#else
+#define HAS_FMA 0
+#endif
 #ifndef SIXTEEN
 #define SIXTEEN 16
 struct floats { float8 v[2]; };
@@ -294,7 +300,9 @@ INLINE void FN(put)(enum dtype dtype, enum work work, int in_float32, const unsi
     if (in_float32) {
         struct floats f = FN(load_floats)(dtype, x);
         UNROLL for (int k = 0; k < 2; k++)
-            f.v[k] = work == SCALE ? f.v[k] * (float)one : FN(bounded_floats)(f.v[k], (float)one, (float)other);
+            f.v[k] = work == CLAMP ? FN(bounded_floats)(f.v[k], (float)one, (float)other)
+                     : other == 0  ? f.v[k] * (float)one
+                                   : f.v[k] * (float)one + f.v[k] * (float)other; /* the sum is fused: one rounding */
         FN(store_floats)(dtype, out, f);
     } else {
         struct doubles d = FN(load_doubles)(dtype, x);
@@ -324,6 +332,26 @@ INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const 
     }
 }
 
+/* Write the products with two numbers: in float32 if the second is 1 and float32 holds the first to its full
+ * precision. Float16 and bfloat16 are multiplied by the rounded number, float32 by two parts of it: a truncated number,
+ * and what was cut off. */
+INLINE void FN(scale)(enum dtype dtype, const unsigned char *x, unsigned char *out, size_t n, double one, double other)
+{
+    const double high = truncated_to_float(one), low = dtype == F32 ? (float)(one - high) : 0;
+    if (dtype == F64 || other != 1 || !is_normal_float(one) || (low != 0 && !HAS_FMA))
+        FN(replace)(dtype, SCALE, 0, x, out, n, one, other);
+    else if (low == 0)
+        FN(replace)(dtype, SCALE, 1, x, out, n, dtype == F32 ? high : one, 0.0);
+    else
+        FN(replace)(dtype, SCALE, 1, x, out, n, high, low);
+}
+
+/* Write the nearest numbers within two bounds. Float32 compares the narrower dtypes as float64 would. */
+INLINE void FN(clamp)(enum dtype dtype, const unsigned char *x, unsigned char *out, size_t n, double one, double other)
+{
+    FN(replace)(dtype, CLAMP, dtype != F64, x, out, n, one, other);
+}
+
 /* ---- the loops of each dtype --------------------------------------------------------------------------- */
 
 #define REDUCTION(NAME, DTYPE, ORDER)                                                  \
@@ -333,26 +361,23 @@ INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const 
         return FN(reduce)(DTYPE, ORDER, x, n, unit);                                   \
     }
 
-#define REPLACEMENT(NAME, DTYPE, WORK, IN_FLOAT32)                                     \
+#define REPLACEMENT(NAME, DTYPE, OF)                                                   \
     static void FN(NAME##_##DTYPE)(const unsigned char *x, unsigned char *out, size_t n, double one, double other) \
     {                                                                                  \
-        if (IN_FLOAT32)                                                                \
-            FN(replace)(DTYPE, WORK, 1, x, out, n, one, other);                        \
-        else                                                                           \
-            FN(replace)(DTYPE, WORK, 0, x, out, n, one, other);                        \
+        FN(OF)(DTYPE, x, out, n, one, other);                                          \
     }
 
-#define LOOPS(DTYPE, SCALE_IN_FLOAT32, CLAMP_IN_FLOAT32)      \
+#define LOOPS(DTYPE)                                          \
     REDUCTION(squares, DTYPE, 2)                              \
     REDUCTION(magnitudes, DTYPE, 1)                           \
     REDUCTION(largest, DTYPE, 0)                              \
-    REPLACEMENT(scale, DTYPE, SCALE, SCALE_IN_FLOAT32)        \
-    REPLACEMENT(clamp, DTYPE, CLAMP, CLAMP_IN_FLOAT32)
+    REPLACEMENT(scale, DTYPE, scale)                          \
+    REPLACEMENT(clamp, DTYPE, clamp)
 
-LOOPS(F64, 0, 0)
-LOOPS(F32, other == 1 && is_normal_float(one), 1)
-LOOPS(F16, other == 1 && is_normal_float(one), 1)
-LOOPS(BF16, other == 1 && is_normal_float(one), 1)
+LOOPS(F64)
+LOOPS(F32)
+LOOPS(F16)
+LOOPS(BF16)
 
 #define OF(DTYPE) \
     {{FN(largest_##DTYPE), FN(magnitudes_##DTYPE), FN(squares_##DTYPE)}, FN(scale_##DTYPE), FN(clamp_##DTYPE)}
