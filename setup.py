@@ -36,6 +36,7 @@ KERNELS = Extension(
     depends=["gradclip/_native/loops.h"],
     extra_compile_args=[
         "-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread", "-Wno-psabi",
+        "-g0",  # Python's own flags may ask for debugging information, ten times the size of the code
     ],
     extra_link_args=["-pthread"],
     libraries=["m"],
