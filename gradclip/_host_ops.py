@@ -187,8 +187,9 @@ class HostOps:
             self._c.clear_(target, self._memory.threads())
         elif runs.which:
             numbers = [first] if _is_same(coefficients) else [coefficients[i].floats() or first for i in runs.which]
-            pairs = zip(*(number.multipliers for number in numbers), strict=True)
-            self._c.scale(runs.table, *pairs, self._memory.threads(), target)
+            pairs = [number.multipliers for number in numbers]
+            one, other = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            self._c.scale(runs.table, one, other, self._memory.threads(), target)
         return runs.others
 
     def _multiply_slices(self, leaf: Array, c: Coefficient, out: Array) -> bool:
