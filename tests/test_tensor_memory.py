@@ -2,14 +2,12 @@
 
 import pytest
 
+import gradclip
+from gradclip._array_ops import ArrayOps
+from gradclip._host_ops import HostOps
+from gradclip._tree import flatten
+
 torch = pytest.importorskip("torch")
-
-from torch.autograd import forward_ad  # noqa: E402  # after torch was found
-
-import gradclip  # noqa: E402
-from gradclip._array_ops import ArrayOps  # noqa: E402
-from gradclip._host_ops import HostOps  # noqa: E402
-from gradclip._tree import flatten  # noqa: E402
 
 
 def three_and_four():
@@ -47,9 +45,9 @@ def test_a_threshold_has_its_derivative_where_gradients_have_none():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own torch.jit.script
 def test_forward_derivatives_pass():
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(three_and_four(), torch.tensor([1.0, 0.0]))
-        tangent = forward_ad.unpack_dual(gradclip.clip_by_global_norm(dual, 1.0)[0]).tangent
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(three_and_four(), torch.tensor([1.0, 0.0]))
+        tangent = torch.autograd.forward_ad.unpack_dual(gradclip.clip_by_global_norm(dual, 1.0)[0]).tangent
     torch.testing.assert_close(tangent, torch.tensor([0.128, -0.096]))
 
 
