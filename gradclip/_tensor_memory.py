@@ -99,7 +99,7 @@ class TensorMemory:
 
     def is_plain(self, leaves: Sequence[Array]) -> bool:
         """Whether the elements of tensors are what lies in memory."""
-        return not any(x.is_conj() or x.is_neg() for x in leaves)
+        return not any(map(is_lazy, leaves))
 
     def written(self, leaves: Sequence[Array]) -> None:
         """Tell autograd that tensors are written to, as PyTorch's own operations in place do.
@@ -139,16 +139,29 @@ def tensor_ops(torch: Namespace, leaves: Sequence[Array]) -> HostOps | None:
     return HostOps(memory.rest, memory) if memory.holds(leaves) and not memory.is_watched(leaves) else None
 
 
+def in_memory_order(x: Array) -> Array | None:
+    """Return a 1-D view of all elements in the order of their addresses, or None if there are gaps between them."""
+    if not x.is_contiguous():
+        steps = x.stride()
+        x = x.permute(sorted(range(x.dim()), key=lambda axis: -steps[axis]))
+    return x.view(-1) if x.is_contiguous() else None
+
+
+def is_lazy(x: Array) -> bool:
+    """Whether a tensor is a view whose elements are the conjugates or negatives of what is in memory."""
+    return bool(x.is_conj() or x.is_neg())
+
+
 def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:
     """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
     code = _code(x.dtype)
     if code is None:
         return None
-    if not x.is_contiguous():
-        steps = x.stride()
-        x = x.permute(sorted(range(x.dim()), key=lambda axis: -steps[axis]))
-    address = x.data_ptr()  # 0 of a tensor without elements, and of one whose storage was freed
-    return (address, x.nbytes, code) if x.is_contiguous() and (address or not x.nbytes) else None
+    flat = in_memory_order(x)
+    if flat is None:
+        return None
+    address = flat.data_ptr()  # 0 of a tensor without elements, and of one whose storage was freed
+    return (address, flat.nbytes, code) if address or not flat.nbytes else None
 
 
 @cache

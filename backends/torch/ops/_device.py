@@ -20,6 +20,7 @@ from gradclip._chunks import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL, boxes
 from gradclip._coefficient import Coefficient
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, stack
+from gradclip._tensor_memory import in_memory_order, is_lazy
 from gradclip._types import AnyScalar
 
 _FOREACH_BELOW_NUMEL = 1 << 31
@@ -171,14 +172,6 @@ def chunks(flat: Tensor, n: int) -> Iterator[Tensor]:
     return (flat[start : start + n] for start in range(0, flat.numel(), n))
 
 
-def in_memory_order(x: Tensor) -> Tensor | None:
-    """Return a 1-D view of all elements in the order of their addresses, or None if there are gaps between them."""
-    if not x.is_contiguous():
-        steps = x.stride()
-        x = x.permute(sorted(range(x.dim()), key=lambda axis: -steps[axis]))
-    return x.view(-1) if x.is_contiguous() else None
-
-
 def has_memory(x: Tensor) -> bool:
     """Whether a tensor has an address. It has none while a transform of torch.func traces it."""
     try:
@@ -186,11 +179,6 @@ def has_memory(x: Tensor) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def is_lazy(x: Tensor) -> bool:
-    """Whether a tensor is a view whose elements are the conjugates or negatives of what is in memory."""
-    return x.is_conj() or x.is_neg()
 
 
 def _joins(x: Tensor) -> bool:
