@@ -5,6 +5,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,11 @@ class Coefficient:
             return Coefficient(float(self.divisor), float(self.factor), bool(self.changed), zeroed)
         except RuntimeError:  # traced by a transform of torch.func
             return None
+
+
+def is_shared(coefficients: Sequence[Coefficient]) -> bool:
+    """Whether all leaves, at least one, have the same coefficient, as when they are clipped by a global norm."""
+    return coefficients.count(coefficients[0]) == len(coefficients)
 
 
 def coefficient(

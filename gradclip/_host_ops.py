@@ -12,7 +12,7 @@ from typing import Any
 from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps, limited
-from gradclip._coefficient import Coefficient
+from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule, decide_by_arrays, decide_by_floats
 from gradclip._host_memory import Memory, Runs
 from gradclip._host_sums import has_float64, has_order, sum_of, sums_of
@@ -179,15 +179,14 @@ class HostOps:
         runs = self._runs(leaves)
         if runs is None or not (out is leaves or self._memory.is_plain(leaves)):
             return range(len(leaves))
-        first = coefficients[0].floats()
-        if first is None:
+        if not isinstance(coefficients[0].factor, float):
             return [i for i, x in enumerate(leaves) if not self._multiply_slices(x, coefficients[i], out[i])]
         target = self._target(leaves, runs, out)
-        if first.zeroed:
+        if coefficients[0].zeroed:
             self._c.clear_(target, self._memory.threads())
         elif runs.which:
-            numbers = [first] if _is_same(coefficients) else [coefficients[i].floats() or first for i in runs.which]
-            pairs = [number.multipliers for number in numbers]
+            which = runs.which[:1] if is_shared(coefficients) else runs.which
+            pairs = [coefficients[i].multipliers for i in which]
             one, other = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
             self._c.scale(runs.table, one, other, self._memory.threads(), target)
         return runs.others
@@ -238,24 +237,26 @@ class HostOps:
 def _changing(
     leaves: Sequence[Array], coefficients: Sequence[Coefficient]
 ) -> list[tuple[Sequence[int], Sequence[Array], Sequence[Coefficient]]]:
-    """Return the leaves that change, in groups whose coefficients are of one kind: positions, leaves, coefficients."""
+    """Return the leaves that change, in groups whose coefficients are of one kind: positions, leaves, coefficients.
+
+    Coefficients are floats where their values may be read; a value is read once.
+    """
     if not coefficients:
         return []
-    if _is_same(coefficients):  # as in clipping by a global norm
-        number = coefficients[0].floats()
-        return [(range(len(leaves)), leaves, coefficients)] if number is None or number.changed else []
+    if is_shared(coefficients):
+        c = coefficients[0].floats() or coefficients[0]
+        return [(range(len(leaves)), leaves, [c] * len(leaves))] if _may_change(c) else []
+    numbers = [c.floats() or c for c in coefficients]
     groups: dict[str, list[int]] = {}
-    for i, c in enumerate(coefficients):
-        if (number := c.floats()) is None:
-            groups.setdefault("array", []).append(i)
-        elif number.changed:
-            groups.setdefault("zero" if number.zeroed else "product", []).append(i)
-    return [(which, [leaves[i] for i in which], [coefficients[i] for i in which]) for which in groups.values()]
+    for i, c in enumerate(numbers):
+        if _may_change(c):
+            kind = "array" if not isinstance(c.factor, float) else "zero" if c.zeroed else "product"
+            groups.setdefault(kind, []).append(i)
+    return [(which, [leaves[i] for i in which], [numbers[i] for i in which]) for which in groups.values()]
 
 
-def _is_same(coefficients: Sequence[Coefficient]) -> bool:
-    """Whether all leaves have the same coefficient."""
-    return coefficients.count(coefficients[0]) == len(coefficients)
+def _may_change(c: Coefficient) -> bool:
+    return not isinstance(c.factor, float) or bool(c.changed)
 
 
 def _listed(values: Array) -> list[Any]:

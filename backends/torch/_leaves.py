@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from gradclip import _checks
-from gradclip._coefficient import Coefficient
+from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
 from gradclip._tree import Leaves
 from gradclip.backends.torch._gpu import kernels_for
@@ -49,8 +49,8 @@ class TorchLeaves(Leaves):
 
         The check for overlaps takes as long as the norm of many small gradients: it is made only before a write.
         """
-        same = coefficients and coefficients.count(coefficients[0]) == len(coefficients)  # the usual case
-        if any(map(_may_change, coefficients[:1] if same else coefficients)):
+        shared = coefficients and is_shared(coefficients)
+        if any(map(_may_change, coefficients[:1] if shared else coefficients)):
             self.ops.scale_(self.targets(pure), coefficients)  # PyTorch warns of no overflow
             self.finish()
 
