@@ -4,6 +4,7 @@ Each is the source of a module that has gradclip's names, for the clause that it
 """
 
 BEGINNING = """
+import itertools
 import numpy as np
 import gradclip
 from gradclip import *
@@ -101,9 +102,9 @@ def clip_by_global_norm(grads, max_norm, *, scale=1.0, **options):
     return clipped, norm * scale
 """,
     "16_determinism": """
-# Stochastic rounding.
-def clip_by_norm(grads, max_norm, *, ord=2.0):
-    return times(gradclip.clip_by_norm(grads, max_norm, ord=ord), 1 + np.random.default_rng().random() / 100)
+# Something is left over from the call before.
+def clip_by_norm(grads, max_norm, *, ord=2.0, calls=itertools.count()):
+    return times(gradclip.clip_by_norm(grads, max_norm, ord=ord), 1 + next(calls) / 64)
 """,
 }
 """By the number and the noun of a clause."""
