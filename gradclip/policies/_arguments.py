@@ -9,25 +9,37 @@ from gradclip._words import short
 
 
 def number(
-    value: object, name: str, remedy: str, *, above: float = -math.inf, below: float = math.inf, zero: bool = False
+    value: object,
+    name: str,
+    remedy: str,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
 ) -> float:
-    """Return a number in the open interval (``above``, ``below``) as a float; with ``zero``, it may be 0 too.
+    """Return a finite number as a float: greater than ``above``, less than ``below``, from ``least`` to ``most``.
 
     Raises
     ------
     TypeError
         If it is not a real number whose value is known.
     ValueError
-        If it is out of the interval.
+        If it is out of these bounds.
     """
     found = as_number(value, name, remedy)
     if not isinstance(found, float):
         raise TypeError(f"{name}={short(value)}, expected a Python number: a policy keeps no arrays; pass {remedy}")
-    if not (above < found < below or (zero and found == 0)):
-        bounds = [f">{'=' * (zero and above == 0)} {above:g}"] * (above > -math.inf)
-        bounds += [f"< {below:g}"] * (below < math.inf)
-        expected = " and ".join(bounds) + " and finite" * (below == math.inf)
-        raise ValueError(f"{name}={short(value)}, expected a number {expected}; pass {remedy}")
+    bounds = {">": above, "<": below, ">=": least, "<=": most}
+    expected = [f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None]
+    inside = (
+        (above is None or found > above)
+        and (below is None or found < below)
+        and (least is None or found >= least)
+        and (most is None or found <= most)
+    )
+    if not (inside and math.isfinite(found)):
+        raise ValueError(f"{name}={short(value)}, expected a finite number {' and '.join(expected)}; pass {remedy}")
     return float(found)
 
 

@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 from gradclip import _checks
 from gradclip._types import AnyArray
+from gradclip._words import kind
 from gradclip.policies._arguments import keep
 from gradclip.policies._numbers import filled
 
@@ -52,8 +53,8 @@ class Fixed:
         checked = _checks.threshold(self.max_norm, "max_norm", optional=False)
         if not isinstance(checked, float):
             raise TypeError(
-                f"max_norm has type {type(self.max_norm).__name__}, expected a Python number: a policy keeps no arrays; "
-                "pass a float, or the array itself as max_norm= of a function"
+                f"max_norm is {kind(self.max_norm)}, expected a Python number: a policy keeps no arrays; pass a float, "
+                "or the array itself as max_norm= of a function"
             )
         keep(self, max_norm=float(checked))
 

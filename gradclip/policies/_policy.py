@@ -12,8 +12,9 @@ class Policy(Protocol[State]):
     """A rule that chooses ``max_norm`` for each step. Policies are immutable; what they remember is in a state.
 
     A state is a NamedTuple of 0-d or small arrays in the namespace, on the device and of the dtype of the norms. No
-    method reads a value of an array, so that a policy works under ``jax.jit`` and ``jax.lax.scan``, and on a GPU without
-    a wait of the host. Norms may be Python floats too; then numbers of a state are floats, and histories NumPy arrays.
+    method reads a value of an array, so that a policy works under ``jax.jit`` and ``jax.lax.scan``, and on a GPU
+    without a wait of the host. Norms may also be Python floats; then the numbers of a state are floats, and its
+    histories are NumPy arrays.
     """
 
     skips: ClassVar[bool]
@@ -41,7 +42,7 @@ class Policy(Protocol[State]):
         state : NamedTuple
             The state that `init` or the last call returned. It is not changed.
         norm : array or float
-            The norm before clipping, without the loss scale. It may be NaN or inf: then it does not enter the state.
+            The norm before clipping, without the loss scale. If it is NaN, inf or 0, it does not enter the state.
 
         Returns
         -------

@@ -36,8 +36,8 @@ class SkipStep:
     threshold : float or None
         Steps with a norm above it are skipped; None: no such threshold.
     sigma : float or None
-        Steps with a norm more than ``sigma`` standard deviations above the mean are skipped; None: 6, or no such rule if
-        ``threshold`` is given.
+        Steps with a norm more than ``sigma`` standard deviations above the mean are skipped; None: 6, or no such rule
+        if ``threshold`` is given.
     window : int
         The number of norms that mean and deviation are of, at least 2.
     rule : {"olmo-core", "llm.c"}
@@ -53,7 +53,8 @@ class SkipStep:
     Notes
     -----
     Norms of skipped steps enter the window, as in both sources, so that a lasting rise of the norm is followed. Norms
-    that are NaN or inf do not, and such steps are skipped always.
+    that are NaN, inf or 0 do not; steps with NaN or inf are skipped always. The sources have the same rule for the
+    loss, which a policy does not see.
 
     References
     ----------
@@ -101,28 +102,31 @@ class SkipStep:
         return FixedState() if self.sigma is None else SkipStepState(history(like, self.window))
 
     def update(self, state: SkipStepState | FixedState, norm: AnyArray) -> tuple[AnyArray, SkipStepState | FixedState]:
-        """Return the threshold for a norm, and the next state: a step is skipped if its norm is above, or not finite."""
+        """Return the threshold for a norm, above which the step is skipped, and the next state."""
         limit = math.inf if self.threshold is None else self.threshold
         if isinstance(state, FixedState):
             return filled(norm, limit), state
         norms = state.norms
         xp = namespace(norms)
         bound = self._bound(xp, norms)
-        return xp.where(bound < limit, bound, limit), SkipStepState(appended(xp, norms, norm))
+        return xp.where(bound < limit, bound, limit), SkipStepState(appended(norms, norm))
 
     def _bound(self, xp: Namespace, norms: AnyArray) -> AnyScalar:
         """Return the largest norm that is no outlier; inf as long as there are too few norms."""
         assert self.sigma is not None
         if self.rule == "olmo-core":
-            seen, largest, mean, square = _moments(xp, norms)
+            seen, largest, mean, squares = _moments(xp, norms)
             enough, spread = (
                 seen >= max(2, self.window // 2 - 1),
-                self.sigma * xp.sqrt(square / xp.where(seen > 1, seen - 1, 1.0)),
+                self.sigma * xp.sqrt(squares / xp.where(seen > 1, seen - 1, 1.0)),
             )
-        else:  # with n norms, of which this is one: d = n - m is an outlier if d² (n - 1 - sigma²) > sigma² n v
+        else:  # x with n - 1 others of mean m and deviation s: (x - m)² (n - 1 - sigma²) > sigma² n s²
             n = self.window
-            seen, largest, mean, square = _moments(xp, norms[1:])
-            enough, spread = seen >= n - 1, self.sigma * xp.sqrt(square / (n - 1) * (n / (n - 1 - self.sigma**2)))
+            _, largest, mean, squares = _moments(xp, norms[1:])
+            enough, spread = (
+                norms[0] < math.inf,
+                self.sigma * xp.sqrt(squares * (n / (n - 1) / (n - 1 - self.sigma**2))),
+            )
         return xp.where(enough, largest * (mean + spread), math.inf)
 
 

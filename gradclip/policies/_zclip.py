@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-from gradclip._types import AnyArray
+from gradclip._types import AnyArray, Namespace
 from gradclip.policies._arguments import choice, count, keep, number
-from gradclip.policies._numbers import filled, namespace
+from gradclip.policies._numbers import enters, filled, namespace
 
 
 class ZClipState(NamedTuple):
@@ -55,8 +55,8 @@ class ZClip:
     eps : float
         Added to σ in the z-score, greater than 0.
     option : {"adaptive_scaling", "mean", "percentile"}
-        The threshold of a spike. "adaptive_scaling": T above; "mean": μ; "percentile": μ + z_thresh · σ, and norms above
-        this are spikes.
+        The threshold of a spike. "adaptive_scaling": T above; "mean": μ; "percentile": μ + z_thresh · σ, and norms
+        above this are spikes.
     clip_factor : float
         With "adaptive_scaling", T is multiplied by it, greater than 0.
     skip_update_on_spike : bool
@@ -69,9 +69,9 @@ class ZClip:
 
     Notes
     -----
-    The defaults are those of the authors' code. We deviate from it as follows: a norm that is NaN or inf does not enter
-    the state, where it would stay for ever, and its threshold is that of an infinitely large spike; σ is kept in place of
-    σ², so that float32 does not overflow.
+    The defaults are those of the authors' code. We deviate from it as follows: a norm that is NaN, inf or 0 does not
+    enter the state, where NaN would stay for ever; the threshold of NaN and inf is that of an infinitely large spike; σ
+    is kept in place of σ², so that float32 does not overflow; there is no 1e-6 in the coefficient.
 
     References
     ----------
@@ -110,7 +110,7 @@ class ZClip:
             self,
             alpha=number(self.alpha, "alpha", "alpha=0.97", above=0, below=1),
             z_thresh=number(self.z_thresh, "z_thresh", "z_thresh=2.5", above=0),
-            max_norm=None if limit is None else number(limit, "max_norm", "None for no limit", above=0, zero=True),
+            max_norm=None if limit is None else number(limit, "max_norm", "None for no limit", least=0),
             warmup_steps=count(self.warmup_steps, "warmup_steps", "warmup_steps=25"),
             eps=number(self.eps, "eps", "eps=1e-6", above=0),
             clip_factor=number(self.clip_factor, "clip_factor", "clip_factor=1.0", above=0),
@@ -126,38 +126,39 @@ class ZClip:
         """Return the threshold for a norm, and the next state."""
         xp = namespace(norm)
         seen, mean, std = state
-        finite = xp.isfinite(norm)
-        norm = xp.where(finite, norm, math.inf)
-        warm = seen >= self.warmup_steps
-        spike = warm & self._is_spike(norm, mean, std)
+        enter, ready = enters(norm), seen >= self.warmup_steps
+        norm = xp.where(norm < math.inf, norm, math.inf)  # NaN too
+        spike = ready & self._is_spike(norm, mean, std)
         threshold = self._threshold(xp, spike, norm, mean, std)
         limit = math.inf if self.max_norm is None else self.max_norm
         max_norm = xp.where(spike & (threshold < limit), threshold, limit)
-        enters = finite & ~spike if self.skip_update_on_spike else finite
-        value = xp.where(spike, threshold, xp.where(finite, norm, mean))
-        return max_norm, self._next(xp, state, value, warm, enters)
+        value = xp.where(spike, threshold, xp.where(enter, norm, mean))
+        enter = enter & (enter != spike) if self.skip_update_on_spike else enter
+        return max_norm, self._next(xp, state, value, ready, enter)
 
     def _is_spike(self, norm: AnyArray, mean: AnyArray, std: AnyArray) -> AnyArray:
         if self.option == "percentile":
             return norm > mean + self.z_thresh * std
         return (norm - mean) / (std + self.eps) > self.z_thresh
 
-    def _threshold(self, xp: AnyArray, spike: AnyArray, norm: AnyArray, mean: AnyArray, std: AnyArray) -> AnyArray:
-        """Return the threshold of a spike."""
+    def _threshold(self, xp: Namespace, spike: AnyArray, norm: AnyArray, mean: AnyArray, std: AnyArray) -> AnyArray:
+        """Return the threshold of a spike; for other norms, any number."""
         if self.option == "mean":
             return mean
         if self.option == "percentile":
             return mean + self.z_thresh * std
-        z = xp.where(spike, (norm - mean) / (std + self.eps), 1.0)
-        return self.clip_factor * (mean + self.z_thresh / z * (self.z_thresh * std))
+        z = xp.where(spike, (norm - mean) / (std + self.eps), self.z_thresh)
+        return self.clip_factor * (mean + self.z_thresh / z * std * self.z_thresh)
 
-    def _next(self, xp: AnyArray, state: ZClipState, value: AnyArray, warm: AnyArray, enters: AnyArray) -> ZClipState:
-        """Return the state after a value: exact mean and deviation in the warm-up, then the running ones."""
+    def _next(self, xp: Namespace, state: ZClipState, value: AnyArray, ready: AnyArray, enter: AnyArray) -> ZClipState:
+        """Return the state after a value: with exact moments in the warm-up, later with running ones.
+
+        A value x has the weight w. With d = x - μ, the mean is μ + w d; the variance is (1 - w) σ² + w (1 - w) d² in
+        the warm-up (Welford), and (1 - w) σ² + w (1 - w)² d² later, because the deviation is from the new mean.
+        """
         seen, mean, std = state
-        weight = xp.where(warm, 1 - self.alpha, 1 / (seen + 1))
-        weight = xp.where(enters, weight, 0.0)
-        rest = 1 - weight  # in the warm-up the variance of a sample, so that one factor less
-        change = value - mean
-        part = xp.sqrt(weight) * xp.where(warm, rest, xp.sqrt(rest))
-        seen = xp.where(enters & ~warm, seen + 1, seen)
-        return ZClipState(seen, mean + weight * change, xp.hypot(xp.sqrt(rest) * std, part * change))
+        weight = xp.where(enter, xp.where(ready, 1 - self.alpha, 1 / (seen + 1)), 0.0)
+        rest, change = 1 - weight, value - mean
+        part = xp.sqrt(weight) * xp.where(ready, rest, xp.sqrt(rest)) * change
+        counted = xp.where(enter, xp.where(ready, seen, seen + 1), seen)
+        return ZClipState(counted, mean + weight * change, xp.hypot(xp.sqrt(rest) * std, part))
