@@ -7,6 +7,8 @@ import sys
 import typing
 
 from gradclip import _elsewhere
+from gradclip import policies as policies
+from gradclip._clipper import Clipper
 from gradclip._functions import (
     adaptive_grad_clip,
     adaptive_grad_clip_,
@@ -30,6 +32,7 @@ from gradclip._partial import NormPartial
 from gradclip._version import __version__ as __version__
 
 __all__ = [
+    "Clipper",
     "NonFiniteError",
     "NormPartial",
     "adaptive_grad_clip",

@@ -67,16 +67,23 @@ class Decision:
         What every leaf is multiplied by.
     total : array or float
         The total of the partial norm: finite if and only if all gradients are finite.
+    max_norm : array, float or None
+        The threshold that a policy chose: 0-d, or one for each leaf. None: no policy chose it.
+    skipped : array or bool
+        Whether the step is to be skipped, as some policies say.
     """
 
     norm: AnyArray
     coefficient: Coefficient
     total: AnyScalar
+    max_norm: AnyScalar | None = None
+    skipped: AnyArray = False
 
     @property
     def clipped(self) -> AnyArray:
         """Whether the gradients change: they are clipped, made zero, or divided by a loss scale."""
-        return self.coefficient.changed
+        changed = self.coefficient.changed
+        return changed if isinstance(changed, bool) or not changed.ndim else namespace([changed]).any(changed)
 
     @property
     def finite(self) -> AnyArray:
@@ -103,10 +110,15 @@ def decide_by_floats(
 
 def unscaled_norm(partial: NormPartial, loss_scale: AnyScalar) -> AnyArray:
     """Return the norm of the unscaled gradients: of the gradients divided by ``loss_scale``."""
+    return unscaled(partial, loss_scale).norm()
+
+
+def unscaled(partial: NormPartial, loss_scale: AnyScalar) -> NormPartial:
+    """Return the partial norm of the gradients divided by ``loss_scale``."""
     if isinstance(loss_scale, float) and loss_scale == 1:
-        return partial.norm()
+        return partial
     loss_scale = positive(beside(partial, loss_scale))
-    return NormPartial(partial.scale / loss_scale, partial.total, partial.ord, partial.dtype).norm()
+    return NormPartial(partial.scale / loss_scale, partial.total, partial.ord, partial.dtype)
 
 
 def _read(number: AnyScalar) -> float:
