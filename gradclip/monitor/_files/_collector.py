@@ -48,7 +48,7 @@ class Collector:
         self._bits = 0
 
     def __len__(self) -> int:
-        """The number of norms."""
+        """Return the number of norms."""
         return len(self._points.get("norm", ()))
 
     def row(self, cells: Mapping[str, object], line: int) -> None:
@@ -121,13 +121,15 @@ class Collector:
             if norm in (None, ""):
                 return None
             if "step" in self._chosen:
-                return self.notes.fault(line, "no step")
+                self.notes.fault(line, "no step")
+                return None
             self._counted += 1
             return self._counted - 1
         try:
             return whole(cell)
         except ValueError as error:
-            return self.notes.fault(line, f"the step is {error}")
+            self.notes.fault(line, f"the step is {error}")
+            return None
 
     def _take(self, role: str, step: int, cell: object, line: int) -> None:
         try:
@@ -146,7 +148,10 @@ class Collector:
 
     def _keep(self, role: str, step: int, value: float) -> None:
         if in_sample(step, self._bits):
-            self._points.setdefault(role, Points()).append(step, value)
+            points = self._points.get(role)
+            if points is None:
+                points = self._points[role] = Points()
+            points.append(step, value)
             self._kept += 1
         while self._kept > VALUES_KEPT:
             self._bits += 1

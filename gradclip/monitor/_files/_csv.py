@@ -1,6 +1,6 @@
 """CSV: the monitor's, Lightning's metrics.csv, exports of W&B and MLflow, any table with a header.
 
-A table has one column a metric ("step,loss,grad_norm"), or one row a value ("run_id,key,value,step,timestamp", MLflow's).
+A table has one column a metric ("step,loss,grad_norm"), or one row a value ("run_id,key,value,step,timestamp").
 """
 
 import csv
@@ -32,7 +32,7 @@ class Csv:
     def feed(self, line: str, number: int) -> None:
         """Take a line."""
         if not line.strip("\x00\r\n\t "):  # NULs are what a full disk or a crash leaves
-            return
+            return None
         try:
             cells = next(csv.reader((line,), delimiter=self._delimiter))
         except (csv.Error, StopIteration):
@@ -46,6 +46,7 @@ class Csv:
         else:
             key, value, step = self._long
             self._into.value(cells[key], None if step is None else cells[step], cells[value], number)
+        return None
 
     def _begin(self, header: list[str]) -> None:
         self._header = [cell.strip() for cell in header]
@@ -72,7 +73,7 @@ def _goes_with(rows: Sequence[Sequence[str]]) -> bool:
     if len(rows) == 1:
         return any(role_of(cell.strip()) for cell in rows[0])
     numbers = any(map(_is_number, rows[1]))
-    return len(rows[0]) == len(rows[1]) and numbers or any(role_of(cell.strip()) for cell in rows[0])
+    return (len(rows[0]) == len(rows[1]) and numbers) or any(role_of(cell.strip()) for cell in rows[0])
 
 
 def _is_header(cells: Sequence[str]) -> bool:

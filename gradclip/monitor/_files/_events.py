@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradclip.monitor._files._collector import Collector
 from gradclip.monitor._files._error import ReadError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tensorboard.compat.proto.summary_pb2 import Summary
+
+    from gradclip.monitor._files._collector import Collector
 
 __all__ = ["event_files", "read_events"]
 
@@ -65,7 +67,7 @@ def _scalar(value: Summary.Value) -> float | None:
     """Return a scalar's value; None for images, histograms and texts."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
-        return value.simple_value
+        return float(value.simple_value)
     if kind != "tensor" or value.tensor.tensor_shape.dim or not value.tensor.dtype:
         return None
     from tensorboard.util.tensor_util import make_ndarray

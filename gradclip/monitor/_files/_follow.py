@@ -26,7 +26,8 @@ class Follow:
     def __init__(self, path: Path, *, norm: str | None, loss: str | None, pattern: str | None) -> None:
         self._path = path
         plain = pattern is None
-        self._options = {"norm": norm if plain else None, "loss": loss if plain else None, "pattern": pattern}
+        self._norm, self._loss = (norm, loss) if plain else (None, None)
+        self._text = pattern
         self._pattern = None if pattern is None else compiled(pattern)
         self._seen: tuple[int, int, int] | None = None
         self._tail: _Tail | None = None
@@ -60,16 +61,20 @@ class Follow:
         return self._tail.into.history(self._path)
 
     def _whole(self) -> History:
-        return read(self._path, **self._options, parameters=False, on_note=lambda text: None)
+        return read(self._path, norm=self._norm, loss=self._loss, pattern=self._text, parameters=False, on_note=_ignore)
 
     def _start(self, state: stat_result) -> "_Tail | None":
-        into = Collector(Notes(), norm=self._options["norm"], loss=self._options["loss"], parameters=False)
+        into = Collector(Notes(), norm=self._norm, loss=self._loss, parameters=False)
         chosen = None if self._pattern is None else Text(into, self._pattern)
         with self._path.open("rb") as stream:
             _, text, reader = begin(self._path, stream, into, chosen)
             first = stream.readline() if stream.seek(0) == 0 else b""
         utf8 = text.encoding.startswith("utf-8")
         return _Tail(self._path, state.st_ino, first, reader, into) if reader is not None and utf8 else None
+
+
+def _ignore(note: str) -> None:
+    """Do nothing: a note at every look would hide the plot."""
 
 
 class _Tail:

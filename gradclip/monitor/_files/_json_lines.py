@@ -16,7 +16,7 @@ class JsonLines:
     def feed(self, line: str, number: int) -> None:
         """Take a line."""
         if not line.strip("\x00\r\n\t "):  # NULs are what a full disk or a crash leaves
-            return
+            return None
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

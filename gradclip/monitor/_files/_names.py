@@ -16,7 +16,7 @@ NORM_NAMES: Final = (
     "gnorm",  # fairseq
     "gradnorm",
 )
-"""Names of a gradient norm before clipping, the most usual first. A path before the name is allowed: ``train/grad_norm``."""
+"""Names of a gradient norm before clipping, the most usual first. A path may precede the name: ``train/grad_norm``."""
 
 STEP_NAMES: Final = ("step", "global_step", "_step", "iteration", "iter", "num_updates", "batch")
 LOSS_NAMES: Final = ("loss", "train_loss", "training_loss", "loss_train", "train_loss_step", "lm_loss", "total_loss")

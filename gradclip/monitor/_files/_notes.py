@@ -38,7 +38,9 @@ class Notes:
 
     def texts(self) -> list[str]:
         """Return one sentence for each kind of fault, then the remarks."""
-        return [_sentence(self.unit, kind, count, self._lines[kind]) for kind, count in self._counts.items()] + self._remarks
+        return [
+            _sentence(self.unit, kind, count, self._lines[kind]) for kind, count in self._counts.items()
+        ] + self._remarks
 
 
 def _sentence(unit: str, kind: str, count: int, lines: list[int]) -> str:

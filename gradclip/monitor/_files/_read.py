@@ -101,7 +101,7 @@ def read(
         norm = loss = None  # its groups say what is what
     into = Collector(notes, norm=norm, loss=loss, parameters=parameters)
     chosen = None if pattern is None else Text(into, compiled(pattern))
-    report = on_progress or (lambda done: None)
+    report = on_progress or _ignore
     if place.is_dir():
         _read_events(event_files(place), into, report)
     else:
@@ -182,6 +182,10 @@ def _checked(path: Path, into: Collector, chosen: Lines | None) -> History:
     if chosen is not None and not len(into) and not into.notes.faults:
         raise ReadError(f"{path}: no line matches --pattern")
     return into.history(path)
+
+
+def _ignore(done: int) -> None:
+    """Do nothing with the progress."""
 
 
 def _warn(text: str) -> None:

@@ -73,6 +73,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     if "norm" not in result.groupindex:
         groups = ", ".join(result.groupindex) or "none"
         raise ReadError(
-            f"--pattern {pattern!r} needs a group named norm, such as 'gnorm (?P<norm>\\S+)'; its named groups: {groups}"
+            f"--pattern {pattern!r} needs a group named norm, such as 'gnorm (?P<norm>\\S+)'; "
+            f"its named groups: {groups}"
         )
     return result
