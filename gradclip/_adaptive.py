@@ -218,20 +218,25 @@ def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]
     return tuple(sorted(a % rank for a in axes))
 
 
-def matching(leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves]) -> list[AnyArray]:
-    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a position."""
+def matching(
+    leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves], name: str = "params"
+) -> list[AnyArray]:
+    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a position.
+
+    ``name`` is what errors call the parameters: there may be other arrays in their place.
+    """
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:
         raise ValueError(
-            f"params has a different structure from grads ({e}), expected the same structure; "
+            f"{name} has a different structure from grads ({e}), expected the same structure; "
             "pass both in containers of one structure"
         ) from e
     weights = flatten(kept)
     if len(weights.slots) != len(leaves.slots):
         raise ValueError(
-            f"the number of leaves is {len(weights.slots)} in params and {len(leaves.slots)} in grads, expected one "
-            "parameter for each gradient; pass both in containers of one structure"
+            f"the number of leaves is {len(weights.slots)} in {name} and {len(leaves.slots)} in grads, expected one "
+            "for each gradient; pass both in containers of one structure"
         )
     return leaves.firsts(weights.arrays)
 

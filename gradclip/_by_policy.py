@@ -57,18 +57,18 @@ def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) -> tu
     """Return the decision by the norm of all leaves laid end to end."""
     if policy.per_leaf:  # there are no leaves
         return leaves.decide(rule), state
-    partial = leaves.partial(rule.ord)
-    numbers = _floats(partial, rule)
-    if numbers is None:
-        return _decide_by_arrays(partial, policy, state, rule)
-    scale, total, (_, eps, loss_scale) = numbers
+    ops, numbers = leaves.ops, rule.floats()
+    found = ops.floats(leaves.arrays, rule.ord) if isinstance(ops, HostOps) and numbers is not None else None
+    if numbers is None or found is None or not isinstance(ops, HostOps):
+        return _decide_by_arrays(leaves.partial(rule.ord), policy, state, rule)
+    (scale, total, double), (_, eps, loss_scale) = found, numbers
     norm = scale / loss_scale * root_of_float(total, rule.ord)
     max_norm, state = policy.update(_started(policy, state, 0.0), norm)
     max_norm = at_least_zero(float(max_norm))
     skipped = policy.skips and not (norm <= max_norm and math.isfinite(norm))
     limits = math.inf if policy.skips else max_norm, eps, loss_scale
     _, c = decide_by_floats(scale, total, rule.ord, limits, zero=rule.zero)
-    return Decision(unscaled(partial, rule.scale).norm(), c, total, max_norm, skipped), state
+    return Decision(ops.number(norm, double), c, total, max_norm, skipped), state
 
 
 def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) -> tuple[Decision, Any]:
@@ -109,15 +109,3 @@ def _check_number(policy: AnyPolicy, state: Any, n: int) -> None:
                 f"there are {n} gradients, expected {value.shape[0]} as in the steps before, because "
                 f"{type(policy).__name__} has a threshold for each; pass zeros for those that are missing in this step"
             )
-
-
-def _floats(partial: NormPartial, rule: Rule) -> tuple[float, float, tuple[float, float, float]] | None:
-    """Return scale and total of a partial norm and the numbers of a rule, or None if they must not be read."""
-    numbers = rule.floats()
-    total: AnyScalar = partial.total
-    if numbers is None or not ns.is_host(total) or ns.is_recorded(total):
-        return None
-    try:
-        return float(partial.scale), float(total), numbers
-    except RuntimeError:  # traced by a transform of torch.func
-        return None

@@ -51,11 +51,21 @@ class HostOps:
         """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
         numbers = rule.floats() if leaves else _NOTHING
         leaves = self._memory.joined(leaves)
-        if numbers is None or self._where(leaves) is None:
+        found = None if numbers is None else self.floats(leaves, rule.ord)
+        if numbers is None or found is None:
             return decide_by_arrays(self.partial(leaves, rule.ord), rule)
-        scale, total, double = self._sum(leaves, rule.ord)
+        scale, total, double = found
         norm, c = decide_by_floats(scale, total, rule.ord, numbers, zero=rule.zero)
-        return Decision(self._memory.numbers(norm, double), c, total)
+        return Decision(self.number(norm, double), c, total)
+
+    def floats(self, leaves: Sequence[Array], ord: float) -> tuple[float, float, bool] | None:
+        """Return scale and total of the partial norm of all leaves, and whether it is float64; None if traced."""
+        leaves = self._memory.joined(leaves)
+        return None if self._where(leaves) is None else self._sum(leaves, ord)
+
+    def number(self, value: float, double: bool) -> Array:
+        """Return a norm as a 0-d array, of float64 or float32."""
+        return self._memory.numbers(value, double)
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
