@@ -229,7 +229,7 @@ def matching(
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)
     except ValueError as e:
         raise ValueError(
-            f"{name} has a different structure from grads ({e}), expected the same structure; "
+            f"{name} has a different structure from grads ({str(e)[:100]}), expected the same structure; "
             "pass both in containers of one structure"
         ) from e
     weights = flatten(kept)

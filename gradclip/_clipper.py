@@ -72,8 +72,9 @@ class Clipper:
 
     >>> resumed = gradclip.Clipper(QuantileClip(initial=1.0))
     >>> resumed.load_state_dict(clipper.state_dict())
-    >>> resumed({"w": np.array([3.0, 4.0])}) == clipper({"w": np.array([3.0, 4.0])})
-    True
+    >>> _ = resumed({"w": np.array([3.0, 4.0])})
+    >>> resumed.max_norm
+    1.1051709180756477
     """
 
     _containers: ClassVar[Containers[Any]] = Containers()
