@@ -15,6 +15,7 @@ from gradclip.backends.torch._arguments import listed
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._containers import flatten, flatten_measured, flatten_params
 from gradclip.backends.torch._leaves import TorchLeaves, gradients
+from gradclip.backends.torch._sharing import sharing_of
 
 
 class TorchFunctions(Functions[Tensor]):
@@ -55,7 +56,8 @@ class TorchFunctions(Functions[Tensor]):
 
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
         """Return the gradients of parameters, or those in a dict, for functions that write in place."""
-        return gradients(listed(grads, depth=5), "grads", caller)
+        sharing = None if "value" in caller else sharing_of(grads)
+        return gradients(listed(grads, depth=5), "grads", caller, sharing)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
         """Return the leaves for functions that compute norms; of a Module or an Optimizer, the gradients."""

@@ -12,13 +12,16 @@ from torch.nn import Parameter
 from gradclip import _checks
 from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
+from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip.backends.torch._gpu import kernels_for
+from gradclip.backends.torch._sharing import Sharing
 from gradclip.backends.torch._walk import Found, walk
 from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
-from gradclip.backends.torch.ops._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
+from gradclip.backends.torch.ops._ownership import is_distributed, part_of
+from gradclip.backends.torch.ops._rank_ops import RankOps
 
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
@@ -63,14 +66,35 @@ class TorchLeaves(Leaves):
             _checks.writable(targets, self.array_paths, f"backends.torch.{pure}")
         return targets
 
+    def own_partial(self, ord: float) -> NormPartial:
+        """Return the partial norm of what this rank owns, without other ranks."""
+        return self.ops.own_partial(self.arrays, ord) if isinstance(self.ops, RankOps) else self.partial(ord)
+
+    def nonfinite(self) -> list[tuple[str, str]]:
+        """Return the path of each gradient that has NaN or inf and, if other ranks hold parts of them, the rank."""
+        if isinstance(self.ops, RankOps):
+            return self.ops.nonfinite(self.arrays, self.array_paths())
+        return Leaves.nonfinite(self)  # dataclasses with slots have no super()
+
     def finish(self) -> None:
         """Copy the result to uncoalesced sparse gradients."""
         for action in self.after:
             action()
 
 
-def gradients(parameters: Parameters, name: str = "parameters", caller: str = "") -> TorchLeaves:
+def gradients(
+    parameters: Parameters, name: str = "parameters", caller: str = "", sharing: Sharing | None = None
+) -> TorchLeaves:
     """Return the gradients of parameters; for a dict of tensors that are no parameters, these tensors.
+
+    Parameters
+    ----------
+    parameters : object
+        What the user passed.
+    name, caller : str
+        Their name, and the public function that was called, for error messages.
+    sharing : Sharing, optional
+        How norms are shared with other ranks; None for functions that need no norm.
 
     Raises
     ------
@@ -79,25 +103,28 @@ def gradients(parameters: Parameters, name: str = "parameters", caller: str = ""
     """
     if type(parameters) in (list, tuple, GeneratorType):
         parameters = list(parameters)
-        if set(map(type, parameters)) == {Parameter}:  # the usual case
+        if set(map(type, parameters)) == {Parameter} and (sharing is None or sharing.is_alone):  # the usual case
             found = [g for p in parameters if (g := p.grad) is not None]
             return leaves_of(found, lambda: paths_of([p.grad for p in parameters], name))
-    return leaves_found(walk(parameters, name, caller))
+    return leaves_found(walk(parameters, name, caller), sharing)
 
 
-def leaves_found(found: Found) -> TorchLeaves:
-    """Return leaves for the gradients of a container, which may be DTensors on a mesh."""
+def leaves_found(found: Found, sharing: Sharing | None = None) -> TorchLeaves:
+    """Return leaves for the gradients of a container, of which other ranks may hold parts."""
     grads, paths, holders = found
-    if not any(map(is_distributed, {type(x): x for x in holders}.values())):
+    if sharing is None and any(map(is_distributed, {type(x): x for x in holders}.values())):
+        sharing = Sharing(holders, None, ())
+    if sharing is None or sharing.is_alone:
         return leaves_of(grads, lambda: paths)
-    if not grads:  # another rank may have some and would wait for this one in a collective
-        grads, paths = [torch.empty(0)], ["nothing"]
-    scopes = {id(g): scope_of(g, path) for g, path in zip(grads, paths, strict=True)}
-    parts = {id(g): part_of(g) for g in dict.fromkeys(grads)}
+    distinct = {id(g): (g, path) for g, path in zip(reversed(grads), reversed(paths), strict=True)}
+    distinct = {id(g): distinct[id(g)] for g in grads}
+    spread = sharing.spread(found, [g for g, _ in distinct.values()], [path for _, path in distinct.values()])
+    if spread is None:
+        return leaves_of(grads, lambda: paths)
+    parts = {key: part_of(g) for key, (g, _) in distinct.items()}
     leaves = leaves_of([parts[id(g)] for g in grads], lambda: paths)
-    every = list(dict.fromkeys([*map(cut, holders), *scopes.values()]))
-    numels = [g.numel() for g in dict.fromkeys(grads)]
-    return replace(leaves, ops=ShardedOps(leaves.ops, list(scopes.values()), every), numels=numels)
+    numels = [g.numel() for g in spread.grads]
+    return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), numels=numels)
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:

@@ -1,0 +1,121 @@
+"""What a call says of other ranks: ``group=`` and ``replicated=``, or what can be inferred without them."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from torch import Tensor
+from torch.nn import Module
+
+from gradclip.backends.torch._walk import Found, named_tensors
+from gradclip.backends.torch.ops._exchange import Exchange
+from gradclip.backends.torch.ops._ownership import inferred, is_distributed
+from gradclip.backends.torch.ops._rank_ops import Spread
+from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized, ranks_of
+
+Group: TypeAlias = Any
+"""A ProcessGroup, a DeviceMesh, or None."""
+
+Replicated: TypeAlias = Any
+"""A Module, an iterable of tensors, or a bool: the parameters that are the same on all ranks."""
+
+
+class Sharing:
+    """How the gradients of one call are shared with other ranks.
+
+    It is a context: an error that is raised within it, before ranks exchanged anything, is told to the other ranks, so
+    that none waits for this one.
+
+    Parameters
+    ----------
+    parameters : object
+        What the call was given, for an error that is raised before the parameters are found.
+    group : ProcessGroup, DeviceMesh or None
+        The ranks over which the gradients are spread; None: they are inferred.
+    replicated : bool, Module or iterable of Tensor
+        The parameters that are the same on all ranks; True: all that are plain tensors.
+    """
+
+    def __init__(self, parameters: object, group: Any, replicated: Any) -> None:
+        self._given, self._replicated = parameters, replicated
+        self._fixed = None if group is None else ranks_of(group)
+        self._found: Found | None = None
+        self._same: frozenset[int] = frozenset()
+        self._inferred: Ranks | None = None
+        self.exchange = Exchange(self._ranks)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process has no other ranks."""
+        return self is _ALONE
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.exchange.__exit__(kind, error, trace)
+
+    def spread(self, found: Found, grads: Sequence[Tensor], paths: Sequence[str]) -> Spread | None:
+        """Return how distinct gradients are spread over ranks; None if each rank has them all.
+
+        Raises
+        ------
+        ValueError
+            If it is not known, because other ranks may hold parameters that this rank does not know of.
+        """
+        self._found, self._same = found, _same_everywhere(self._replicated, found)
+        if self._fixed is None and not any(map(is_distributed, {type(x): x for x in found.holders}.values())):
+            self._ranks()
+            return None
+        position = {id(g): i for i, g in enumerate(grads)}
+        held = [position.get(id(x), position.get(id(x.grad), -1)) for x in found.holders]
+        return Spread(grads, paths, found.holders, held, self._same)
+
+    def _ranks(self) -> Ranks | None:
+        if self._fixed is not None:
+            return self._fixed
+        if self._found is None:  # nothing is known: an error was raised early
+            return everyone() if is_initialized() and _has_dtensors(self._given) else None
+        if self._inferred is None:
+            holders = self._found.holders
+            names = {id(g): path for g, path in zip(self._found.grads, self._found.paths, strict=True)}
+            paths = [names.get(id(x), names.get(id(x.grad), f"parameters[{i}]")) for i, x in enumerate(holders)]
+            self._inferred = inferred(holders, paths, self._same)
+        return self._inferred
+
+
+def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> Sharing:
+    """Return how the gradients of a call are shared.
+
+    Raises
+    ------
+    TypeError
+        If ``group`` is neither a ProcessGroup nor a DeviceMesh.
+    ValueError
+        If this process has no other ranks, or is not in the group.
+    """
+    if group is None and not is_initialized():
+        return _ALONE
+    return Sharing(parameters, group, replicated)
+
+
+def _same_everywhere(replicated: Any, found: Found) -> frozenset[int]:
+    """Return the ``id`` of the parameters that are declared replicated, and of their gradients."""
+    if replicated is True:
+        chosen: Iterable[Any] = (x for x in found.holders if not is_distributed(x))
+    elif replicated is False:
+        return frozenset()
+    else:
+        chosen = (x for _, x in named_tensors(replicated, "replicated", strict=False))
+    return frozenset(id(y) for x in chosen for y in (x, x.grad) if y is not None)
+
+
+def _has_dtensors(given: object) -> bool:
+    found = given.parameters() if isinstance(given, Module) else given if isinstance(given, list | tuple) else ()
+    return any(map(is_distributed, found))
+
+
+_ALONE = Sharing((), None, ())
+"""The sharing of a process without other ranks."""
