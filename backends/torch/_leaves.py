@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import GeneratorType
 from typing import Any, TypeAlias
 
@@ -20,7 +21,7 @@ from gradclip.backends.torch._walk import Found, walk
 from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
-from gradclip.backends.torch.ops._ownership import is_distributed, part_of
+from gradclip.backends.torch.ops._ownership import any_distributed, part_of
 from gradclip.backends.torch.ops._rank_ops import RankOps
 
 Parameters: TypeAlias = Any
@@ -103,28 +104,47 @@ def gradients(
     """
     if type(parameters) in (list, tuple, GeneratorType):
         parameters = list(parameters)
-        if set(map(type, parameters)) == {Parameter} and (sharing is None or sharing.is_alone):  # the usual case
+        if _are_parameters(parameters):  # the usual case
             found = [g for p in parameters if (g := p.grad) is not None]
-            return leaves_of(found, lambda: paths_of([p.grad for p in parameters], name))
+            return _leaves(found, lambda: paths_of([p.grad for p in parameters], name), parameters, sharing)
     return leaves_found(walk(parameters, name, caller), sharing)
 
 
 def leaves_found(found: Found, sharing: Sharing | None = None) -> TorchLeaves:
     """Return leaves for the gradients of a container, of which other ranks may hold parts."""
-    grads, paths, holders = found
-    if sharing is None and any(map(is_distributed, {type(x): x for x in holders}.values())):
+    return _leaves(found.grads, lambda: found.paths, found.holders, sharing)
+
+
+def _leaves(
+    grads: list[Tensor], paths: Callable[[], list[str]], holders: Sequence[Tensor], sharing: Sharing | None
+) -> TorchLeaves:
+    if sharing is None and any_distributed(holders):
         sharing = Sharing(holders, None, ())
     if sharing is None or sharing.is_alone:
-        return leaves_of(grads, lambda: paths)
-    distinct = {id(g): (g, path) for g, path in zip(reversed(grads), reversed(paths), strict=True)}
-    distinct = {id(g): distinct[id(g)] for g in grads}
-    spread = sharing.spread(found, [g for g, _ in distinct.values()], [path for _, path in distinct.values()])
+        return leaves_of(grads, paths)
+    distinct = list({id(g): g for g in grads}.values())
+    spread = sharing.spread(distinct, partial(_first_paths, grads, paths), holders)
     if spread is None:
-        return leaves_of(grads, lambda: paths)
-    parts = {key: part_of(g) for key, (g, _) in distinct.items()}
-    leaves = leaves_of([parts[id(g)] for g in grads], lambda: paths)
-    numels = [g.numel() for g in spread.grads]
-    return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), numels=numels)
+        return leaves_of(grads, paths)
+    parts = {id(g): part_of(g) for g in distinct}
+    leaves = leaves_of([parts[id(g)] for g in grads], paths)
+    return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), numels=[g.numel() for g in distinct])
+
+
+def _are_parameters(tensors: list[Any]) -> bool:
+    """Whether all are parameters: plain ones, whose type says it, or DTensors."""
+    kinds = set(map(type, tensors))
+    if kinds == {Parameter}:
+        return True
+    return all(kind is Parameter or issubclass(kind, Tensor) for kind in kinds) and all(
+        isinstance(x, Parameter) for x in tensors
+    )
+
+
+def _first_paths(grads: list[Tensor], paths: Callable[[], list[str]]) -> list[str]:
+    """Return the path of each distinct gradient: its first one."""
+    first = {id(g): path for g, path in zip(reversed(grads), reversed(paths()), strict=True)}
+    return [first[key] for key in dict.fromkeys(map(id, grads))]
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:

@@ -1,15 +1,16 @@
 """What a call says of other ranks: ``group=`` and ``replicated=``, or what can be inferred without them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from torch import Tensor
 from torch.nn import Module
 
-from gradclip.backends.torch._walk import Found, named_tensors
+from gradclip.backends.torch._walk import named_tensors
 from gradclip.backends.torch.ops._exchange import Exchange
-from gradclip.backends.torch.ops._ownership import inferred, is_distributed
+from gradclip.backends.torch.ops._ownership import any_distributed, inferred, is_distributed
 from gradclip.backends.torch.ops._rank_ops import Spread
 from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized, ranks_of
 
@@ -39,7 +40,8 @@ class Sharing:
     def __init__(self, parameters: object, group: Any, replicated: Any) -> None:
         self._given, self._replicated = parameters, replicated
         self._fixed = None if group is None else ranks_of(group)
-        self._found: Found | None = None
+        self._holders: Sequence[Tensor] | None = None
+        self._path_of: Callable[[int], str] = "parameters[{}]".format
         self._same: frozenset[int] = frozenset()
         self._inferred: Ranks | None = None
         self.exchange = Exchange(self._ranks)
@@ -57,7 +59,9 @@ class Sharing:
     ) -> None:
         self.exchange.__exit__(kind, error, trace)
 
-    def spread(self, found: Found, grads: Sequence[Tensor], paths: Sequence[str]) -> Spread | None:
+    def spread(
+        self, grads: Sequence[Tensor], paths: Callable[[], list[str]], holders: Sequence[Tensor]
+    ) -> Spread | None:
         """Return how distinct gradients are spread over ranks; None if each rank has them all.
 
         Raises
@@ -65,25 +69,28 @@ class Sharing:
         ValueError
             If it is not known, because other ranks may hold parameters that this rank does not know of.
         """
-        self._found, self._same = found, _same_everywhere(self._replicated, found)
-        if self._fixed is None and not any(map(is_distributed, {type(x): x for x in found.holders}.values())):
+        self._holders, self._same = holders, _same_everywhere(self._replicated, holders)
+        spread = Spread(grads, paths, holders, self._same)
+        self._path_of = partial(_path_of, spread)
+        if self._fixed is None and not any_distributed(holders):
             self._ranks()
             return None
-        position = {id(g): i for i, g in enumerate(grads)}
-        held = [position.get(id(x), position.get(id(x.grad), -1)) for x in found.holders]
-        return Spread(grads, paths, found.holders, held, self._same)
+        return spread
 
     def _ranks(self) -> Ranks | None:
         if self._fixed is not None:
             return self._fixed
-        if self._found is None:  # nothing is known: an error was raised early
+        if self._holders is None:  # nothing is known: an error was raised early
             return everyone() if is_initialized() and _has_dtensors(self._given) else None
         if self._inferred is None:
-            holders = self._found.holders
-            names = {id(g): path for g, path in zip(self._found.grads, self._found.paths, strict=True)}
-            paths = [names.get(id(x), names.get(id(x.grad), f"parameters[{i}]")) for i, x in enumerate(holders)]
-            self._inferred = inferred(holders, paths, self._same)
+            self._inferred = inferred(self._holders, self._path_of, self._same)
         return self._inferred
+
+
+def _path_of(spread: Spread, holder: int) -> str:
+    """Return the path of a holder's gradient, or its position if it has none."""
+    at = spread.held[holder]
+    return spread.paths()[at] if at >= 0 else f"parameters[{holder}]"
 
 
 def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> Sharing:
@@ -101,11 +108,11 @@ def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> S
     return Sharing(parameters, group, replicated)
 
 
-def _same_everywhere(replicated: Any, found: Found) -> frozenset[int]:
+def _same_everywhere(replicated: Any, holders: Sequence[Tensor]) -> frozenset[int]:
     """Return the ``id`` of the parameters that are declared replicated, and of their gradients."""
     if replicated is True:
-        chosen: Iterable[Any] = (x for x in found.holders if not is_distributed(x))
-    elif replicated is False:
+        chosen: Iterable[Any] = (x for x in holders if not is_distributed(x))
+    elif replicated is False or replicated == ():
         return frozenset()
     else:
         chosen = (x for _, x in named_tensors(replicated, "replicated", strict=False))
@@ -113,8 +120,9 @@ def _same_everywhere(replicated: Any, found: Found) -> frozenset[int]:
 
 
 def _has_dtensors(given: object) -> bool:
-    found = given.parameters() if isinstance(given, Module) else given if isinstance(given, list | tuple) else ()
-    return any(map(is_distributed, found))
+    return any_distributed(
+        given.parameters() if isinstance(given, Module) else given if isinstance(given, list | tuple) else ()
+    )
 
 
 _ALONE = Sharing((), None, ())

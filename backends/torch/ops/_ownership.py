@@ -6,17 +6,67 @@ Plain tensors say nothing: each rank's counts, unless the caller declares them r
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from torch import Tensor, distributed
 
 from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized
 
 
+@lru_cache(maxsize=256)
+def _is_dtensor(kind: Any) -> bool:
+    return hasattr(kind, "device_mesh") and hasattr(kind, "placements")
+
+
 def is_distributed(x: object) -> bool:
     """Whether a tensor is a DTensor."""
-    return hasattr(x, "device_mesh") and hasattr(x, "placements")
+    return _is_dtensor(type(x))
+
+
+def any_distributed(tensors: Iterable[object]) -> bool:
+    """Whether any tensor is a DTensor."""
+    return any(map(_is_dtensor, set(map(type, tensors))))
+
+
+class Layout(NamedTuple):
+    """The tensors that are spread in the same way.
+
+    Parameters
+    ----------
+    mesh : DeviceMesh or None
+        None for plain tensors.
+    placements : tuple of Placement
+    which : list of int
+        The positions of the tensors.
+    """
+
+    mesh: Any
+    placements: tuple[Any, ...]
+    which: list[int]
+
+    @property
+    def split(self) -> tuple[int, ...]:
+        """The dimensions of the mesh along which the tensors are split."""
+        return tuple(i for i, p in enumerate(self.placements) if not (p.is_replicate() or p.is_partial()))
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """The dimensions of the mesh along which the tensors are sums that are yet to be made."""
+        return tuple(i for i, p in enumerate(self.placements) if p.is_partial())
+
+
+def layouts_of(tensors: Iterable[Any]) -> list[Layout]:
+    """Return the layouts of tensors, each with the positions of its tensors."""
+    found: dict[tuple[int, tuple[Any, ...]], Layout] = {}
+    for i, x in enumerate(tensors):
+        mesh, placements = (x.device_mesh, x.placements) if is_distributed(x) else (None, ())
+        key = id(mesh), placements
+        if key not in found:
+            found[key] = Layout(mesh, placements, [])
+        found[key].which.append(i)
+    return list(found.values())
 
 
 def part_of(x: Any) -> Tensor:
@@ -29,16 +79,6 @@ def whole_of(x: Any) -> Tensor:
     """Return the whole of a DTensor on each rank."""
     whole: Tensor = x.full_tensor()
     return whole
-
-
-def split_dims(x: Any) -> tuple[int, ...]:
-    """Return the dimensions of its mesh along which a DTensor is split."""
-    return tuple(i for i, p in enumerate(x.placements) if not (p.is_replicate() or p.is_partial()))
-
-
-def pending_dims(x: Any) -> tuple[int, ...]:
-    """Return the dimensions of its mesh along which a DTensor is a sum that is yet to be made."""
-    return tuple(i for i, p in enumerate(x.placements) if p.is_partial()) if is_distributed(x) else ()
 
 
 class Ownership:
@@ -57,28 +97,29 @@ class Ownership:
 
     def __init__(self, holders: Iterable[Any], ranks: Ranks, replicated: frozenset[int] = frozenset()) -> None:
         self._ranks, self._replicated = ranks, replicated
-        self._used = _used_dims(holders)
-        self._seen: dict[tuple[int, tuple[Any, ...]], bool] = {}
+        self._used = _used_dims(_meshes(holders).values())
 
-    def owns(self, x: Any, path: str) -> bool:
-        """Return whether this rank counts its part of a tensor.
+    def owned(self, grads: Sequence[Any], layouts: Sequence[Layout], paths: Callable[[], list[str]]) -> list[int]:
+        """Return the positions of the gradients of which this rank counts its part, in order.
 
         Raises
         ------
         ValueError
-            If other parts of the tensor are on ranks that take no part.
+            If other parts of a gradient are on ranks that take no part.
         """
         leader = self._ranks.members[0]
-        if not is_distributed(x):
-            return id(x) not in self._replicated or distributed.get_rank() == leader
-        key = id(x.device_mesh), x.placements
-        if key not in self._seen:
-            self._seen[key] = self._is_first(x, path)
-        return self._seen[key] and (id(x) not in self._replicated or leader in x.device_mesh.mesh.flatten().tolist())
+        owned: list[int] = []
+        for layout in layouts:
+            if layout.mesh is not None and not self._is_first(layout, paths):
+                continue
+            leads = layout.mesh is None and distributed.get_rank() == leader
+            leads = leads or (layout.mesh is not None and leader in layout.mesh.mesh.flatten().tolist())
+            owned += [i for i in layout.which if leads or id(grads[i]) not in self._replicated]
+        return sorted(owned)
 
-    def _is_first(self, x: Any, path: str) -> bool:
-        """Whether this rank is the first of those that hold this rank's part of a DTensor."""
-        mesh, split = x.device_mesh, split_dims(x)
+    def _is_first(self, layout: Layout, paths: Callable[[], list[str]]) -> bool:
+        """Whether this rank is the first of those that hold its parts of DTensors."""
+        mesh, split = layout.mesh, layout.split
         here = mesh.get_coordinate()
         if here is None:
             return False
@@ -86,8 +127,9 @@ class Ownership:
         outside = sorted(set(others) - set(self._ranks.members))
         if outside:
             raise ValueError(
-                f"{path} is split over the ranks {others}, of which {outside} take no part, expected a group that "
-                "holds all of them; pass group=torch.distributed.group.WORLD, or the ranks over which it is split"
+                f"{paths()[layout.which[0]]} is split over the ranks {others}, of which {outside} take no part, "
+                "expected a group that holds all of them; pass group=torch.distributed.group.WORLD, or the ranks over "
+                "which it is split"
             )
         root, names = _root(mesh), mesh.mesh_dim_names
         if names is None:
@@ -99,8 +141,16 @@ class Ownership:
         return min(set(same) & set(self._ranks.members)) == distributed.get_rank()
 
 
-def inferred(holders: Sequence[Any], paths: Sequence[str], replicated: frozenset[int]) -> Ranks | None:
+def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: frozenset[int]) -> Ranks | None:
     """Return the ranks of tensors for which the caller names none: all; or None if every tensor is whole on each rank.
+
+    Parameters
+    ----------
+    holders : sequence of Tensor
+    path_of : callable
+        Returns the path of one of them, for error messages.
+    replicated : frozenset of int
+        The ``id`` of those that are declared the same on all ranks.
 
     Raises
     ------
@@ -109,20 +159,22 @@ def inferred(holders: Sequence[Any], paths: Sequence[str], replicated: frozenset
     """
     if not is_initialized():
         return None
-    found = [is_distributed(x) for x in holders]
-    if not any(found):
-        _refuse_flat(holders, paths)
+    if not any_distributed(holders):
+        _refuse_flat(holders, path_of)
         return None
-    plain = [i for i, x in enumerate(holders) if not found[i] and id(x) not in replicated]
+    plain = [i for i, x in enumerate(holders) if not is_distributed(x) and id(x) not in replicated]
     if plain:
         raise ValueError(
-            f"{paths[plain[0]]} is a plain tensor among DTensors (plain: {len(plain)} of {len(holders)}), expected to "
-            "be told whether all ranks hold the same of it or each its own; pass replicated= with such parameters if "
-            "they are the same, else group=torch.distributed.group.WORLD"
+            f"{path_of(plain[0])} is a plain tensor among DTensors (plain: {len(plain)} of {len(holders)}), expected "
+            "to be told whether all ranks hold the same of it or each its own; pass replicated= with such parameters "
+            "if they are the same, else group=torch.distributed.group.WORLD"
         )
-    used = _used_dims(holders)
-    for i in {id(x.device_mesh): i for i, x in enumerate(holders) if found[i] and id(x) not in replicated}.values():
-        _check_covered(holders[i].device_mesh, paths[i], used)
+    meshes = _meshes(holders)
+    used = _used_dims(meshes.values())
+    for key, mesh in meshes.items():
+        at = next(i for i, x in enumerate(holders) if is_distributed(x) and id(x.device_mesh) == key)
+        if id(holders[at]) not in replicated:
+            _check_covered(mesh, path_of(at), used)
     return everyone()
 
 
@@ -139,12 +191,12 @@ def _check_covered(mesh: Any, path: str, used: dict[int, set[str]]) -> None:
         )
 
 
-def _refuse_flat(holders: Sequence[Any], paths: Sequence[str]) -> None:
+def _refuse_flat(holders: Sequence[Any], path_of: Callable[[int], str]) -> None:
     """Raise for the flat parameters of FSDP1, of which each rank holds another part. With NO_SHARD they are whole."""
     flat = [i for i, x in enumerate(holders) if getattr(x, "_fsdp_flattened", False)]
     if flat and all(_is_shard(holders[i]) for i in flat):
         raise ValueError(
-            f"{paths[flat[0]]} is a parameter of FSDP1 (FullyShardedDataParallel), of which each rank holds a part, "
+            f"{path_of(flat[0])} is a parameter of FSDP1 (FullyShardedDataParallel), of which each rank holds a part, "
             "expected the group over which it is split; pass group=model.process_group, or use FSDP2 (fully_shard)"
         )
 
@@ -155,10 +207,15 @@ def _is_shard(x: Any) -> bool:
     return bool(x.dim() == 1 if whole is None else x.numel() != whole.numel())
 
 
-def _used_dims(holders: Iterable[Any]) -> dict[int, set[str]]:
+def _meshes(tensors: Iterable[Any]) -> dict[int, Any]:
+    """Return the distinct meshes of tensors by their ``id``."""
+    return {id(mesh): mesh for mesh in [x.device_mesh for x in tensors if is_distributed(x)]}
+
+
+def _used_dims(meshes: Iterable[Any]) -> dict[int, set[str]]:
     """Return, by the ``id`` of a root mesh, the names of the dimensions along which any tensor is spread."""
     used: dict[int, set[str]] = {}
-    for mesh in {id(x.device_mesh): x.device_mesh for x in holders if is_distributed(x)}.values():
+    for mesh in meshes:
         used.setdefault(id(_root(mesh)), set()).update(mesh.mesh_dim_names or ())
     return used
 

@@ -5,8 +5,8 @@ agree, and merged in the order of the ranks. So all ranks get the same bits from
 sent; only sums that are yet to be made (``Partial``) are made before, of a copy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,12 +19,11 @@ from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._device import TensorOps
 from gradclip.backends.torch.ops._exchange import Exchange, Pending, row_of
-from gradclip.backends.torch.ops._ownership import Ownership, pending_dims
-from gradclip.backends.torch.ops._pending import pending_of, refuse_pending, summed
+from gradclip.backends.torch.ops._ownership import Ownership, layouts_of
+from gradclip.backends.torch.ops._pending import pending_of, refuse_pending, summed, waiting_of
 from gradclip.backends.torch.ops._scope import Scope, merged_along, scope_of
 
 
-@dataclass(frozen=True, slots=True)
 class Spread:
     """How the gradients of a call are spread over ranks.
 
@@ -32,21 +31,29 @@ class Spread:
     ----------
     grads : sequence of Tensor
         The distinct gradients as they are, DTensors or plain tensors: one for each leaf, in the same order.
-    paths : sequence of str
-        Their paths, for error messages.
+    paths : callable
+        Returns their paths, for error messages.
     holders : sequence of Tensor
         All parameters of the call, also those without a gradient: the same on all ranks that hold parts of them.
-    held : sequence of int
-        For each holder, the position of its gradient in ``grads``; -1 if it has none.
     replicated : frozenset of int
         The ``id`` of gradients that are declared the same on all ranks.
     """
 
-    grads: Sequence[Any]
-    paths: Sequence[str]
-    holders: Sequence[Any]
-    held: Sequence[int]
-    replicated: frozenset[int] = frozenset()
+    def __init__(
+        self,
+        grads: Sequence[Any],
+        paths: Callable[[], list[str]],
+        holders: Sequence[Any],
+        replicated: frozenset[int] = frozenset(),
+    ) -> None:
+        self.grads, self.paths, self.holders, self.replicated = grads, paths, holders, replicated
+        self.layouts = layouts_of(grads)
+
+    @property
+    def held(self) -> list[int]:
+        """For each holder, the position of its gradient in ``grads``; -1 if it has none."""
+        position = {id(g): i for i, g in enumerate(self.grads)}
+        return [position.get(id(x), position.get(id(x.grad), -1)) for x in self.holders]
 
 
 class RankOps:
@@ -74,10 +81,10 @@ class RankOps:
         return self._partial(leaves, ord, None)
 
     def _partial(self, leaves: Sequence[Tensor], ord: float, max_norm: AnyScalar | None) -> NormPartial:
-        owned = self._owned()
-        waiting = self._waiting()
-        pending = self._pending(waiting)
-        mine = self._measured(leaves, [i for i in range(len(leaves)) if i in owned and i not in set(waiting)], ord)
+        owned, waiting = self._owned(), waiting_of(self._spread.layouts)
+        pending = self._pending()
+        ready = [i for i in owned if i not in waiting] if waiting else owned
+        mine = self._measured(leaves, ready, ord)
         later = mine.total.device.type == "cpu"  # a host checks that all ranks have the same sums before it makes them
         if waiting and not later:
             mine = mine.merge(self._sums(waiting, owned, ord))
@@ -96,32 +103,27 @@ class RankOps:
         ValueError
             If a gradient is a sum that is yet to be made, to which other ranks would have to contribute.
         """
-        refuse_pending(self._spread.grads, self._spread.paths)
-        return self._measured(leaves, sorted(self._owned()), ord)
+        refuse_pending(self._spread.layouts, self._spread.paths)
+        return self._measured(leaves, self._owned(), ord)
 
-    def _owned(self) -> set[int]:
+    def _owned(self) -> list[int]:
         """Return the positions of the leaves that this rank counts."""
-        ranks = self._exchange.ranks()
+        spread, ranks = self._spread, self._exchange.ranks()
         assert ranks is not None
-        ownership = Ownership([*self._spread.holders, *self._spread.grads], ranks, self._spread.replicated)
-        both = zip(self._spread.grads, self._spread.paths, strict=True)
-        return {i for i, (x, path) in enumerate(both) if ownership.owns(x, path)}
+        ownership = Ownership([*spread.holders, *spread.grads], ranks, spread.replicated)
+        return ownership.owned(spread.grads, spread.layouts, spread.paths)
 
-    def _waiting(self) -> list[int]:
-        """Return the positions of the gradients that are sums yet to be made."""
-        return [i for i, x in enumerate(self._spread.grads) if pending_dims(x)]
+    def _pending(self) -> Pending:
+        return pending_of(self._spread.grads, self._spread.layouts, self._spread.paths)
 
-    def _pending(self, waiting: Sequence[int]) -> Pending:
-        return pending_of([self._spread.grads[i] for i in waiting], [self._spread.paths[i] for i in waiting])
-
-    def _sums(self, waiting: Sequence[int], owned: set[int], ord: float) -> NormPartial:
+    def _sums(self, waiting: Sequence[int], owned: Sequence[int], ord: float) -> NormPartial:
         """Make the sums that are yet to be made, and return the partial norm of those which this rank counts."""
         made = summed([self._spread.grads[i] for i in waiting])
         mine = [x for i, x in zip(waiting, made, strict=True) if i in owned]
         return self.here.partial(mine, ord) if mine else _nothing(made, ord)
 
     def _measured(self, leaves: Sequence[Tensor], which: Sequence[int], ord: float) -> NormPartial:
-        mine = [leaves[i] for i in which]
+        mine = leaves if len(which) == len(leaves) else [leaves[i] for i in which]
         return self.here.partial(mine, ord) if mine else _nothing(leaves, ord)
 
     def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
@@ -129,13 +131,14 @@ class RankOps:
 
         All ranks of a gradient's mesh take part, also those on which the gradient is None.
         """
-        refuse_pending(self._spread.grads, self._spread.paths)
+        refuse_pending(self._spread.layouts, self._spread.paths)
         local = self.here.partials(leaves, ord) if leaves else _nothings(0, leaves, ord)
         scale, total = local.scale.clone(), local.total.clone()
+        held = self._spread.held
         for scope, holders in self._scopes():
             if scope.mesh is None or scope.mesh.get_coordinate() is None:
                 continue
-            found = [(k, self._spread.held[i]) for k, i in enumerate(holders) if self._spread.held[i] >= 0]
+            found = [(k, held[i]) for k, i in enumerate(holders) if held[i] >= 0]
             batch = _nothings(len(holders), leaves, ord)
             rows, which = ([pair[i] for pair in found] for i in (0, 1))
             batch.scale[rows], batch.total[rows] = scale[which], total[which]
@@ -146,9 +149,9 @@ class RankOps:
     def _scopes(self) -> list[tuple[Scope, list[int]]]:
         """Return the positions of the holders of each scope, in an order that is the same on all ranks."""
         found: dict[Scope, list[int]] = {}
-        for i, x in enumerate(self._spread.holders):
-            found.setdefault(scope_of(x), []).append(i)
-        return sorted(found.items(), key=lambda pair: pair[0][:2])
+        for layout in layouts_of(self._spread.holders):
+            found.setdefault(scope_of(layout), []).extend(layout.which)
+        return sorted(((scope, sorted(which)) for scope, which in found.items()), key=lambda pair: pair[0][:2])
 
     def named_partials(self, leaves: Sequence[Tensor], names: Sequence[str], ord: float) -> dict[str, NormPartial]:
         """Return the partial norm of each whole gradient by name, of all ranks: for reports.
@@ -158,8 +161,8 @@ class RankOps:
         names : sequence of str
             A name for each leaf; parts of one gradient have the same name on all ranks.
         """
-        owned, waiting = self._owned(), self._waiting()
-        self._exchange.merged(row_of(_nothing(leaves, ord), None, self._pending(waiting)))  # all agree, or all raise
+        owned, waiting = self._owned(), waiting_of(self._spread.layouts)
+        self._exchange.merged(row_of(_nothing(leaves, ord), None, self._pending()))  # all agree, or all raise
         made = summed([self._spread.grads[i] for i in waiting]) if waiting else []
         measured = {**dict(enumerate(leaves)), **dict(zip(waiting, made, strict=True))}
         parts = {i: self.here.partials([x], ord) for i, x in measured.items() if i in owned}
@@ -207,7 +210,7 @@ class RankOps:
 
     def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move the elements of each part into the bounds in place."""
-        refuse_pending(self._spread.grads, self._spread.paths)
+        refuse_pending(self._spread.layouts, self._spread.paths)
         self.here.clamp_(leaves, low, high)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import distributed
 
 from gradclip._partial import NormPartial, merge_elements
-from gradclip.backends.torch.ops._ownership import is_distributed, split_dims
+from gradclip.backends.torch.ops._ownership import Layout
 
 
 class Scope(NamedTuple):
@@ -26,11 +26,11 @@ class Scope(NamedTuple):
     mesh: Any = None
 
 
-def scope_of(x: Any) -> Scope:
-    """Return where the parts of a tensor are, or would be of its gradient."""
-    if not is_distributed(x) or not split_dims(x):
+def scope_of(layout: Layout) -> Scope:
+    """Return where the parts of tensors of a layout are, or would be of their gradients."""
+    if layout.mesh is None or not layout.split:
         return Scope()
-    return Scope(tuple(x.device_mesh.mesh.flatten().tolist()), split_dims(x), x.device_mesh)
+    return Scope(tuple(layout.mesh.mesh.flatten().tolist()), layout.split, layout.mesh)
 
 
 def merged_along(scope: Scope, local: NormPartial) -> NormPartial:
