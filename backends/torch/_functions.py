@@ -74,8 +74,8 @@ class TorchFunctions(Functions[Tensor]):
 
     def numels(self, leaves: Leaves) -> list[int]:
         """Return the numel of each whole gradient, also if it is sparse or a DTensor."""
-        wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
-        return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
+        wholes = leaves.wholes if isinstance(leaves, TorchLeaves) else None
+        return numels_of(leaves) if wholes is None else [max(1, x.numel()) for x in wholes]
 
 
 def _public(method: Function) -> Function:

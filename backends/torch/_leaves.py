@@ -36,13 +36,13 @@ class TorchLeaves(Leaves):
     ----------
     after : sequence of callables
         Functions to call after the leaves were written. They copy the result to uncoalesced sparse gradients.
-    numels : sequence of int or None
-        The numel of each whole gradient, if leaves are parts of DTensors or the stored values of sparse gradients.
+    wholes : sequence of Tensor or None
+        The whole gradients, if leaves are parts of DTensors or the stored values of sparse gradients.
     """
 
     ops: TensorOps
     after: Sequence[Callable[[], object]] = ()
-    numels: Sequence[int] | None = None
+    wholes: Sequence[Tensor] | None = None
 
     def decide(self, rule: Rule) -> Decision:
         """Return the norm of all gradients and the coefficient. PyTorch gives no warning of overflow to suppress."""
@@ -128,7 +128,7 @@ def _leaves(
         return leaves_of(grads, paths)
     parts = {id(g): part_of(g) for g in distinct}
     leaves = leaves_of([parts[id(g)] for g in grads], paths)
-    return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), numels=[g.numel() for g in distinct])
+    return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), wholes=distinct)
 
 
 def _are_parameters(tensors: list[Any]) -> bool:
@@ -158,16 +158,16 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
         slots = [first.setdefault(id(g), len(first)) for g in grads]
         arrays = list({id(g): g for g in grads}.values())
     after: list[Callable[[], object]] = []
-    numels = None
+    wholes = None
     if any(g.layout is not torch.strided for g in arrays):
-        numels = [g.numel() for g in arrays]
+        wholes = arrays
         arrays = [_dense(g, after) for g in arrays]
     seen: dict[torch.dtype, int] = {}
     for i, g in enumerate(arrays):
         if g.dtype not in seen:
             seen[g.dtype] = i
             _checks.leaf(g, paths, slots.index(i))
-    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after, numels)
+    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after, wholes)
 
 
 def ops_of(arrays: Sequence[Tensor]) -> TensorOps:

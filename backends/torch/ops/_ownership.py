@@ -7,7 +7,7 @@ Plain tensors say nothing: each rank's counts, unless the caller declares them r
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, distributed
@@ -61,11 +61,12 @@ def layouts_of(tensors: Iterable[Any]) -> list[Layout]:
     """Return the layouts of tensors, each with the positions of its tensors."""
     found: dict[tuple[int, tuple[Any, ...]], Layout] = {}
     for i, x in enumerate(tensors):
-        mesh, placements = (x.device_mesh, x.placements) if is_distributed(x) else (None, ())
-        key = id(mesh), placements
-        if key not in found:
-            found[key] = Layout(mesh, placements, [])
-        found[key].which.append(i)
+        mesh = getattr(x, "device_mesh", None)
+        placements = () if mesh is None else x.placements
+        layout = found.get((id(mesh), placements))
+        if layout is None:
+            layout = found[id(mesh), placements] = Layout(mesh, placements, [])
+        layout.which.append(i)
     return list(found.values())
 
 
@@ -162,7 +163,7 @@ def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: 
     if not any_distributed(holders):
         _refuse_flat(holders, path_of)
         return None
-    plain = [i for i, x in enumerate(holders) if not is_distributed(x) and id(x) not in replicated]
+    plain = [i for i, x in enumerate(holders) if not hasattr(x, "device_mesh") and id(x) not in replicated]
     if plain:
         raise ValueError(
             f"{path_of(plain[0])} is a plain tensor among DTensors (plain: {len(plain)} of {len(holders)}), expected "
@@ -174,18 +175,18 @@ def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: 
     for key, mesh in meshes.items():
         at = next(i for i, x in enumerate(holders) if is_distributed(x) and id(x.device_mesh) == key)
         if id(holders[at]) not in replicated:
-            _check_covered(mesh, path_of(at), used)
+            _check_covered(mesh, used, partial(path_of, at))
     return everyone()
 
 
-def _check_covered(mesh: Any, path: str, used: dict[int, set[str]]) -> None:
+def _check_covered(mesh: Any, used: dict[int, set[str]], path: Callable[[], str]) -> None:
     """Check that the dimensions along which the model is spread hold all ranks."""
     root, names = _root(mesh), mesh.mesh_dim_names
     sizes = [n for i, n in enumerate(root.shape) if names is None or root.mesh_dim_names[i] in used[id(root)]]
     size, world = math.prod(sizes), distributed.get_world_size()
     if size != world:
         raise ValueError(
-            f"{path} is on a mesh of {size} of {world} ranks, expected all, because the others may hold other "
+            f"{path()} is on a mesh of {size} of {world} ranks, expected all, because the others may hold other "
             "parameters, as experts and pipeline stages do; pass group=torch.distributed.group.WORLD if they do, or "
             "the mesh itself as group= if they hold copies"
         )
@@ -209,7 +210,7 @@ def _is_shard(x: Any) -> bool:
 
 def _meshes(tensors: Iterable[Any]) -> dict[int, Any]:
     """Return the distinct meshes of tensors by their ``id``."""
-    return {id(mesh): mesh for mesh in [x.device_mesh for x in tensors if is_distributed(x)]}
+    return {id(mesh): mesh for x in tensors if (mesh := getattr(x, "device_mesh", None)) is not None}
 
 
 def _used_dims(meshes: Iterable[Any]) -> dict[int, set[str]]:
