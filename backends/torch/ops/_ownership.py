@@ -136,7 +136,7 @@ class Ownership:
         if names is None:
             same = slice_of(mesh.mesh, here, free=[i for i in range(mesh.ndim) if i not in split])
         else:  # the same along the dimensions on which only other tensors are spread, too
-            whole = [name for name in self._used[id(root)] if name not in names or names.index(name) not in split]
+            whole = [name for name in self._used[root] if name not in names or names.index(name) not in split]
             free = [i for i, name in enumerate(root.mesh_dim_names) if name in whole]
             same = slice_of(root.mesh, root.get_coordinate(), free=free)
         return min(set(same) & set(self._ranks.members)) == distributed.get_rank()
@@ -179,10 +179,10 @@ def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: 
     return everyone()
 
 
-def _check_covered(mesh: Any, used: dict[int, set[str]], path: Callable[[], str]) -> None:
+def _check_covered(mesh: Any, used: dict[Any, set[str]], path: Callable[[], str]) -> None:
     """Check that the dimensions along which the model is spread hold all ranks."""
     root, names = _root(mesh), mesh.mesh_dim_names
-    sizes = [n for i, n in enumerate(root.shape) if names is None or root.mesh_dim_names[i] in used[id(root)]]
+    sizes = [n for i, n in enumerate(root.shape) if names is None or root.mesh_dim_names[i] in used[root]]
     size, world = math.prod(sizes), distributed.get_world_size()
     if size != world:
         raise ValueError(
@@ -213,11 +213,11 @@ def _meshes(tensors: Iterable[Any]) -> dict[int, Any]:
     return {id(mesh): mesh for x in tensors if (mesh := getattr(x, "device_mesh", None)) is not None}
 
 
-def _used_dims(meshes: Iterable[Any]) -> dict[int, set[str]]:
-    """Return, by the ``id`` of a root mesh, the names of the dimensions along which any tensor is spread."""
-    used: dict[int, set[str]] = {}
+def _used_dims(meshes: Iterable[Any]) -> dict[Any, set[str]]:
+    """Return, by root mesh, the names of the dimensions along which any tensor is spread; equal meshes are the same."""
+    used: dict[Any, set[str]] = {}
     for mesh in meshes:
-        used.setdefault(id(_root(mesh)), set()).update(mesh.mesh_dim_names or ())
+        used.setdefault(_root(mesh), set()).update(mesh.mesh_dim_names or ())
     return used
 
 
