@@ -76,6 +76,17 @@ class Leaves:
         """Return one partial norm for each of ``arrays``."""
         return self.ops.partials(self.arrays, ord)
 
+    def own_partial(self, ord: float) -> NormPartial:
+        """Return the partial norm of what this process holds; an adapter whose leaves are spread overrides it."""
+        return self.partial(ord)
+
+    @_quiet
+    def nonfinite(self) -> list[tuple[str, str]]:
+        """Return the path of each of ``arrays`` that has NaN or inf, and where it is, if not in this process."""
+        totals = self.ops.partials(self.arrays, 2.0).total
+        finite = ns.namespace([totals]).isfinite(totals)
+        return [(path, "") for i, path in enumerate(self.array_paths()) if not bool(finite[i, ...])]
+
     @_quiet
     def scale(self, coefficients: Sequence[Coefficient]) -> Any:
         """Return the container with each of ``arrays`` times its coefficient."""

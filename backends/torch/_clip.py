@@ -16,8 +16,9 @@ from gradclip.backends.torch._compiled import (
     total_norm_compiled,
 )
 from gradclip.backends.torch._leaves import Parameters, gradients, leaves_found
+from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._walk import tensors as walk_tensors
-from gradclip.backends.torch.ops._sharded import is_distributed, whole_of
+from gradclip.backends.torch.ops._ownership import is_distributed, whole_of
 
 
 def clip_grad_norm_(
@@ -30,6 +31,8 @@ def clip_grad_norm_(
     nonfinite: Nonfinite = "propagate",
     scale: Scalar = 1.0,
     eps: float = 0.0,
+    group: Group = None,
+    replicated: Replicated = (),
 ) -> Tensor:
     r"""Clip the gradients of parameters by their global norm in place, and return the norm before clipping.
 
@@ -62,6 +65,13 @@ def clip_grad_norm_(
         in the same pass; ``max_norm`` and the norm refer to the gradients divided by it.
     eps : float
         Added to the norm in the denominator, at least 0. 1e-6 gives PyTorch's results to rounding.
+    group : ProcessGroup, DeviceMesh or None
+        The ranks that hold parts of the model, all of which call this function: pipeline stages, experts, the shards of
+        FSDP1. The norm is that of all their gradients, from one small collective. None: the gradients of this process
+        are all there are or, if they are DTensors, those of all ranks.
+    replicated : bool, Module or iterable of Tensor
+        The parameters of which all ranks of the group hold the same gradient, which counts once. True: all parameters
+        that are plain tensors. What a DTensor's placements say need not be declared.
 
     Returns
     -------
@@ -82,6 +92,10 @@ def clip_grad_norm_(
     ValueError
         If ``max_norm`` is negative or NaN, ``norm_type`` or ``scale`` is not greater than 0, ``eps`` is negative,
         ``nonfinite`` is an unknown name, or gradients overlap in memory. All errors are raised before the first write.
+        On every rank, if ``max_norm`` or ``norm_type`` differ between ranks, or if without ``group`` the norm would
+        differ: for FSDP1's parameters, for meshes that do not hold all ranks, and for plain tensors beside DTensors.
+    RuntimeError
+        If another rank raised an error before the norm was known.
     NonFiniteError
         If a gradient is NaN or inf, and ``error_if_nonfinite`` or ``nonfinite="error"``. It is a RuntimeError; its
         message begins as PyTorch's does, and names the gradient.
@@ -106,9 +120,9 @@ def clip_grad_norm_(
     policy = "error" if error_if_nonfinite else nonfinite
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
-    with torch.no_grad():
+    with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:
         rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
-        norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_"), rule).norm
+        norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_", sharing=sharing), rule).norm
         return norm
 
 
@@ -162,6 +176,9 @@ def get_total_norm(
     norm_type: float | str = 2.0,
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
+    *,
+    group: Group = None,
+    replicated: Replicated = (),
 ) -> Tensor:
     """Return the norm of all tensors laid end to end.
 
@@ -170,7 +187,7 @@ def get_total_norm(
     tensors : Tensor, Module, Optimizer, iterable or dict
         Tensors of any shape and of floating-point or complex dtype: gradients, weights or others. For a Module or an
         Optimizer, the norm is that of its gradients; for an iterable of parameters, that of the weights.
-    norm_type, error_if_nonfinite, foreach
+    norm_type, error_if_nonfinite, foreach, group, replicated
         As for `clip_grad_norm_`.
 
     Returns
@@ -197,8 +214,9 @@ def get_total_norm(
     order = norm_order(norm_type)
     if torch.compiler.is_compiling():
         return total_norm_compiled(tensors, order, error=error_if_nonfinite)
-    with torch.no_grad():
-        leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"))
+    tensors = listed(tensors)
+    with torch.no_grad(), sharing_of(tensors, group, replicated) as sharing:
+        leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"), sharing)
         norm: Tensor = decide(leaves, Rule(None, order, "error" if error_if_nonfinite else "propagate")).norm
         return norm
 
