@@ -59,6 +59,7 @@ def circle():
     optimizer.optimizer = optimizer
     return optimizer
 
+
 REFUSED = {
     "private": (lambda: WithHooks(sgd()[1], "_base_optimizer"), r"a \S+WithHooks whose step\(\) runs no hooks"),
     "two": (pair, r"a \S+Bare whose step\(\) runs no hooks"),
