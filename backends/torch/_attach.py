@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._handle import Clipping, clippings_of
 from gradclip.backends.torch._optimizers import hooked, wrapped_in
+from gradclip.backends.torch._sharing import Group, Replicated
 from gradclip.backends.torch._step_clipper import StepClipper
 from gradclip.policies._policy import AnyPolicy
 
@@ -20,6 +21,8 @@ def attach(
     nonfinite: Nonfinite = "propagate",
     eps: float = 0.0,
     per_group: bool = False,
+    group: Group = None,
+    replicated: Replicated = (),
 ) -> "Clipping":
     """Clip an optimizer's gradients in place before each of its steps.
 
@@ -57,6 +60,8 @@ def attach(
         Added to the norm in the denominator, as for `clip_grad_norm_`. 1e-6 gives PyTorch's results.
     per_group : bool
         Clip each param group by its own norm.
+    group, replicated
+        The ranks that hold parts of the model, and the parameters that are the same on all, as for `clip_grad_norm_`.
 
     Returns
     -------
@@ -97,7 +102,7 @@ def attach(
             f"optimizer is a sequence of {len(inner)} optimizers, expected at least one, and each once; pass the "
             "optimizers whose gradients have one norm"
         )
-    clipping = Clipping(StepClipper(max_norm, max_value, norm_type, nonfinite, eps, per_group))
+    clipping = Clipping(StepClipper(max_norm, max_value, norm_type, nonfinite, eps, per_group, group, replicated))
     clipping.check(inner)
     for earlier in [c for one in several for o in wrapped_in(one) for c in clippings_of(o)]:
         earlier.remove()

@@ -1,11 +1,15 @@
 """Clipping functions with the names and signatures of those in ``torch.nn.utils``."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._decision import Rule
+from gradclip._decision import Decision, Rule
 from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._arguments import listed, norm_order
@@ -15,7 +19,8 @@ from gradclip.backends.torch._compiled import (
     clip_with_norm_compiled_,
     total_norm_compiled,
 )
-from gradclip.backends.torch._leaves import Parameters, gradients, leaves_found
+from gradclip.backends.torch._groups import groups_of, parts_of
+from gradclip.backends.torch._leaves import Parameters, TorchLeaves, gradients, leaves_found
 from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._walk import tensors as walk_tensors
 from gradclip.backends.torch.ops._ownership import is_distributed, whole_of
@@ -47,6 +52,7 @@ def clip_grad_norm_(
         The parameters whose ``.grad`` is clipped: one tensor, a module, an optimizer, or an iterable of tensors, of
         (name, tensor) or of param groups. A dict of tensors that are no parameters, as ``torch.func.grad`` returns it,
         is a dict of gradients. Parameters without a gradient are left out; a parameter passed twice counts once.
+        Param groups may have keys of their own, as for `attach`; then the norm is that of the groups without them.
         Gradients may have any shape, strides, device, and floating-point or complex dtype; they may be expanded or
         sparse.
     max_norm : float, 0-d tensor or None
@@ -118,12 +124,34 @@ def clip_grad_norm_(
     """
     parameters = listed(parameters)
     policy = "error" if error_if_nonfinite else nonfinite
+    if own := groups_of(parameters):
+        order, given = norm_order(norm_type), {"group": group, "replicated": replicated}
+        return clip_parts_(own, Rule(max_norm, order, policy, scale, eps), **given)
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
     with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:
         rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
         norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_", sharing=sharing), rule).norm
         return norm
+
+
+@torch.compiler.disable
+@torch.no_grad()
+def clip_parts_(groups: Sequence[Mapping[str, Any]], rule: Rule, *, group: Group, replicated: Replicated) -> Tensor:
+    """Clip param groups of which some have thresholds of their own; return the norm of the others."""
+    with ExitStack() as ranks:
+        decided: list[tuple[TorchLeaves, Decision]] = []
+        for part in parts_of(groups):
+            params = [p for i in part.groups for p in groups[i]["params"]]
+            sharing = ranks.enter_context(sharing_of(params, group, replicated))
+            name = f"param_groups{part.groups}"
+            leaves = gradients(params, name, "clip_grad_norm_", sharing)
+            limit = part.max_norm if part.own else rule.max_norm
+            decided.append((leaves, decide(leaves, Rule(limit, rule.ord, rule.nonfinite, rule.scale, rule.eps))))
+        for leaves, decision in decided:
+            leaves.scale_([decision.coefficient] * len(leaves.arrays), "clip_by_global_norm")
+    norm: Tensor = decided[0][1].norm
+    return norm
 
 
 def clip_grad_value_(

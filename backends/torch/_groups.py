@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch.optim import Optimizer
+
 from gradclip import _checks
 from gradclip._types import AnyScalar
 from gradclip._words import short
@@ -54,6 +56,28 @@ def parts_of(groups: Sequence[Mapping[str, Any]], *, per_group: bool = False) ->
         else:
             rest.append(i)
     return found if per_group else [Part("all", rest), *found]
+
+
+def groups_of(source: object) -> Sequence[Mapping[str, Any]]:
+    """Return the param groups in an optimizer or a list, if any has a threshold of its own; else none.
+
+    Raises
+    ------
+    TypeError
+        If such a threshold is a policy: it has a state, for which a function has no place.
+    """
+    groups = source.param_groups if isinstance(source, Optimizer) else source
+    if not isinstance(groups, list | tuple) or not all(isinstance(g, Mapping) and "params" in g for g in groups):
+        return ()
+    if not any("max_norm" in group for group in groups):
+        return ()
+    for i, group in enumerate(groups):
+        if isinstance(group.get("max_norm"), Policy):
+            raise TypeError(
+                f"param_groups[{i}]['max_norm'] is a policy, {group['max_norm']!r}, expected a number for a call "
+                "without a state; use attach(optimizer, ...), which keeps it"
+            )
+    return groups
 
 
 def is_clipped(group: Mapping[str, Any], path: str) -> bool:

@@ -14,7 +14,7 @@ from gradclip._words import short
 from gradclip.backends.torch import _optimizers
 from gradclip.backends.torch._round import Round
 from gradclip.backends.torch._skip import Skipping
-from gradclip.backends.torch._step import Told
+from gradclip.backends.torch._step import Told  # noqa: TC001  # pickles and type checkers find it here
 from gradclip.backends.torch._step_clipper import StepClipper
 from gradclip.policies._policy import AnyPolicy
 
@@ -50,8 +50,7 @@ class Clipping:
     """
 
     __slots__ = (
-        "__weakref__", "_before_told", "_clipper", "_hooks", "_optimizers", "_round", "_skipping", "clipped",
-        "coefficient", "norm", "observers", "skipped", "threshold",
+        "__weakref__", "_clipper", "_hooks", "_optimizers", "_round", "_skipping", "_told", "observers",
     )  # fmt: skip
 
     def __init__(self, clipper: StepClipper) -> None:
@@ -60,7 +59,32 @@ class Clipping:
         self._optimizers: list[weakref.ref[Optimizer]] = []
         self._hooks: list[Any] = []
         self._round, self._skipping = Round(), Skipping()
-        self._show(None)
+        self._told: Told | None = None
+
+    @property
+    def norm(self) -> Tensor | None:
+        """The unscaled norm before the last step's clipping."""
+        return self._told.norm if self._told else None
+
+    @property
+    def coefficient(self) -> Tensor | None:
+        """What the gradients were multiplied by."""
+        return self._told.coefficient if self._told else None
+
+    @property
+    def clipped(self) -> Tensor | None:
+        """Whether the gradients were clipped."""
+        return self._told.clipped if self._told else None
+
+    @property
+    def threshold(self) -> AnyScalar | None:
+        """The threshold of the last step."""
+        return self._told.threshold if self._told else None
+
+    @property
+    def skipped(self) -> bool | Tensor | None:
+        """Whether the last step was skipped."""
+        return self._told.skipped if self._told else None
 
     @property
     def max_norm(self) -> AnyScalar | AnyPolicy | None:
@@ -148,11 +172,11 @@ class Clipping:
         return f"Clipping({', '.join(limits)}, {where}; {done})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"clipper": self._clipper, "told": self._before_told, "was_attached": self._hooks != []}
+        return {"clipper": self._clipper, "told": self._told, "was_attached": self._hooks != []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["clipper"])  # type: ignore[misc]  # a copy is a new handle
-        self._show(state["told"])
+        self._told = state["told"]
         if state["was_attached"]:
             message = (
                 "a copy of a Clipping is attached to no optimizer, and copies of an optimizer have no hooks: "
@@ -210,7 +234,7 @@ class Clipping:
         if told is None:
             cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
         else:
-            self._show(told)
+            self._told = told
 
     @torch.no_grad()
     def _clip_now(self, optimizer: Optimizer) -> None:
@@ -223,7 +247,7 @@ class Clipping:
             return
         scale = _optimizers.loss_scale(optimizer, alone=len(together) == 1)
         groups = [group for o in together for group in o.param_groups]
-        self._show(self._clipper.clip_(groups, scale, unless, self._before_told))
+        self._told = self._clipper.clip_(groups, scale, unless, self._told)
         self._round.begin(optimizer, together)
         for observer in self.observers:
             observer(self)
@@ -231,14 +255,8 @@ class Clipping:
 
     def _skip(self, optimizer: Optimizer) -> None:
         """Make the optimizer's step do nothing, if this step is skipped."""
-        if self.skipped is False or self.skipped is None:
-            return
-        self._skipping.begin(optimizer, self.skipped)
-
-    def _show(self, told: Told | None) -> None:
-        """Set the attributes that show what was done."""
-        self._before_told = told
-        self.norm, self.coefficient, self.clipped, self.threshold, self.skipped = told or (None,) * 5
+        if self._told is not None and self._told.skipped is not False:
+            self._skipping.begin(optimizer, self._told.skipped)
 
 
 def _is_repeated(optimizer: Optimizer) -> bool:

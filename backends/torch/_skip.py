@@ -25,7 +25,8 @@ class Skipping:
         self._hooks: weakref.WeakKeyDictionary[Optimizer, Any] = weakref.WeakKeyDictionary()
 
     def remove(self) -> None:
-        """Remove the hooks that put back what was hidden."""
+        """Put back what is hidden, if a step raised an error, and remove the hooks."""
+        self._put_back()
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._compiled_step import clip_groups_compiled_
 from gradclip.backends.torch._groups import Part, parts_of
 from gradclip.backends.torch._leaves import gradients
+from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._step import Scope, Told, any_of, clip_scopes_, together
 from gradclip.policies._as_policy import saved
 from gradclip.policies._policy import AnyPolicy, Policy
@@ -25,7 +27,7 @@ class StepClipper:
 
     Parameters
     ----------
-    max_norm, max_value, norm_type, nonfinite, eps, per_group
+    max_norm, max_value, norm_type, nonfinite, eps, per_group, group, replicated
         As for `attach`.
     """
 
@@ -37,11 +39,14 @@ class StepClipper:
         nonfinite: Nonfinite,
         eps: AnyScalar,
         per_group: bool,
+        group: Group = None,
+        replicated: Replicated = (),
     ) -> None:
         self._norm_type = norm_order(norm_type)
         self._nonfinite: Nonfinite = _checks.policy(nonfinite)
         self._eps = _checks.not_negative(eps, "eps")
         self._per_group = bool(per_group)
+        self._group, self._replicated = group, replicated
         self._states: dict[str, Any] = {}
         self._max_value: AnyScalar | None = None
         self.max_norm, self.max_value = max_norm, max_value
@@ -99,14 +104,15 @@ class StepClipper:
         """
         parts = self._parts(groups)
         bound = _checks.threshold(self._max_value, "max_value")
-        scopes = [self._scope(part, groups) for part in parts]
         rule = Rule(None, self._norm_type, self._nonfinite, 1.0, self._eps)
-        each, states = clip_scopes_(scopes, rule, bound, loss_scale)
+        with ExitStack() as ranks:  # an error on one rank is told to the others
+            scopes = [self._scope(part, groups, ranks) for part in parts]
+            each, states = clip_scopes_(scopes, rule, bound, loss_scale)
         told = together(each) if self._per_group else each[0]._replace(skipped=_any([x.skipped for x in each]))
         named = zip(parts, scopes, states, strict=True)
         next_states = {part.name: (scope.state, state) for part, scope, state in named if scope.policy is not None}
         if isinstance(unless, Tensor):
-            told = _unless(unless, before, told)
+            told = told_unless(unless, before, told)
             next_states = {name: (old, _state_unless(unless, old, new)) for name, (old, new) in next_states.items()}
         self._states |= {name: new for name, (_, new) in next_states.items()}
         return told
@@ -114,7 +120,7 @@ class StepClipper:
     def clip_compiled_(self, groups: Sequence[dict[str, Any]]) -> Told | None:
         """Clip as one operation of the graph that is being compiled; None if that cannot be."""
         plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
-        if not plain or any("max_norm" in group or "clip" in group for group in groups):
+        if not plain or self._group is not None or any("max_norm" in group or "clip" in group for group in groups):
             return None
         return clip_groups_compiled_(
             groups, self._max_norm, self._max_value, self._eps, self._norm_type, self._nonfinite, self._per_group
@@ -136,11 +142,13 @@ class StepClipper:
     def _limit(self, part: Part) -> Any:
         return part.max_norm if part.own else self._max_norm
 
-    def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]]) -> Scope:
+    def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]], ranks: ExitStack) -> Scope:
         """Return the gradients of a part with its threshold, or its policy and that policy's state."""
         limit = self._limit(part)
         name = "optimizer's parameters" if part.name == "all" else f"optimizer's param_groups[{part.groups[0]}]"
-        leaves = gradients([p for i in part.groups for p in groups[i]["params"]], name)
+        params = [p for i in part.groups for p in groups[i]["params"]]
+        sharing = ranks.enter_context(sharing_of(params, self._group, self._replicated))
+        leaves = gradients(params, name, sharing=sharing)
         if isinstance(limit, Policy):
             return Scope(leaves, None, limit, self._states.get(part.name))
         return Scope(leaves, _checks.threshold(limit, "max_norm"))
@@ -157,7 +165,7 @@ def _any(flags: Sequence[bool | Tensor]) -> bool | Tensor:
     return flags[0] if len(flags) == 1 else any_of(flags)
 
 
-def _unless(skipped: Tensor, before: Told | None, told: Told) -> Told:
+def told_unless(skipped: Tensor, before: Told | None, told: Told) -> Told:
     """Return the results of the step before if this step is skipped on the device, else those of this step."""
     if before is None or before.norm.shape != told.norm.shape:
         before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))

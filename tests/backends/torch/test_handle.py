@@ -13,6 +13,7 @@ import torch
 from gradclip.backends.torch import Clipping, attach
 from gradclip.backends.torch._handle import Clipping as Handle
 from gradclip.backends.torch._step import Told
+from gradclip.backends.torch._step_clipper import told_unless
 from tests.backends.torch.wrappers import Shares, moved, sgd
 
 
@@ -147,18 +148,16 @@ def test_the_type_is_public():
 
 def test_on_a_device_a_skipped_step_keeps_what_was_told():
     new = Told(torch.tensor(math.inf), torch.tensor(0.0), torch.tensor(True))
-    handle = Handle(1.0, None, 2.0, "propagate", 0.0, False)
     skipped, taken = torch.tensor(True), torch.tensor(False)
-    assert handle._unless(taken, new) == new
-    norm, coefficient, clipped = handle._unless(skipped, new)
+    assert told_unless(taken, None, new) == new
+    norm, coefficient, clipped = told_unless(skipped, None, new)[:3]
     assert (norm.isnan(), coefficient, clipped) == (True, 1, False), "no step was taken yet"
-    handle.norm, handle.coefficient, handle.clipped = torch.tensor(3.0), torch.tensor(0.5), torch.tensor(True)
-    assert handle._unless(skipped, new) == (3, 0.5, True)
+    before = Told(torch.tensor(3.0), torch.tensor(0.5), torch.tensor(True))
+    assert told_unless(skipped, before, new)[:3] == (3, 0.5, True)
 
 
 def test_a_group_that_comes_between_steps_of_a_scaler_on_a_device():
-    handle = Handle(1.0, None, 2.0, "propagate", 0.0, True)
-    handle.norm, handle.coefficient, handle.clipped = torch.ones(2), torch.ones(2), torch.zeros(2, dtype=torch.bool)
+    before = Told(torch.ones(2), torch.ones(2), torch.zeros(2, dtype=torch.bool))
     new = Told(torch.ones(3), torch.ones(3), torch.zeros(3, dtype=torch.bool))
-    assert handle._unless(torch.tensor(False), new).norm.tolist() == [1, 1, 1]
-    assert handle._unless(torch.tensor(True), new).norm.isnan().all()
+    assert told_unless(torch.tensor(False), before, new).norm.tolist() == [1, 1, 1]
+    assert told_unless(torch.tensor(True), before, new).norm.isnan().all()

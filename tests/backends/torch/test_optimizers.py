@@ -67,7 +67,7 @@ REFUSED = {
     "none": (Alone, r"a \S+Alone whose step\(\) runs no hooks.* Attach to the optimizer that it wraps"),
     "itself": (circle, "runs no hooks"),
     "a scheduler": (lambda: torch.optim.lr_scheduler.ConstantLR(sgd()[1]), r"\(its \.optimizer is one\)"),
-    "a list": (lambda: [sgd()[1]], r"optimizer is a list, expected a torch\.optim\.Optimizer"),
+    "a list of models": (lambda: [sgd()[0]], r"optimizer is a \S+, expected a torch\.optim\.Optimizer"),
     "nothing": (lambda: None, "optimizer is None, expected"),
 }
 
