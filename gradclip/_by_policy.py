@@ -87,6 +87,7 @@ def _decide_by_arrays(partial: NormPartial, policy: AnyPolicy, state: Any, rule:
     xp = ns.namespace([partial.total])
     found = unscaled(partial, rule.scale)
     norm = ns.as_array(found.scale * root(xp, found.total, found.ord))
+    norm = norm.detach() if ns.is_recorded(norm) else norm  # else a state would keep the graphs of all steps before
     max_norm, state = policy.update(_started(policy, state, norm), norm)
     skipped: AnyArray = ~((norm <= max_norm) & xp.isfinite(norm)) if policy.skips else False
     limit = None if policy.skips else max_norm

@@ -16,7 +16,6 @@ class Floats:
     """The functions of a namespace for Python floats, of which np.float64 is one."""
 
     isfinite = staticmethod(math.isfinite)
-    hypot = staticmethod(math.hypot)
     sqrt = staticmethod(math.sqrt)
 
     @staticmethod
