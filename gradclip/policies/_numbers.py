@@ -19,6 +19,14 @@ class Floats:
     sqrt = staticmethod(math.sqrt)
 
     @staticmethod
+    def exp(x: float) -> float:
+        """Return e to the power of ``x``; inf if that is out of range."""
+        try:
+            return math.exp(x)
+        except OverflowError:
+            return math.inf
+
+    @staticmethod
     def where(condition: bool, x: float, y: float) -> float:
         """Return ``x`` if the condition holds, else ``y``."""
         return x if condition else y
