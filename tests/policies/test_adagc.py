@@ -61,14 +61,14 @@ def test_a_tensor_whose_gradient_was_once_zero_learns_again():
 
 
 def test_pytorch_optimizer():
-    """Its warm-up is a step shorter than the number says, and it has an epsilon of 1e-8."""
+    """Its warm-up is a step shorter than the number says. Norms of 0, which enter its mean, are left out."""
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("pytorch_optimizer", reason="pip install --no-deps pytorch_optimizer")
     params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
     theirs = peer.AdaGC(params, warmup_steps=21, weight_decay=0.0, foreach=False)
     mine = AdaGC(warmup_steps=20)
     state = mine.init(np.zeros(3))
-    for row in recorded():
+    for row in recorded()[recorded().min(axis=1) > 0]:
         for p, n in zip(params, row.tolist(), strict=True):
             p.grad = torch.tensor([n])
         theirs.step()
