@@ -98,6 +98,7 @@ def decide_partial_by_policy(
     xp = ns.namespace([partial.total])
     found = unscaled(partial, rule.scale)
     norm = ns.as_array(found.scale * root(xp, found.total, found.ord))
+    norm = norm.detach() if ns.is_recorded(norm) else norm  # else a state would keep the graphs of all steps before
     max_norm, state = policy.update(_started(policy, state, norm), norm)
     skipped: AnyArray = ~((norm <= max_norm) & xp.isfinite(norm)) if policy.skips else False
     limit, eps, scale = None if policy.skips else max_norm, rule.eps, rule.scale

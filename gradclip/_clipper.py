@@ -58,23 +58,23 @@ class Clipper:
     Examples
     --------
     >>> import numpy as np, gradclip
-    >>> from gradclip.policies import QuantileClip
-    >>> clipper = gradclip.Clipper(QuantileClip(initial=1.0))
+    >>> from gradclip.policies import ZClip
+    >>> clipper = gradclip.Clipper(ZClip(max_norm=1.0))
     >>> grads, norm = clipper({"w": np.array([3.0, 4.0])})
     >>> grads, norm
     ({'w': array([0.6, 0.8])}, array(5.))
     >>> clipper.max_norm, round(clipper.coefficient, 3), clipper.clipped, clipper.skipped
     (1.0, 0.2, True, False)
     >>> clipper.state
-    QuantileClipState(max_norm=1.1051709180756477)
+    ZClipState(count=1.0, mean=5.0, std=0.0)
 
     To go on later, save ``state_dict()`` beside the parameters:
 
-    >>> resumed = gradclip.Clipper(QuantileClip(initial=1.0))
+    >>> resumed = gradclip.Clipper(ZClip(max_norm=1.0))
     >>> resumed.load_state_dict(clipper.state_dict())
     >>> _ = resumed({"w": np.array([3.0, 4.0])})
-    >>> resumed.max_norm
-    1.1051709180756477
+    >>> resumed.state
+    ZClipState(count=2.0, mean=5.0, std=0.0)
     """
 
     _containers: ClassVar[Containers[Any]] = Containers()
