@@ -1,24 +1,22 @@
 """Where leaves are in memory: which are the same, which overlap, and a view of one in the order of its bytes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import repeat
-from operator import attrgetter, is_
+from operator import add, attrgetter, is_, le
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gradclip import _namespace as ns
+from gradclip._limits import OVERLAP_WORK
 from gradclip._types import AnyArray
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
 _NDARRAY = {np.ndarray}
 _base = attrgetter("base")
-
-_EFFORT = 100_000
-"""NumPy's limit of work to decide whether two strided arrays share an element. Beyond it, we refuse them."""
 
 
 def identities(leaves: Sequence[AnyArray]) -> list[Hashable]:
@@ -60,6 +58,12 @@ def in_byte_order(x: NDArray) -> NDArray:
     return x.reshape(-1) if x.flags.c_contiguous else x
 
 
+def ranges_are_apart(starts: Sequence[int], nbytes: Iterable[int]) -> bool:
+    """Whether no two ranges of memory share a byte. Each is given by its first address and its size in bytes."""
+    ends = sorted(map(add, starts, nbytes))
+    return all(map(le, ends, sorted(starts)[1:]))  # each range ends before the next begins
+
+
 def overlaps_itself(x: AnyArray) -> bool:
     """Whether two elements of ``x`` may have the same address, as in a broadcast array."""
     span = view_of(x)
@@ -94,7 +98,7 @@ def overlapping_pair(leaves: Sequence[AnyArray]) -> tuple[int, int] | None:
 
 def _share(one: NDArray, other: NDArray) -> bool:
     try:
-        return np.shares_memory(one, other, max_work=_EFFORT)  # type: ignore[arg-type]  # any int, NumPy says
+        return np.shares_memory(one, other, max_work=OVERLAP_WORK)  # type: ignore[arg-type]  # any int, NumPy says
     except np.exceptions.TooHardError:
         return True  # undecided: refuse them, because an element might be scaled twice
 

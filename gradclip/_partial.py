@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
+from gradclip._limits import SUM_BLOCK_NUMEL
 from gradclip._namespace import adds_pairwise, as_array, device, namespace, numel, peak, stack_numbers, to_device
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 from gradclip._words import a
-
-_BLOCK_NUMEL = 128
-"""Elements that are added one after the other; the sums of these blocks are added in a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +181,11 @@ def _sum(xp: Namespace, values: AnyArray) -> AnyArray:
     NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
     n = numel(values)
-    if adds_pairwise(xp) or n <= _BLOCK_NUMEL:
+    if adds_pairwise(xp) or n <= SUM_BLOCK_NUMEL:
         return xp.sum(values)
-    whole = n - n % _BLOCK_NUMEL
+    whole = n - n % SUM_BLOCK_NUMEL
     flat = xp.reshape(values, (-1,))
-    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK_NUMEL)), axis=1)
+    blocks = xp.sum(xp.reshape(flat[:whole], (-1, SUM_BLOCK_NUMEL)), axis=1)
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 

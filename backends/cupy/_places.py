@@ -28,6 +28,11 @@ class Place(NamedTuple):
         """The number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the elements in bytes, without gaps."""
+        return self.size * self.width
+
     def view(self) -> np.ndarray[Any, Any]:
         """Return a NumPy array with this address, shape and strides. It is compared and never read."""
         return np.asarray(_Interface(self))

@@ -11,19 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from gradclip import _dtypes
+from gradclip._limits import KEPT_TABLES
+from gradclip._pieces import Group
 from gradclip._types import AnyArray
+from gradclip.backends.cupy._limits import CHEAP_FLOAT64_RATIO, FINISH_THREADS, THREADS
 from gradclip.backends.cupy._places import Place, Places
-from gradclip.backends.cupy._table import Group, Table, table_of
-
-KEPT = 32
-"""How many uploaded tables are kept: one for each set of arrays that was clipped last."""
-
-THREADS, FINISHERS = 256, 1024
-"""Threads of a block, and of the one block of ``finish``, as in kernels.cu."""
-
-_CHEAP_DOUBLE = 4
-"""If float32 is at most this many times as fast as float64, sums in float64 keep up with memory (H100: 2, RTX: 64)."""
-
+from gradclip.backends.cupy._table import Table, table_of
 
 _TO_DEVICE = 1  # cudaMemcpyHostToDevice
 
@@ -148,7 +141,7 @@ class CupyRuntime:
         key = name, code, self.cupy.cuda.Device().id
         if key not in self._functions:
             self._functions[key] = self._compile(code).get_function(name)
-        self._functions[key]((blocks,), (FINISHERS if name == "finish" else THREADS,), arguments)
+        self._functions[key]((blocks,), (FINISH_THREADS if name == "finish" else THREADS,), arguments)
 
     def copy(self, source: AnyArray, target: AnyArray) -> None:
         """Copy bytes to another device in the order of both devices' current streams."""
@@ -178,13 +171,13 @@ class CupyRuntime:
 
     def _forget(self) -> None:
         """Drop the table that was used least recently, and the host's copies of tables that were uploaded."""
-        if len(self._tables) > KEPT:
+        if len(self._tables) > KEPT_TABLES:
             self._staged.append(self._tables.popitem(last=False)[1].staging)
         self._staged = [staging for staging in self._staged if not staging[1].done]
 
     def _compile(self, code: int) -> Any:
         ratio = self.cupy.cuda.Device().attributes.get("SingleToDoublePrecisionPerfRatio", 1)
-        pairs = int(code != 64 and ratio > _CHEAP_DOUBLE)
+        pairs = int(code != 64 and ratio > CHEAP_FLOAT64_RATIO)
         options = "-std=c++17", f"-DGRADCLIP_DTYPE={code}", f"-DGRADCLIP_PAIRS={pairs}"
         return _module(self.cupy, options, self.cupy.cuda.Device().id)
 
@@ -194,7 +187,7 @@ def _key(x: AnyArray) -> tuple[Any, ...]:
     return data.ptr, x.shape, x.strides, x.dtype, data.device_id
 
 
-@lru_cache(maxsize=4 * KEPT)
+@lru_cache(maxsize=4 * KEPT_TABLES)
 def places_of(keys: tuple[tuple[Any, ...], ...]) -> Places:
     """Return places for keys, each of an address, the shape, the strides, the dtype and the device."""
     return Places(tuple([_place(*key) for key in keys]))
