@@ -112,7 +112,8 @@ def view_of(x: AnyArray) -> NDArray | None:
         return x
     if hasattr(x, "data_ptr") and hasattr(x, "stride"):  # torch
         address = x.data_ptr()  # 0 for a meta tensor, and for a tensor without elements
-        return _phantom(address, tuple(x.shape), x.element_size(), x.stride()) if address else None
+        width = x.element_size()
+        return phantom(address, tuple(x.shape), width, tuple(step * width for step in x.stride())) if address else None
     if ns.is_lazy(x):
         return None
     for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):  # the second, for standards before 2023.12
@@ -122,12 +123,15 @@ def view_of(x: AnyArray) -> NDArray | None:
     return None
 
 
-class _Place:
+def phantom(address: int, shape: tuple[int, ...], width: int, strides: tuple[int, ...] | None) -> NDArray:
+    """Return a NumPy array of elements of ``width`` bytes at an address, with strides in bytes (None: in C order).
+
+    It is compared and never read.
+    """
+    place = {"data": (address, False), "shape": shape, "strides": strides, "typestr": f"|V{width}", "version": 3}
+    return np.asarray(_Interface(place))
+
+
+class _Interface:
     def __init__(self, interface: dict[str, object]) -> None:
         self.__array_interface__ = interface
-
-
-def _phantom(address: int, shape: tuple[int, ...], width: int, steps: tuple[int, ...]) -> NDArray:
-    strides = tuple(step * width for step in steps)
-    place = {"data": (address, False), "shape": shape, "strides": strides, "typestr": f"|V{width}", "version": 3}
-    return np.asarray(_Place(place))

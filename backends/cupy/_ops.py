@@ -20,10 +20,9 @@ from gradclip._types import AnyArray, AnyScalar, Namespace
 from gradclip.backends.cupy._places import Places
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, Result, read_result
 from gradclip.backends.cupy._runtime import Runtime, Uploaded
-from gradclip.backends.cupy._table import CODES
+from gradclip.backends.cupy._table import ANY_DTYPE, CODES
 
 _KERNELS = {math.inf: "partials_inf", 1.0: "partials_one", 2.0: "partials_two"}
-_ANY = 32  # merging is the same in the kernels compiled for any dtype; take those for float32
 
 
 class CupyOps(ArrayOps):
@@ -142,7 +141,7 @@ class CupyOps(ArrayOps):
             out = self.runtime.scratch(PARTIAL_BYTES * len(leaves))
             ranges = uploaded.address + uploaded.table.ranges_at
             addresses = self._address(parts), ranges, self._address(out)
-            self.runtime.launch("merge", _ANY, len(leaves), *addresses, float(ord))
+            self.runtime.launch("merge", ANY_DTYPE, len(leaves), *addresses, float(ord))
             return out
 
     def _merged(self, device: int, leaves: Sequence[AnyArray], ord: float) -> AnyArray:
@@ -166,7 +165,7 @@ class CupyOps(ArrayOps):
         where = 0 if numbers is None else self._address(numbers)
         zero = np.int32(rule.zero)
         self.runtime.launch(
-            "finish", _ANY, 1, self._address(parts), count, rule.ord, *given, where, zero, self._address(memory)
+            "finish", ANY_DTYPE, 1, self._address(parts), count, rule.ord, *given, where, zero, self._address(memory)
         )
         return read_result(memory, bind(self.runtime.view, memory), dtype, rule)
 

@@ -18,6 +18,10 @@ CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64, "complex64
 """For each dtype, the ``GRADCLIP_DTYPE`` of its kernels. Complex numbers are pairs of real numbers."""
 
 
+ANY_DTYPE = CODES["float32"]
+"""The code of kernels that do the same for all dtypes, such as those that merge partial norms."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """The table that is uploaded: the pieces, the range of pieces of each leaf, and the layouts of leaves with gaps.

@@ -6,13 +6,15 @@ from typing import Any
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._tree import Leaves, _joined, _paths, _walk, ops_for
+from gradclip._ops import Ops
+from gradclip._tree import Leaves, _joined, _paths, _walk, firsts, ops_for
 from gradclip._types import AnyArray
 from gradclip._weights import refuse_weights
 from gradclip._words import a
+from gradclip.backends.cupy._gpu import kernels_work
 from gradclip.backends.cupy._ops import CupyOps
 from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._runtime import CupyRuntime, Runtime, runtime
+from gradclip.backends.cupy._runtime import Runtime, runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class Source:
         What is taken of a parameter.
     """
 
-    def __init__(self, runtime: CupyRuntime, attribute: str) -> None:
-        self.runtime: Runtime = runtime
+    def __init__(self, runtime: Runtime, attribute: str) -> None:
+        self.runtime = runtime
         self.attribute = attribute
         self._cupy = runtime.cupy
         self.kind: Any = runtime.cupy.ndarray
@@ -157,13 +159,18 @@ def leaves_of(
             f"{paths()[places.askew]} lies at an address that is no multiple of its elements' size, expected an "
             "aligned array, for a GPU reads no other; pass a copy of it"
         )
-    slots = places.slots if distinct else list(range(len(found)))
-    arrays = found
-    if len(set(slots)) < len(found):
-        arrays = [found[slots.index(slot)] for slot in range(max(slots) + 1)]
+    slots = places.slots if distinct else range(len(found))
+    arrays = found if isinstance(slots, range) else firsts(found, slots)
+    if len(arrays) < len(found):
         places = source.runtime.places(arrays)
-    ops = CupyOps(ns.namespace(arrays), source.runtime, arrays, places) if arrays else ops_for([])
-    return CupyLeaves(arrays, ops, slots, rebuild, paths, places, fixed)
+    return CupyLeaves(arrays, _ops_for(source.runtime, arrays, places), slots, rebuild, paths, places, fixed)
+
+
+def _ops_for(runtime: Runtime, arrays: list[AnyArray], places: Places) -> Ops:
+    """Return the operations for arrays: with the CUDA kernels, if they can be used on all of the arrays' GPUs."""
+    if arrays and kernels_work(runtime, [device for device, _ in places.by_device]):
+        return CupyOps(ns.namespace(arrays), runtime, arrays, places)
+    return ops_for(arrays)
 
 
 def _expanded(

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from gradclip._limits import LARGEST_PIECE_NBYTES, MOST_PIECES, PIECE_NBYTES
-from gradclip.backends.cupy._places import Place, Places
+from gradclip.backends.cupy._places import Place, Places, places_of
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES
-from gradclip.backends.cupy._runtime import places_of
 from gradclip.backends.cupy._table import PIECE, table_of
 from tests.backends.cupy.emulated import library, needs_compiler
 
