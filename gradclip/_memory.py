@@ -1,6 +1,6 @@
 """Where leaves are in memory: which are the same, which overlap, and a view of one in the order of its bytes."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import repeat
@@ -14,6 +14,9 @@ from gradclip._limits import OVERLAP_WORK
 from gradclip._types import AnyArray
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
+
+UNSUPPORTED = AttributeError, TypeError, ValueError, RuntimeError, BufferError
+"""What namespaces raise for arrays of which they cannot give a view."""
 
 _NDARRAY = {np.ndarray}
 _base = attrgetter("base")
@@ -116,11 +119,14 @@ def view_of(x: AnyArray) -> NDArray | None:
         return phantom(address, tuple(x.shape), width, tuple(step * width for step in x.stride())) if address else None
     if ns.is_lazy(x):
         return None
-    for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):  # the second, for standards before 2023.12
-        with suppress(AttributeError, TypeError, ValueError, RuntimeError, BufferError):
-            view: NDArray = look(x)
-            return view
-    return None
+    return next(numpy_views(x), None)
+
+
+def numpy_views(x: AnyArray) -> Iterator[NDArray]:
+    """Yield NumPy arrays on the memory of ``x``: by DLPack, then by NumPy's own protocols, for dtypes that it lacks."""
+    for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):
+        with suppress(*UNSUPPORTED):
+            yield look(x)
 
 
 def phantom(address: int, shape: tuple[int, ...], width: int, strides: tuple[int, ...] | None) -> NDArray:

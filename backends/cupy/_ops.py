@@ -13,7 +13,7 @@ import numpy as np
 
 from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
-from gradclip._coefficient import Coefficient
+from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Namespace
@@ -209,7 +209,7 @@ class CupyOps(ArrayOps):
     def _multiply(
         self, leaves: Sequence[AnyArray], out: Sequence[AnyArray], coefficients: Sequence[Coefficient]
     ) -> None:
-        one = all(c is coefficients[0] for c in coefficients)
+        one = is_shared(coefficients)
         for device, chosen in self._places(leaves).by_device:
             with self.runtime.on(device):
                 parts = self._batch(coefficients[:1] if one else _chosen(coefficients, chosen), device)

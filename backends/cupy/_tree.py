@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from gradclip import _checks
 from gradclip import _namespace as ns
@@ -15,6 +15,9 @@ from gradclip.backends.cupy._gpu import kernels_work
 from gradclip.backends.cupy._ops import CupyOps
 from gradclip.backends.cupy._places import Places
 from gradclip.backends.cupy._runtime import Runtime, runtime
+
+Parts: TypeAlias = tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]
+"""The arrays of a leaf, a function that rebuilds the leaf from new arrays, and suffixes of the leaf's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +98,16 @@ class Source:
         self._cupy = runtime.cupy
         self.kind: Any = runtime.cupy.ndarray
 
-    def parts(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
-        """Return a leaf's arrays, a function that rebuilds it, and suffixes of its path; None for an unknown type."""
+    def parts(self, leaf: Any) -> Parts | None:
+        """Return the parts of a leaf, or None for an unknown type."""
         if isinstance(leaf, self.kind):
             return [leaf], _first, [""]
         if hasattr(leaf, "__dlpack__"):
             return self._imported(leaf)
         if callable(getattr(leaf, "namedparams", None)):
             named = {path: getattr(p, self.attribute) for path, p in leaf.namedparams()}
-            return self._of(named)
+            there = {path: x for path, x in named.items() if x is not None}
+            return list(there.values()), lambda new: named | dict(zip(there, new, strict=True)), list(there)
         if hasattr(leaf, self.attribute):
             x = getattr(leaf, self.attribute)
             if x is None:
@@ -111,11 +115,7 @@ class Source:
             return ([x], _first, [f".{self.attribute}"]) if isinstance(x, self.kind) else None
         return None
 
-    def _of(self, named: dict[str, AnyArray | None]) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
-        there = {path: x for path, x in named.items() if x is not None}
-        return list(there.values()), lambda values: named | dict(zip(there, values, strict=True)), list(there)
-
-    def _imported(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
+    def _imported(self, leaf: Any) -> Parts | None:
         """Return an array of another framework as a CuPy array on the same memory."""
         if leaf.__dlpack_device__()[0] not in _CUDA:
             return None
@@ -173,9 +173,7 @@ def _ops_for(runtime: Runtime, arrays: list[AnyArray], places: Places) -> Ops:
     return ops_for(arrays)
 
 
-def _expanded(
-    source: Source, leaf: Any, container: object, name: str, position: int
-) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
+def _expanded(source: Source, leaf: Any, container: object, name: str, position: int) -> Parts:
     parts = source.parts(leaf)
     if parts is None:
         kind = f"{type(leaf).__module__}." * ns.is_array(leaf) + type(leaf).__name__
