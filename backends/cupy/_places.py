@@ -1,4 +1,4 @@
-"""Where arrays are in memory. The table that the kernels read is made from this, and is used again while it stays."""
+"""Where arrays are in memory. While they stay there, the table that was made from their places is used again."""
 
 import math
 from collections.abc import Sequence

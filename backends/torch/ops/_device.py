@@ -1,4 +1,4 @@
-"""``Ops`` for PyTorch on any device: one read for the norm, one pass for the multiplication, nothing read back.
+"""``Ops`` for PyTorch on any device, by PyTorch's own operations. The host reads no value back.
 
 No Python branch depends on a value, so this also runs under ``torch.compile`` and the transforms of ``torch.func``. The
 module ``_host`` has faster operations for the host's memory.
@@ -174,7 +174,7 @@ def has_memory(x: Tensor) -> bool:
 
 
 def _joins(x: Tensor) -> bool:
-    """Whether a tensor is so small that it is multiplied together with others, and can be."""
+    """Whether a tensor is small and can be multiplied together with others."""
     return x.numel() <= JOIN_UP_TO_NUMEL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
 
 
@@ -197,7 +197,7 @@ def _of_norm(norm: Tensor, ord: float) -> NormPartial:
 
 
 def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
-    """Multiply in the wider dtype of a factor; it gets an axis, because 0-d factors are converted to ``x``'s dtype."""
+    """Multiply ``x`` in the factor's dtype, which is wider. PyTorch would convert a 0-d factor, so it gets axes."""
     y = widened(x)
     y.mul_(factor.reshape([1] * x.dim()))
     if zeroed is not None:

@@ -1,8 +1,8 @@
-"""Launches of the kernels in Triton: one for all leaves of a dtype, and no write if nothing is clipped.
+"""Launches of the kernels in Triton: one for all tensors of a dtype. Nothing is written if nothing is clipped.
 
-They work on devices that Triton compiles for; Triton is part of PyTorch's builds for GPUs. A program (Triton's word for
-a block of threads) works on one piece of one leaf. It finds the piece in a table of addresses, which is kept while the
-tensors stay the same. The kernels do the same as those in backends/cupy/kernels.cu, which has more comments.
+They run on devices that Triton compiles for; Triton is part of PyTorch's builds for GPUs. A program (Triton's word for
+a block of threads) works on one piece of one tensor, whose address it reads from a table. The kernels do the same as
+those in backends/cupy/kernels.cu, which has more comments.
 """
 
 import math

@@ -21,6 +21,7 @@ def _read(x, start, count, WIDE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.co
 
 @triton.jit
 def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
+    """Return a float32 sum with ``part`` added, and the rounding error that is yet to be subtracted."""
     term = (part * part if ORDER == 2 else part) - lost
     after = value + term
     return after, (after - value) - term
@@ -28,6 +29,7 @@ def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
 
 @triton.jit
 def _add(value, part, p, ORDER: tl.constexpr):  # noqa: N803
+    """Return a sum of powers, or the maximum for ORDER 0, with ``part`` added."""
     if ORDER == 0:
         return tl.where((part > value) | (part != part), part, value)  # NaN stays, because no number is greater
     if ORDER == 3:
@@ -88,6 +90,7 @@ def partials_kernel(
     pieces, out, p_bits,
     ORDER: tl.constexpr, TYPE: tl.constexpr, PAIRS: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
+    """Write the partial norm of one piece: its scale and its total."""
     me = tl.program_id(0)
     x, count = _piece(pieces + 3 * me, TYPE, ALIGNED)
     unit = tl.full([], 1.0, tl.float64)
@@ -138,6 +141,7 @@ def _merge(parts, begin, count, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # no
 
 @triton.jit
 def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    """Merge the partial norms of one tensor's pieces."""
     me = tl.program_id(0)
     begin = tl.load(ranges + 2 * me)
     count = (tl.load(ranges + 2 * me + 1) - begin).to(tl.int32)
@@ -182,6 +186,7 @@ def scale_kernel(
     pieces, divisors, factors, changed, zeroed, each,
     ZERO: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
+    """Multiply one piece; return at once if its tensor does not change."""
     me = tl.program_id(0)
     which = tl.load(pieces + 3 * me + 2) * each
     if tl.load(changed + which):
@@ -222,6 +227,7 @@ def clamp_kernel(
     pieces, low_bits, high_bits,
     TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
+    """Move the elements of one piece into the bounds; write only those that are outside."""
     me = tl.program_id(0)
     x, count = _piece(pieces + 3 * me, TYPE, ALIGNED)
     low, high = _number(low_bits), _number(high_bits)
