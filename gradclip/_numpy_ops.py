@@ -13,6 +13,7 @@ from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._host_memory import Runs, code_of, runs_of
 from gradclip._host_ops import HostOps
+from gradclip._limits import JOIN_MEAN_NUMEL, JOIN_UP_TO_NUMEL
 from gradclip._memory import NDArray, in_byte_order
 from gradclip._native import Table
 
@@ -30,7 +31,7 @@ class NumpyMemory:
         To ask NumPy where an array lies takes longer than to copy a small one.
         """
         numel = sum(map(_size, leaves))
-        if len(leaves) < 2 or numel > min(_JOIN_UP_TO_NUMEL, len(leaves) * _JOIN_MEAN_NUMEL):
+        if len(leaves) < 2 or numel > min(JOIN_UP_TO_NUMEL, len(leaves) * JOIN_MEAN_NUMEL):
             return leaves
         dtypes = set(map(_dtype, leaves))
         if len(dtypes) > 1 or _code(*dtypes) is None:
@@ -64,12 +65,6 @@ class NumpyMemory:
     def written(self, leaves: Sequence[NDArray]) -> None:
         """Do nothing: NumPy does not watch its arrays."""
 
-
-_JOIN_UP_TO_NUMEL, _JOIN_MEAN_NUMEL = 1 << 18, 1 << 10
-"""Up to so many elements in all, and a leaf, leaves are laid end to end to be read: 1,000 of 64 in a third of the time.
-
-Beyond, a copy takes longer than to ask NumPy where each lies.
-"""
 
 _from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 _dtype, _size, _nbytes = attrgetter("dtype"), attrgetter("size"), attrgetter("nbytes")

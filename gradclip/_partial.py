@@ -13,12 +13,10 @@ import numpy as np
 
 from gradclip import _namespace as ns
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
+from gradclip._limits import SUM_BLOCK_NUMEL
 from gradclip._namespace import adds_pairwise, as_array, device, is_host, is_numpy, namespace, numel, peak, to_device
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 from gradclip._words import a
-
-_BLOCK_NUMEL = 128
-"""Elements that are added one after the other; the sums of these blocks are added in a tree."""
 
 _NUMBERS = 4
 """The numbers of a partial norm that processes send to each other: scale, total, order, and whether it is float64."""
@@ -282,11 +280,11 @@ def _sum(xp: Namespace, values: AnyArray) -> AnyArray:
     NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
     n = numel(values)
-    if adds_pairwise(xp) or n <= _BLOCK_NUMEL:
+    if adds_pairwise(xp) or n <= SUM_BLOCK_NUMEL:
         return xp.sum(values)
-    whole = n - n % _BLOCK_NUMEL
+    whole = n - n % SUM_BLOCK_NUMEL
     flat = xp.reshape(values, (-1,))
-    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK_NUMEL)), axis=1)
+    blocks = xp.sum(xp.reshape(flat[:whole], (-1, SUM_BLOCK_NUMEL)), axis=1)
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 

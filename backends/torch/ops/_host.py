@@ -1,4 +1,4 @@
-"""``Ops`` for tensors in the host's memory: `HostOps`, which `TensorMemory` tells about tensors."""
+"""``Ops`` for tensors in the host's memory: `HostOps`, with `TensorMemory`, which knows where tensors are."""
 
 from collections.abc import Sequence
 from typing import Any, cast

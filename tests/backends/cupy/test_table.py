@@ -5,10 +5,10 @@ import ctypes
 import numpy as np
 import pytest
 
-from gradclip.backends.cupy._places import Place, Places
+from gradclip._limits import LARGEST_PIECE_NBYTES, MOST_PIECES, PIECE_NBYTES
+from gradclip.backends.cupy._places import Place, Places, places_of
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES
-from gradclip.backends.cupy._runtime import places_of
-from gradclip.backends.cupy._table import LARGEST, MOST_PIECES, PIECE, PIECE_BYTES, table_of
+from gradclip.backends.cupy._table import PIECE, table_of
 from tests.backends.cupy.emulated import library, needs_compiler
 
 
@@ -28,7 +28,7 @@ def test_pieces_cover_each_leaf_once():
         assert mine["count"].sum() == place.size
         assert (mine["source"] == place.address + mine["start"].astype("u8") * np.uint64(place.width)).all()
         assert (mine["source"] == mine["target"]).all()
-        assert (mine["count"] * place.width <= PIECE_BYTES).all()
+        assert (mine["count"] * place.width <= PIECE_NBYTES).all()
 
 
 def test_pieces_grow_where_there_would_be_too_many():
@@ -39,7 +39,7 @@ def test_pieces_grow_where_there_would_be_too_many():
 def test_more_than_two_to_the_31_elements():
     place = dense(1 << 44, 5 << 31, "bfloat16", 2)
     table = table_of([place], [place])
-    assert len(table.pieces) == (5 << 32) // LARGEST
+    assert len(table.pieces) == (5 << 32) // LARGEST_PIECE_NBYTES
     assert table.pieces["count"].astype(np.int64).sum() == 5 << 31
     last = table.pieces[-1]
     assert int(last["source"]) + int(last["count"]) * 2 == (1 << 44) + (5 << 32)
