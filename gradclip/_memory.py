@@ -134,7 +134,13 @@ def phantom(address: int, shape: tuple[int, ...], width: int, strides: tuple[int
 
     It is compared and never read.
     """
-    place = {"data": (address, False), "shape": shape, "strides": strides, "typestr": f"|V{width}", "version": 3}
+    place: dict[str, object] = {
+        "data": (address, False),
+        "shape": shape,
+        "strides": strides,
+        "typestr": f"|V{width}",
+        "version": 3,
+    }
     return np.asarray(_Interface(place))
 
 
