@@ -12,8 +12,9 @@ from typing import Any
 from gradclip import _dtypes, _native
 from gradclip._array_ops import ArrayOps
 from gradclip._exchange import finder
-from gradclip._host_memory import Runs, code_of, runs_of
+from gradclip._host_memory import Runs, code_of, is_leading, runs_of
 from gradclip._host_ops import HostOps
+from gradclip._memory import NDArray
 from gradclip._native import Table
 from gradclip._types import AnyArray as Array
 from gradclip._types import Namespace
@@ -99,9 +100,13 @@ class TensorMemory:
         """Return a new tensor of the shape, dtype and order of axes of another."""
         return self.torch.empty_like(leaf, requires_grad=False)
 
-    def in_order(self, leaf: Array) -> bool:
-        """Whether the elements of a tensor lie in C's order."""
-        return bool(leaf.is_contiguous())
+    def own(self, values: NDArray) -> Array:
+        """Return an array of NumPy's as a tensor on the same memory."""
+        return self.torch.from_numpy(values)
+
+    def leads(self, leaf: Array, kept: int) -> bool:
+        """Whether the slices of a tensor along its first axes, so many, lie one after the other; it is one run."""
+        return bool(leaf.is_contiguous()) or is_leading(leaf.shape, leaf.stride(), kept)
 
     def is_plain(self, leaves: Sequence[Array]) -> bool:
         """Whether the elements of tensors are what lies in memory."""
@@ -176,7 +181,7 @@ def is_lazy(x: Array) -> bool:
 def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:
     """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
     code = _code(x.dtype)
-    if code is None:
+    if code is None or not x.is_cpu:
         return None
     flat = in_memory_order(x)
     if flat is None:
