@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,15 +143,12 @@ class UnitRule:
         _check_shapes(leaves, weights)
         grads, ops = leaves.arrays, leaves.ops
         axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, x in enumerate(grads)]
-        counts = [-1] * len(grads)
-        if isinstance(ops, HostOps) and isinstance(self.clipping, float) and isinstance(self.eps, float):
-            counts = [min(pair) for pair in zip(ops.rows(grads, axes), ops.rows(weights, axes), strict=True)]
-        others = {
-            i: self._of_units(ops, grads[i], weights[i], axes[i]) for i, count in enumerate(counts) if count < 0
-        }
+        if not isinstance(ops, HostOps) or not (isinstance(self.clipping, float) and isinstance(self.eps, float)):
+            return list(map(partial(self._of_units, ops), grads, weights, axes))
+        counts = [min(pair) for pair in zip(ops.rows(grads, axes), ops.rows(weights, axes), strict=True)]
+        others = {i: self._of_units(ops, grads[i], weights[i], axes[i]) for i, count in enumerate(counts) if count < 0}
         if len(others) == len(grads):
             return list(others.values())
-        assert isinstance(ops, HostOps)
         shapes = [unit_shape(x.shape, some) for x, some in zip(grads, axes, strict=True)]
         return ops.of_rows(self._of_rows(ops, grads, weights, counts), counts, shapes, others)
 
@@ -160,22 +158,23 @@ class UnitRule:
         """Return the coefficients of all units of the leaves that have a count of units, in NumPy arrays."""
         which = [i for i, count in enumerate(counts) if count >= 0]
         grads, weights, counts = ([some[i] for i in which] for some in (grads, weights, counts))
-        partial = ops.partial_of_rows(grads, 2.0, counts)
-        return self._coefficient(partial, lambda: ops.partial_of_rows(weights, 2.0, counts))
+        return self._coefficient(
+            ops.partial_of_rows(grads, 2.0, counts), lambda: ops.partial_of_rows(weights, 2.0, counts)
+        )
 
     def _of_units(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
         """Return the coefficients of the units of a leaf."""
         return self._coefficient(ops.partial_along(grad, 2.0, axes), lambda: ops.partial_along(weight, 2.0, axes))
 
-    def _coefficient(self, partial: NormPartial, weights: Callable[[], NormPartial]) -> Coefficient:
+    def _coefficient(self, of_grad: NormPartial, weights: Callable[[], NormPartial]) -> Coefficient:
         """Return the coefficients of units with these partial norms; ``weights`` returns those of their weights."""
         if isinstance(self.clipping, float) and self.clipping == math.inf:
-            return coefficient(partial, None)
-        partial, of_weight, multiplier = _comparable(partial, weights())
+            return coefficient(of_grad, None)
+        of_grad, of_weight, multiplier = _comparable(of_grad, weights())
         xp = ns.namespace([multiplier])
         norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * multiplier
         floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
-        return coefficient(partial, floored * self.clipping)
+        return coefficient(of_grad, floored * self.clipping)
 
 
 def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, AnyArray]:

@@ -228,10 +228,20 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
         return;
     }
     for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job, i);
-    for (; i-- > 0 && end > low; end = begin) {
+    while (i > 0 && end > low) {
+        const size_t last = i--;
         begin = end - blocks_of(job, i);
-        for (size_t b = end < high ? end : high; b > begin && b > low; b--)
-            work_on_block(job, i, b - 1 - begin, b - 1);
+        if (end - begin > 1) {
+            for (size_t b = end < high ? end : high; b > begin && b > low; b--)
+                work_on_block(job, i, b - 1 - begin, b - 1);
+        } else {
+            size_t numel = numel_of(job, i); /* arrays of one block lie beside each other: together, and upwards */
+            while (i > 0 && begin > low && (numel += numel_of(job, i - 1)) <= BLOCK) begin -= blocks_of(job, --i);
+            size_t b = begin;
+            for (size_t k = i; k < last; b += blocks_of(job, k++))
+                if (blocks_of(job, k)) work_on_block(job, k, 0, b);
+        }
+        end = begin;
     }
 }
 
