@@ -8,10 +8,6 @@ import ctypes
 _VERSION = 1
 """The major version of DLPack whose structures the kernels know."""
 
-_pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-
 
 class _Functions(ctypes.Structure):
     """DLPackExchangeAPI of dlpack.h."""
@@ -33,6 +29,8 @@ def finder(kind: type) -> int | None:
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         return None
-    functions = _Functions.from_address(_pointer_of(capsule, b"dlpack_exchange_api"))
+    kind_of_function = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    pointer_of = kind_of_function(("PyCapsule_GetPointer", ctypes.pythonapi))
+    functions = _Functions.from_address(pointer_of(capsule, b"dlpack_exchange_api"))
     address: int | None = functions.tensor_from_object if functions.major == _VERSION else None
     return address
