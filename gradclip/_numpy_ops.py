@@ -11,7 +11,7 @@ import numpy as np
 from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
-from gradclip._host_memory import Runs, code_of, runs_of
+from gradclip._host_memory import Runs, code_of, is_leading, runs_of
 from gradclip._host_ops import HostOps
 from gradclip._limits import JOIN_MEAN_NUMEL, JOIN_UP_TO_NUMEL
 from gradclip._memory import NDArray, in_byte_order
@@ -54,9 +54,17 @@ class NumpyMemory:
         """Return a new array of the shape, dtype and order of axes of another."""
         return np.empty_like(leaf, subok=False)
 
-    def in_order(self, leaf: NDArray) -> bool:
-        """Whether the elements of an array lie in C's order."""
-        return bool(leaf.flags.c_contiguous)
+    def own(self, values: NDArray) -> NDArray:
+        """Return an array."""
+        return values
+
+    def holds(self, leaves: Sequence[NDArray]) -> bool:
+        """Whether leaves are arrays, not scalars."""
+        return all(issubclass(kind, np.ndarray) for kind in set(map(type, leaves)))
+
+    def leads(self, leaf: NDArray, kept: int) -> bool:
+        """Whether the slices of an array along its first axes, so many, lie one after the other; it is one run."""
+        return bool(leaf.flags.c_contiguous) or is_leading(leaf.shape, leaf.strides, kept, leaf.itemsize)
 
     def is_plain(self, leaves: Sequence[NDArray]) -> bool:  # noqa: ARG002  # they always are
         """Whether the elements of arrays are what lies in memory."""

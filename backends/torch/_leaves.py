@@ -53,8 +53,7 @@ class TorchLeaves(Leaves):
 
         The check for overlaps takes as long as the norm of many small gradients: it is made only before a write.
         """
-        shared = coefficients and is_shared(coefficients)
-        if any(map(_may_change, coefficients[:1] if shared else coefficients)):
+        if coefficients and (_may_change(coefficients[0]) or _any_may_change(coefficients)):
             self.ops.scale_(self.targets(pure), coefficients)  # PyTorch warns of no overflow
             self.finish()
 
@@ -202,6 +201,11 @@ def _dense(g: Tensor, after: list[Callable[[], object]]) -> Tensor:
         after.append(lambda: g.copy_(merged))
         return merged.values()
     return g.values()
+
+
+def _any_may_change(coefficients: Sequence[Coefficient]) -> bool:
+    """Whether a gradient may change, of which the first does not."""
+    return not is_shared(coefficients) and any(map(_may_change, coefficients))
 
 
 def _may_change(c: Coefficient) -> bool:
