@@ -25,7 +25,7 @@ def test_compiled_or_not_it_does_what_the_core_does():
 
 def test_arguments():
     with pytest.raises(
-        ValueError, match="second_moments has the structure .*, expected the same; pass both in containers"
+        ValueError, match=r"second_moments has the structure .*, expected the same; pass both in containers"
     ):
         clip_spikes({"a": jnp.ones(2)}, [jnp.ones(2)])
     with pytest.raises(ValueError, match=r"grads has shape \(2,\) and its second moment \(3,\)"):
