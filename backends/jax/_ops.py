@@ -73,7 +73,7 @@ class JaxOps(ArrayOps):
         if first.factor.ndim or first.zeroed is not None or any(c is not first for c in coefficients):
             return super().scale(leaves, coefficients)
         multipliers = lax.platform_dependent(
-            first.factor, first.divisor, first.changed, cpu=_in_one_kernel, default=_at_once
+            first.factor, first.divisor, first.changed, cpu=_if_changed, default=_at_once
         )
         return [_multiplied(x, *multipliers) if _is_real(x) else self._scale(x, first) for x in leaves]
 
@@ -189,28 +189,23 @@ def _multiplied(x: AnyArray, first: AnyArray, second: AnyArray, changed: AnyArra
     return lax.select_n(changed, x, y if y.dtype == x.dtype else lax.convert_element_type(y, x.dtype))
 
 
-def _in_one_kernel(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """Return what `_at_once` returns, computed by one kernel that all leaves share.
+def _if_changed(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """Return what leaves are multiplied by, and whether: behind a condition, out of which XLA fuses nothing.
 
-    XLA for a CPU compiles a kernel for each result, in some 17 ms, so the three numbers are one array. The barrier
-    keeps XLA from computing the array again for each leaf, which doubled the time to compile 400 leaves.
+    Without it, XLA computes the coefficient again for each leaf; compiling 400 leaves took twice as long.
     """
     axes = varying(factor) | varying(divisor) | varying(changed)
-    numbers = (*Coefficient(divisor, factor, changed).multipliers, changed.astype(factor.dtype))
-    first, second, flag = _computed_once(jnp.stack([vary(x, axes) for x in numbers]))
-    return first, second, flag != 0
 
+    def decided(first: AnyArray, second: AnyArray, clipped: bool) -> tuple[AnyArray, AnyArray, AnyArray]:
+        return vary(first, axes), vary(second, axes), vary(jnp.asarray(clipped), axes)
 
-@jax.custom_jvp
-def _computed_once(x: AnyArray) -> AnyArray:
-    """Return ``x``, which XLA computes once, before what uses it."""
-    return lax.optimization_barrier(x)
-
-
-@_computed_once.defjvp
-def _(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
-    # Of our own, because the oldest JAX that we support may have no derivative of a barrier.
-    return _computed_once(*primals), tangents[0]
+    one = jnp.ones((), dtype=factor.dtype)
+    chosen: tuple[AnyArray, AnyArray, AnyArray] = lax.cond(
+        changed,
+        lambda: decided(*Coefficient(divisor, factor, changed).multipliers, True),
+        lambda: decided(one, one, False),
+    )
+    return chosen
 
 
 def _at_once(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
