@@ -61,7 +61,8 @@ def clip_spikes(grads: Tree, second_moments: Any, threshold: Scalar = 5000.0, *,
     """
     theta = _checks.threshold(threshold, "threshold", optional=False)
     parts, moments = split(grads), split(second_moments, "second_moments")
-    mine, theirs = jax.tree.structure(parts.arrays), jax.tree.structure(moments.arrays)
+    trees: list[Any] = [jax.tree.structure(part.arrays) for part in (parts, moments)]
+    mine, theirs = trees
     if mine != theirs:
         raise ValueError(
             f"second_moments has the structure {theirs} and grads {mine}, expected the same; pass both in containers "
