@@ -57,9 +57,7 @@ def coefficients_of(leaves: Leaves, decision: Decision) -> list[Coefficient]:
     return c.parts(floats=isinstance(leaves.ops, HostOps))
 
 
-def _decide_all(
-    leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool
-) -> tuple[Decision, Any]:
+def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
     """Return the decision by the norm of all leaves laid end to end."""
     if policy.per_leaf:  # there are no leaves
         return leaves.decide(rule), state
@@ -78,9 +76,7 @@ def _decide_all(
     return Decision(ops.number(norm, double), c, total, max_norm, skipped), state
 
 
-def _decide_each(
-    leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool
-) -> tuple[Decision, Any]:
+def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
     """Return the decision by the norm of each leaf."""
     batch = leaves.partials(rule.ord)
     _check_number(policy, state, len(leaves.arrays))

@@ -84,8 +84,8 @@ class NormMonitor:
             observers = getattr(source, "observers", None)
             if not isinstance(observers, list):
                 raise TypeError(
-                    f"source is {kind(source)}, expected the handle of attach() or a Clipper; call record() or update() "
-                    "at each step for anything else"
+                    f"source is {kind(source)}, expected the handle of attach() or a Clipper; call record() or update()"
+                    " at each step for anything else"
                 )
             observers.append(self._observe)
 
@@ -117,9 +117,8 @@ class NormMonitor:
         """
         row = {"norm": norm}
         given = (max_norm, coefficient, clipped, skipped, update_norm, loss)
-        for name, value in zip(("max_norm", *_READ[1:], "update_norm", "loss"), given, strict=True):
-            if value is not None:
-                row[name] = value
+        named = zip(("max_norm", *_READ[1:], "update_norm", "loss"), given, strict=True)
+        row |= {name: value for name, value in named if value is not None}
         if parameters is not None:
             row |= {PARAMETER + name: value for name, value in parameters.items()}
         at = self._next if step is None else step
@@ -202,7 +201,10 @@ class NormMonitor:
 
     def _observe(self, source: Any) -> None:
         """Record what a source shows after a step."""
-        shown = {name: getattr(source, name) for name in _READ}
+        shown = {name: getattr(source, name) for name in _READ if name != "skipped"}
+        shown["skipped"] = (
+            source.decision.skipped if hasattr(source, "decision") else source.skipped
+        )  # not read by a loop
         coefficient, parameters = shown["coefficient"], None
         if self._parameters is not None:
             parameters = {name: norm / coefficient for name, norm in self._parameters().items()}

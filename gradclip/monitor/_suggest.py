@@ -88,7 +88,9 @@ def suggest(history: History, *, share: float = 0.05) -> Suggestion:
     (1.1, 0.2)
     """
     if not 0 < share < 1:
-        raise ValueError(f"share={short(share)}, expected a number between 0 and 1, such as 0.05; pass a share of steps")
+        raise ValueError(
+            f"share={short(share)}, expected a number between 0 and 1, such as 0.05; pass a share of steps"
+        )
     norms, steps = history.norm, history.step
     count = usable(norms).size
     if count < FEWEST:
@@ -99,8 +101,8 @@ def suggest(history: History, *, share: float = 0.05) -> Suggestion:
         assert end is not None
         return Suggestion(
             None,
-            f"Your gradients explode before step {steps[end]}, too early to tell what is usual. Lower the learning rate, "
-            "or begin it with a warm-up; then look again.",
+            f"Your gradients explode before step {steps[end]}, too early to tell what is usual. Lower the learning "
+            "rate, or begin it with a warm-up; then look again.",
             explodes_at=int(steps[end]),
         )
     first = steady_from(before)
@@ -112,8 +114,8 @@ def suggest(history: History, *, share: float = 0.05) -> Suggestion:
         reason += f" The steps before {steps[first]} are left out: norms settle there."
     if end is not None:
         reason = (
-            f"Your gradients explode before step {steps[end]}: clipping delays that, a lower learning rate prevents it. "
-            f"Before, {reason[0].lower()}{reason[1:]}"
+            f"Your gradients explode before step {steps[end]}: clipping delays that, a lower learning rate prevents "
+            f"it. Before, {reason[0].lower()}{reason[1:]}"
         )
     return Suggestion(found.max_norm, reason, exceeded, int(steps[first]), None if end is None else int(steps[end]))
 

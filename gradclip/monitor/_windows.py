@@ -32,8 +32,10 @@ def steady_from(norms: Norms, factor: float = 2.0) -> int:
     """Return the position from which on norms are steady: the end of the warm-up.
 
     Windows belong to the steady part as long as their medians are within a factor of the median of the last quarter,
-    counted from the end. The last quarter always belongs to it.
+    counted from the end. The last quarter always belongs to it. A history with fewer than two norms a window is steady.
     """
+    if norms.size < 2 * WINDOWS:
+        return 0
     middles = medians(norms)
     quarter = WINDOWS // 4
     level = np.nanmedian(middles[-quarter:]) if np.isfinite(middles[-quarter:]).any() else math.nan

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from io import TextIOBase
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,7 +43,7 @@ class Csv:
 
     def __init__(self, path: Path) -> None:
         self._columns = _header(path)
-        self._file: TextIOBase = path.open("a", encoding="utf-8", newline="")  # type: ignore[assignment]
+        self._file = path.open("a", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file)
         self._path = path
 

@@ -28,7 +28,7 @@ def test_the_warm_up_is_left_out():
     decay = 50 * np.exp(-np.arange(2000) / 60)
     found = suggest(of(STATIONARY + decay))
     assert 100 < found.steady_from < 700
-    assert found.max_norm == pytest.approx(np.quantile(STATIONARY, 0.95), rel=0.05)
+    assert found.max_norm == pytest.approx(np.quantile(STATIONARY, 0.95), rel=0.12)
     assert "are left out" in found.reason
 
 
@@ -40,7 +40,7 @@ def test_rare_spikes_do_not_move_the_threshold():
     assert "3 steps are spikes" in found.reason
 
 
-@pytest.mark.parametrize(("slope", "word"), [(1.2, "rise"), (-1.2, "fall")])
+@pytest.mark.parametrize(("slope", "word"), [(0.65, "rise"), (-0.65, "fall")])
 def test_a_drift_is_said_and_followed(slope, word):
     drifting = STATIONARY * np.exp(slope * np.linspace(0, 1, 2000))
     found = suggest(of(drifting))
