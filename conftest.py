@@ -46,6 +46,7 @@ _COMPILED = Path(tempfile.mkdtemp(prefix="gradclip-jax-"))
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # else the keys of programs depend on the folder's name
 
 
 def _share(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What people look for in ``gradclip`` and is elsewhere: the error says where."""
+"""Names of adapters that users look for in ``gradclip``: the error says where they are."""
 
 import importlib
 import inspect

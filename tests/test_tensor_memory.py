@@ -1,4 +1,4 @@
-"""PyTorch's tensors through the core: read and written where they lie, and only where nothing watches them."""
+"""PyTorch's tensors through the core: plain CPU tensors are read and written in place; traced ones are not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What can be said of the way to the GPU where there is none; ``test_gpu.py`` says the rest."""
+"""The runtime without a GPU: its source has no call that waits for the GPU, and places are cached."""
 
 from importlib import resources
 
