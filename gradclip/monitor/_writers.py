@@ -93,10 +93,9 @@ def writer_of(target: object) -> Writer:
     """
     if isinstance(target, str | Path):
         path = Path(target)
-        kinds = {".jsonl": JsonLines, ".ndjson": JsonLines, ".csv": Csv}
-        if path.suffix not in kinds:
+        if path.suffix not in (".jsonl", ".csv"):
             raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .jsonl or .csv; rename it")
-        return kinds[path.suffix](path)
+        return Csv(path) if path.suffix == ".csv" else JsonLines(path)
     if isinstance(target, ScalarWriter):
         return Scalars(target)
     raise TypeError(
