@@ -150,11 +150,10 @@ class NormMonitor:
         waiting, self._waiting = self._waiting, []
         rows = fetched([row for _, row in waiting])
         self.histogram.add([row["norm"] for row in rows])
-        for (step, _), row in zip(waiting, rows, strict=True):
-            self._window.append((step, row))
-            named = _named(row)
-            for writer in self._writers:
-                writer.write(step, named)
+        steps = [step for step, _ in waiting]
+        self._window.extend(zip(steps, rows, strict=True))
+        for writer in self._writers if rows else ():
+            writer.write(list(zip(steps, map(_named, rows), strict=True)))
 
     def last(self) -> dict[str, float]:
         """Return the last step as floats by the names that loggers show: for ``wandb.log``, MLflow and others."""

@@ -3,9 +3,9 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 
 @runtime_checkable
@@ -17,56 +17,63 @@ class ScalarWriter(Protocol):
         ...
 
 
-class Writer(Protocol):
-    """Writes one step."""
+Steps: TypeAlias = Sequence[tuple[int, Mapping[str, float]]]
+"""The numbers of steps, each with its values by name."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the values of a step."""
+
+class Writer(Protocol):
+    """Writes steps."""
+
+    def write(self, steps: Steps) -> None:
+        """Write the values of some steps."""
         ...
 
 
 class JsonLines:
-    """Appends one JSON object a step to a file. Each step is flushed, so that a crash loses none."""
+    """Appends one JSON object a step to a file, which is open only while it is written."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line; NaN and inf are written as strings, because JSON has no such numbers."""
-        shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **shown}) + "\n")
-        self._file.flush()
+    def write(self, steps: Steps) -> None:
+        """Append lines; NaN and inf are written as strings, because JSON has no such numbers."""
+        with self._path.open("a", encoding="utf-8") as file:
+            for step, values in steps:
+                shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+                file.write(json.dumps({"step": step, **shown}) + "\n")
 
 
 class Csv:
     """Appends one row a step to a file. Its columns are those of the first step, or of the file that is there."""
 
     def __init__(self, path: Path) -> None:
-        self._columns = _header(path)
-        self._file = path.open("a", encoding="utf-8", newline="")
-        self._rows = csv.writer(self._file)
-        self._path = path
+        self._path, self._columns = path, _header(path)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a row; a column that this step lacks stays empty.
+    def write(self, steps: Steps) -> None:
+        """Append rows; a column that a step lacks stays empty.
 
         Raises
         ------
         ValueError
-            If the step has a value for which there is no column.
+            If a step has a value for which there is no column.
         """
-        if not self._columns:
-            self._columns = ["step", *values]
-            self._rows.writerow(self._columns)
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            for step, values in steps:
+                if not self._columns:
+                    self._columns = ["step", *values]
+                    rows.writerow(self._columns)
+                self._check(values)
+                row = {"step": step, **values}
+                rows.writerow([row.get(name, "") for name in self._columns])
+
+    def _check(self, values: Mapping[str, float]) -> None:
         unknown = [name for name in values if name not in self._columns]
         if unknown:
             raise ValueError(
                 f"{self._path} has no column {unknown[0]!r}, expected those of its first line: "
                 f"{', '.join(self._columns)}; write into another file, or as JSON Lines, which needs no columns"
             )
-        row = {"step": step, **values}
-        self._rows.writerow([row.get(name, "") for name in self._columns])
-        self._file.flush()
 
 
 class Scalars:
@@ -75,10 +82,11 @@ class Scalars:
     def __init__(self, writer: ScalarWriter) -> None:
         self._writer = writer
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, steps: Steps) -> None:
         """Write each value under its name."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        for step, values in steps:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
 
 def writer_of(target: object) -> Writer:
