@@ -1,6 +1,6 @@
 """``Clipper``: clipping with a policy, for training loops that hold gradients in their own hands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,6 +50,8 @@ class Clipper:
     The loop has to leave out the step: ``if clipper.skipped: continue``. A loop that never asks gets a RuntimeError at
     its second step.
 
+    Functions in the list ``observers`` are called with the clipper after each clipping, as `gradclip.monitor` does.
+
     See Also
     --------
     gradclip.backends.torch.attach : does this for an optimizer of PyTorch.
@@ -58,22 +60,23 @@ class Clipper:
     Examples
     --------
     >>> import numpy as np, gradclip
-    >>> from gradclip.policies import QuantileClip
-    >>> clipper = gradclip.Clipper(QuantileClip(initial=1.0))
+    >>> from gradclip.policies import ZClip
+    >>> clipper = gradclip.Clipper(ZClip(max_norm=1.0))
     >>> grads, norm = clipper({"w": np.array([3.0, 4.0])})
     >>> grads, norm
     ({'w': array([0.6, 0.8])}, array(5.))
     >>> clipper.max_norm, round(clipper.coefficient, 3), clipper.clipped, clipper.skipped
     (1.0, 0.2, True, False)
     >>> clipper.state
-    QuantileClipState(max_norm=1.1051709180756477)
+    ZClipState(count=1.0, mean=5.0, std=0.0)
 
     To go on later, save ``state_dict()`` beside the parameters:
 
-    >>> resumed = gradclip.Clipper(QuantileClip(initial=1.0))
+    >>> resumed = gradclip.Clipper(ZClip(max_norm=1.0))
     >>> resumed.load_state_dict(clipper.state_dict())
-    >>> resumed({"w": np.array([3.0, 4.0])}) == clipper({"w": np.array([3.0, 4.0])})
-    True
+    >>> _ = resumed({"w": np.array([3.0, 4.0])})
+    >>> resumed.state
+    ZClipState(count=2.0, mean=5.0, std=0.0)
     """
 
     _containers: ClassVar[Containers[Any]] = Containers()
@@ -93,6 +96,7 @@ class Clipper:
         self._saved: Mapping[str, Any] | None = None
         self._decision: Decision | None = None
         self._asked = not self.policy.skips
+        self.observers: list[Callable[[Clipper], object]] = []
 
     def __call__(self, grads: Tree, *, scale: Scalar = 1.0) -> tuple[Tree, Array]:
         """Return clipped gradients, and the norm that they had.
@@ -241,4 +245,9 @@ class Clipper:
     def _keep(self, decision: Decision, state: Any) -> Array:
         """Remember the decision and the state, after gradients were clipped without an error; return the norm."""
         self._decision, self._state, self._saved = decision, state, None
+        for observer in self.observers:
+            observer(self)
         return self.norm
+
+
+Clipper.__module__ = "gradclip"  # the name that pickles keep

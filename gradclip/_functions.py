@@ -7,11 +7,18 @@ from gradclip._calls import as_function
 from gradclip._global import ByGlobalNorm
 from gradclip._norms import Norms
 from gradclip._per_example import PerExample
+from gradclip._spikes import Spikes
 from gradclip._types import Array, ArrayT
 
 
 class Functions(
-    ByGlobalNorm[ArrayT], ByNorm[ArrayT], ByValue[ArrayT], Adaptive[ArrayT], PerExample[ArrayT], Norms[ArrayT]
+    ByGlobalNorm[ArrayT],
+    ByNorm[ArrayT],
+    ByValue[ArrayT],
+    Adaptive[ArrayT],
+    Spikes[ArrayT],
+    PerExample[ArrayT],
+    Norms[ArrayT],
 ):
     """The public functions as methods. An adapter overrides only those of `gradclip._containers.Containers`."""
 
@@ -29,6 +36,8 @@ clip_by_rms_ = as_function(_bound.clip_by_rms_)
 clip_by_value = as_function(_bound.clip_by_value)
 clip_by_value_ = as_function(_bound.clip_by_value_)
 clip_per_example = as_function(_bound.clip_per_example)
+clip_spikes = as_function(_bound.clip_spikes)
+clip_spikes_ = as_function(_bound.clip_spikes_)
 clip_with_norm = as_function(_bound.clip_with_norm)
 clip_with_norm_ = as_function(_bound.clip_with_norm_)
 global_norm = as_function(_bound.global_norm)

@@ -15,7 +15,7 @@ from gradclip._functions import Functions
 
 BOUND = sorted(name for name in vars(importlib.import_module("gradclip._functions")) if name in gradclip.__all__)
 ADAPTERS = ["gradclip"] + [f"gradclip.backends.{name}" for name in ("cupy", "torch") if find_spec(name)]
-OWN_SIGNATURES = {("gradclip.backends.torch", "adaptive_grad_clip_")}
+OWN_SIGNATURES = {("gradclip.backends.torch", name) for name in ("adaptive_grad_clip_", "clip_spikes_")}
 PAIRS = [(module, name) for module in ADAPTERS for name in BOUND]
 
 
@@ -27,7 +27,7 @@ def bound_of(module):
 
 
 def test_all_names_are_everywhere():
-    assert sorted([*BOUND, "NonFiniteError", "NormPartial"]) == gradclip.__all__
+    assert sorted([*BOUND, "Clipper", "NonFiniteError", "NormPartial"]) == gradclip.__all__
     for module in ADAPTERS:
         assert set(gradclip.__all__) <= set(importlib.import_module(module).__all__)
 

@@ -8,6 +8,7 @@ neither CuPy nor a GPU; calling it does. What it does on a GPU, and what that co
 from gradclip._nonfinite import NonFiniteError
 from gradclip._partial import NormPartial
 from gradclip.backends.cupy._functions import (
+    Clipper,
     adaptive_grad_clip,
     adaptive_grad_clip_,
     clip_by_global_norm,
@@ -19,14 +20,18 @@ from gradclip.backends.cupy._functions import (
     clip_by_value,
     clip_by_value_,
     clip_per_example,
+    clip_spikes,
+    clip_spikes_,
     clip_with_norm,
     clip_with_norm_,
     global_norm,
     leaf_norms,
     norm_partial,
 )
+from gradclip.backends.cupy._gpu import gpu_kernels
 
 __all__ = [
+    "Clipper",
     "NonFiniteError",
     "NormPartial",
     "adaptive_grad_clip",
@@ -40,9 +45,12 @@ __all__ = [
     "clip_by_value",
     "clip_by_value_",
     "clip_per_example",
+    "clip_spikes",
+    "clip_spikes_",
     "clip_with_norm",
     "clip_with_norm_",
     "global_norm",
+    "gpu_kernels",
     "leaf_norms",
     "norm_partial",
 ]

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from gradclip import _clipper
 from gradclip._calls import as_function
 from gradclip._functions import Functions
 from gradclip._tree import Leaves
@@ -47,6 +48,24 @@ class CupyFunctions(Functions[Array]):
 
 _bound = CupyFunctions()
 
+
+class Clipper(_clipper.Clipper):
+    """Clips gradients on GPUs by a threshold that a policy chooses at each step; see `gradclip.Clipper`.
+
+    It takes what the functions of this module take. State and decision are CuPy's arrays, and the host waits for none.
+
+    Parameters
+    ----------
+    policy, ord, nonfinite, eps
+        As for `gradclip.Clipper`.
+    """
+
+    _containers = _bound
+
+
+Clipper.__module__ = "gradclip.backends.cupy"  # the name that pickles keep
+
+
 adaptive_grad_clip = as_function(_bound.adaptive_grad_clip)
 adaptive_grad_clip_ = as_function(_bound.adaptive_grad_clip_)
 clip_by_global_norm = as_function(_bound.clip_by_global_norm)
@@ -58,6 +77,8 @@ clip_by_rms_ = as_function(_bound.clip_by_rms_)
 clip_by_value = as_function(_bound.clip_by_value)
 clip_by_value_ = as_function(_bound.clip_by_value_)
 clip_per_example = as_function(_bound.clip_per_example)
+clip_spikes = as_function(_bound.clip_spikes)
+clip_spikes_ = as_function(_bound.clip_spikes_)
 clip_with_norm = as_function(_bound.clip_with_norm)
 clip_with_norm_ = as_function(_bound.clip_with_norm_)
 global_norm = as_function(_bound.global_norm)

@@ -16,6 +16,7 @@ with Needs("jax", "jax"):
     from gradclip.backends.jax._global import clip_by_global_norm, clip_with_norm
     from gradclip.backends.jax._norms import global_norm, leaf_norms, norm_partial
     from gradclip.backends.jax._per_example import clip_per_example
+    from gradclip.backends.jax._spikes import clip_spikes
 
 __all__ = [
     "NonFiniteError",
@@ -26,6 +27,7 @@ __all__ = [
     "clip_by_rms",
     "clip_by_value",
     "clip_per_example",
+    "clip_spikes",
     "clip_with_norm",
     "global_norm",
     "leaf_norms",

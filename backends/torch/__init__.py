@@ -10,6 +10,7 @@ with Needs("torch", "torch"):
     from gradclip.backends.torch._clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
     from gradclip.backends.torch._explain import Explanation, explain, grad_norms
     from gradclip.backends.torch._functions import (
+        Clipper,
         adaptive_grad_clip,
         clip_by_global_norm,
         clip_by_global_norm_,
@@ -20,6 +21,7 @@ with Needs("torch", "torch"):
         clip_by_value,
         clip_by_value_,
         clip_per_example,
+        clip_spikes,
         clip_with_norm,
         clip_with_norm_,
         global_norm,
@@ -29,9 +31,11 @@ with Needs("torch", "torch"):
     from gradclip.backends.torch._gpu import gpu_kernels
     from gradclip.backends.torch._handle import Clipping
     from gradclip.backends.torch._hooks import BackwardClipping, clip_in_backward
+    from gradclip.backends.torch._spikes import clip_spikes_
 
 __all__ = [
     "BackwardClipping",
+    "Clipper",
     "Clipping",
     "Explanation",
     "NonFiniteError",
@@ -52,6 +56,8 @@ __all__ = [
     "clip_grads_with_norm_",
     "clip_in_backward",
     "clip_per_example",
+    "clip_spikes",
+    "clip_spikes_",
     "clip_with_norm",
     "clip_with_norm_",
     "explain",

@@ -1,20 +1,22 @@
 """The core's public functions for PyTorch: pure functions take containers of tensors, those in place parameters."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
+from gradclip import _clipper
 from gradclip._by_norm import numels_of
 from gradclip._calls import Function, as_function
 from gradclip._functions import Functions
 from gradclip._tree import Leaves
-from gradclip._types import Units
+from gradclip._types import Scalar, Units
 from gradclip.backends.torch._adaptive import unit_axes
 from gradclip.backends.torch._arguments import listed
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._containers import flatten, flatten_measured, flatten_params
 from gradclip.backends.torch._leaves import TorchLeaves, gradients
+from gradclip.backends.torch._sharing import sharing_of
 
 
 class TorchFunctions(Functions[Tensor]):
@@ -55,7 +57,8 @@ class TorchFunctions(Functions[Tensor]):
 
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
         """Return the gradients of parameters, or those in a dict, for functions that write in place."""
-        return gradients(listed(grads, depth=5), "grads", caller)
+        sharing = None if "value" in caller else sharing_of(grads)
+        return gradients(listed(grads, depth=5), "grads", caller, sharing)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
         """Return the leaves for functions that compute norms; of a Module or an Optimizer, the gradients."""
@@ -72,8 +75,8 @@ class TorchFunctions(Functions[Tensor]):
 
     def numels(self, leaves: Leaves) -> list[int]:
         """Return the numel of each whole gradient, also if it is sparse or a DTensor."""
-        wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
-        return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
+        wholes = leaves.wholes if isinstance(leaves, TorchLeaves) else None
+        return numels_of(leaves) if wholes is None else [max(1, x.numel()) for x in wholes]
 
 
 def _public(method: Function) -> Function:
@@ -83,6 +86,36 @@ def _public(method: Function) -> Function:
 
 
 _bound = TorchFunctions()
+
+
+class Clipper(_clipper.Clipper):
+    """Clips gradients by a threshold that a policy chooses at each step; see `gradclip.Clipper`.
+
+    A call takes containers of tensors and returns new ones. ``clip_`` takes what `clip_by_global_norm_` takes:
+    parameters, a Module, an Optimizer or gradients in a dict. State and decision are Python numbers for gradients on
+    the CPU, else tensors beside the gradients, and the host waits for none.
+
+    Parameters
+    ----------
+    policy, ord, nonfinite, eps
+        As for `gradclip.Clipper`.
+
+    See Also
+    --------
+    attach : clips at each step of an optimizer, and leaves out the steps that a policy skips.
+    """
+
+    _containers = _bound
+
+    @torch.no_grad()
+    def clip_(self, grads: Any, *, scale: Scalar = 1.0) -> Tensor:
+        """Clip gradients in place, and return the norm that they had, as `gradclip.Clipper.clip_` does."""
+        norm: Any = super().clip_(grads, scale=scale)
+        return cast("Tensor", norm)
+
+
+Clipper.__module__ = "gradclip.backends.torch"  # the name that pickles keep
+
 
 adaptive_grad_clip = _public(_bound.adaptive_grad_clip)
 clip_by_global_norm = _public(_bound.clip_by_global_norm)
@@ -94,6 +127,7 @@ clip_by_rms_ = _public(_bound.clip_by_rms_)
 clip_by_value = _public(_bound.clip_by_value)
 clip_by_value_ = _public(_bound.clip_by_value_)
 clip_per_example = _public(_bound.clip_per_example)
+clip_spikes = _public(_bound.clip_spikes)
 clip_with_norm = _public(_bound.clip_with_norm)
 clip_with_norm_ = _public(_bound.clip_with_norm_)
 global_norm = _public(_bound.global_norm)

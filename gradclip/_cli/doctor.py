@@ -133,14 +133,15 @@ def _jax_devices() -> str:
 
 
 def _cupy_devices() -> str:
+    from gradclip.backends.cupy import gpu_kernels
     from gradclip.backends.cupy._runtime import runtime
 
     try:
         gpus = runtime().cupy.cuda.runtime
     except RuntimeError as error:
         raise AbsentError(str(error)) from error
-    names = (gpus.getDeviceProperties(i)["name"].decode() for i in range(gpus.getDeviceCount()))
-    return _listed(f"{name}, with gradclip's CUDA kernels" for name in names)
+    names = [gpus.getDeviceProperties(i)["name"].decode() for i in range(gpus.getDeviceCount())]
+    return _listed(f"{name}, with {gpu_kernels(i)}" for i, name in enumerate(names))
 
 
 def _listed(devices: Iterable[str]) -> str:

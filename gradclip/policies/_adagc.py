@@ -126,5 +126,6 @@ class AdaGC:
         most = xp.max(norms)
         most = xp.where(most > 0, most, 1.0)
         quotients = norms / most  # N itself may overflow
-        share = self.lambda_abs / most / xp.sqrt(xp.sum(quotients * quotients))
+        total = xp.sum(quotients * quotients)
+        share = self.lambda_abs / most / xp.sqrt(xp.where(total > 0, total, 1.0))
         return xp.where(share < 1, share, 1.0)

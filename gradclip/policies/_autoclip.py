@@ -87,9 +87,15 @@ class AutoClip:
         xp = namespace(norms)
         there = xp.isfinite(norms)
         seen = xp.sum(xp.astype(there, norms.dtype))
-        position = (seen - 1) * (self.percentile / 100)
+        share, rest = self._share()
         ranks = xp.arange(self.window, dtype=norms.dtype, device=ns.device(norms))
-        weights = 1 - xp.abs(ranks - position)
+        weights = 1 - xp.abs(ranks - (seen - 1) * share - (seen - 1) * rest)
         ordered = xp.sort(xp.where(there, norms, xp.max(xp.where(there, norms, 0.0))))
         threshold = xp.sum(xp.where(weights > 0, weights * ordered, 0.0))
         return xp.where(seen > 0, threshold, math.inf), AutoClipState(norms)
+
+    def _share(self) -> tuple[float, float]:
+        """Return two numbers that add up to percentile / 100; the first times a rank is exact in float32."""
+        share = self.percentile / 100
+        first = math.ldexp(round(math.ldexp(share, bits := max(0, 24 - self.window.bit_length()))), -bits)
+        return first, share - first

@@ -16,8 +16,15 @@ class Floats:
     """The functions of a namespace for Python floats, of which np.float64 is one."""
 
     isfinite = staticmethod(math.isfinite)
-    hypot = staticmethod(math.hypot)
     sqrt = staticmethod(math.sqrt)
+
+    @staticmethod
+    def exp(x: float) -> float:
+        """Return e to the power of ``x``; inf if that is out of range."""
+        try:
+            return math.exp(x)
+        except OverflowError:
+            return math.inf
 
     @staticmethod
     def where(condition: bool, x: float, y: float) -> float:

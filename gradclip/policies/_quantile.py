@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+
 from gradclip._types import AnyArray
 from gradclip.policies._arguments import keep, number
 from gradclip.policies._numbers import enters, filled, namespace
@@ -14,11 +16,14 @@ class QuantileClipState(NamedTuple):
 
     Parameters
     ----------
-    max_norm : array
-        The estimate of the quantile.
+    log : array
+        The logarithm of the threshold.
+    rest : array
+        What the logarithm is too small by, because it is rounded at each step.
     """
 
-    max_norm: AnyArray
+    log: AnyArray
+    rest: AnyArray
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,27 @@ class QuantileClip:
 
     def init(self, like: AnyArray) -> QuantileClipState:
         """Return the state before the first step."""
-        return QuantileClipState(filled(like, self.initial))
+        log, rest = _parts(math.log(self.initial))
+        return QuantileClipState(filled(like, log), filled(like, rest))
 
     def update(self, state: QuantileClipState, norm: AnyArray) -> tuple[AnyArray, QuantileClipState]:
         """Return the threshold for a norm, and the next state."""
         xp = namespace(norm)
-        max_norm = state.max_norm
-        down = math.exp(-self.learning_rate * (1 - self.quantile))
-        up = math.exp(self.learning_rate * self.quantile)
-        moved = xp.where(norm <= max_norm, max_norm * down, max_norm * up)
-        return max_norm, QuantileClipState(xp.where(enters(norm), moved, max_norm))
+        log, rest = state
+        max_norm = xp.exp(log) * (1 + rest)
+        below = norm <= max_norm
+        down, down_rest = _parts(-self.learning_rate * (1 - self.quantile))
+        up, up_rest = _parts(self.learning_rate * self.quantile)
+        step = xp.where(below, filled(log, down), up)
+        step_rest = xp.where(below, filled(log, down_rest), up_rest)
+        change = step + (rest + step_rest)  # compensated, as in Kahan's sum
+        moved = log + change
+        enter = enters(norm)
+        rest = xp.where(enter, change - (moved - log), rest)
+        return max_norm, QuantileClipState(xp.where(enter, moved, log), rest)
+
+
+def _parts(number: float) -> tuple[float, float]:
+    """Return a number rounded to float32, and the rest, so that float32 has both."""
+    first = float(np.float32(number))
+    return first, number - first

@@ -132,8 +132,8 @@ class ZClip:
         threshold = self._threshold(xp, spike, norm, mean, std)
         limit = math.inf if self.max_norm is None else self.max_norm
         max_norm = xp.where(spike & (threshold < limit), threshold, limit)
-        value = xp.where(spike, threshold, xp.where(enter, norm, mean))
         enter = enter & (enter != spike) if self.skip_update_on_spike else enter
+        value = xp.where(enter, xp.where(spike, threshold, norm), mean)
         return max_norm, self._next(xp, state, value, ready, enter)
 
     def _is_spike(self, norm: AnyArray, mean: AnyArray, std: AnyArray) -> AnyArray:
@@ -153,12 +153,18 @@ class ZClip:
     def _next(self, xp: Namespace, state: ZClipState, value: AnyArray, ready: AnyArray, enter: AnyArray) -> ZClipState:
         """Return the state after a value: with exact moments in the warm-up, later with running ones.
 
-        A value x has the weight w. With d = x - μ, the mean is μ + w d; the variance is (1 - w) σ² + w (1 - w) d² in
-        the warm-up (Welford), and (1 - w) σ² + w (1 - w)² d² later, because the deviation is from the new mean.
+        A value x has the weight w. With d = x - μ, the mean is μ + w d, and the variance is σ² + w (b² - σ²). In the
+        warm-up b² = (1 - w) d² (Welford); later b² = (1 - w)² d², because the deviation is from the new mean. Written
+        as changes, these do not add up the rounding errors of 1 - w in float32.
         """
         seen, mean, std = state
         weight = xp.where(enter, xp.where(ready, 1 - self.alpha, 1 / (seen + 1)), 0.0)
         rest, change = 1 - weight, value - mean
-        part = xp.sqrt(weight) * xp.where(ready, rest, xp.sqrt(rest)) * change
+        deviation = change * xp.where(ready, rest, xp.sqrt(rest))
+        size = xp.where(deviation < 0, -deviation, deviation)
+        size = xp.where(std > size, std, size)
+        size = xp.where(size > 0, size, 1.0)  # squares of quotients by it do not overflow
+        old, new = std / size, deviation / size
+        old, new = old * old, new * new
         counted = xp.where(enter, xp.where(ready, seen, seen + 1), seen)
-        return ZClipState(counted, mean + weight * change, xp.hypot(xp.sqrt(rest) * std, part))
+        return ZClipState(counted, mean + weight * change, size * xp.sqrt(old + weight * (new - old)))
