@@ -42,9 +42,12 @@ def show(console: Console, path: Path, history: History, found: Sequence[Replay]
     """Print the table, and what it does not say."""
     console.print(Text(f"{path}", style="bold").append(f"  {counted(history.step.size, 'step')}", style="default"))
     console.print(table(found))
-    console.print(Text(CAVEAT, style="dim"))
+    console.print(Text(CAVEAT, style="dim"), soft_wrap=not console.is_terminal)
     if not history.parameters:
-        console.print(Text("AdaGC and EmaClip need norms of parameters, which this log lacks.", style="dim"))
+        console.print(
+            Text("AdaGC and EmaClip need norms of parameters, which this log lacks.", style="dim"),
+            soft_wrap=not console.is_terminal,
+        )
 
 
 def table(found: Sequence[Replay]) -> Table:

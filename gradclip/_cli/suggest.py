@@ -27,7 +27,8 @@ def show(console: Console, path: Path, history: History, share: float) -> None:
     """Print what is suggested for a log, and the percentiles of its norms."""
     suggestion = suggest(history, share=share)
     console.print(Text(f"{path}", style="bold").append(f"  {counted(history.step.size, 'step')}", style="default"))
-    console.print(_headline(suggestion), Text(suggestion.reason), sep="\n")
+    console.print(_headline(suggestion))
+    console.print(Text(suggestion.reason), soft_wrap=not console.is_terminal)
     console.print(_percentiles(history))
 
 
@@ -47,7 +48,7 @@ def as_json(path: Path, history: History, share: float) -> dict[str, Any]:
 
 def _headline(suggestion: Suggestion) -> Text:
     if suggestion.max_norm is None:
-        return Text("do not clip", style="bold yellow")
+        return Text("no max_norm", style="bold yellow")
     return Text(f"max_norm = {short(suggestion.max_norm)}", style="bold green")
 
 
