@@ -3,7 +3,6 @@
 import numpy as np
 
 from gradclip.monitor._files import _collector
-from gradclip.monitor._files._points import Points, in_sample
 from tests.monitor.files.logs import read_text
 
 
@@ -18,20 +17,3 @@ def test_a_very_long_log_is_thinned_without_bias(tmp_path, monkeypatch):
     for share in (0.1, 0.5, 0.9):
         assert abs(np.quantile(history.norm, share) / count - share) < 0.05
     assert notes == ["the log is very long: a sample of one in 16 steps is used"]
-
-
-def test_a_step_is_in_the_sample_whether_it_is_thinned_before_or_after():
-    for bits in (1, 3, 6):
-        points = Points()
-        for step in range(-500, 500):
-            points.append(step, float(step))
-        points.thin(bits)
-        assert points.latest()[0].tolist() == [step for step in range(-500, 500) if in_sample(step, bits)]
-
-
-def test_values_at_steps_that_are_missing_are_nan():
-    points = Points()
-    assert np.isnan(points.at(np.array([1, 2]))).all()
-    for step, value in ((5, 1.0), (2, 2.0), (5, 3.0)):
-        points.append(step, value)
-    np.testing.assert_array_equal(points.at(np.array([1, 2, 5, 9])), [np.nan, 2.0, 3.0, np.nan])
