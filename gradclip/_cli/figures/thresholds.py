@@ -69,7 +69,7 @@ def _title(history: History, replays: Sequence[Replay], title: str) -> str:
 
 
 def _range(history: History, replays: Sequence[Replay]) -> tuple[float, float]:
-    curves = [history.norm, *(one.max_norm for one in replays if one.max_norm is not None)]
+    curves = [history.norm, *(one.after if one.max_norm is None else one.max_norm for one in replays)]
     values = np.concatenate(curves)
     values = values[np.isfinite(values) & (values > 0)]
     return float(values.min()) / 1.3, float(values.max()) * 1.3

@@ -74,9 +74,9 @@ class Collector:
     def meet(self, columns: Iterable[str]) -> None:
         """Decide what new columns hold. Of several for one purpose, the one with the most usual name is taken."""
         new = [column for column in columns if column not in self._columns]
-        ranked = sorted((found[1], column, found[0]) for column in new if (found := self._role(column)))
+        found = [(column, *role) for column in new if (role := self._role(column))]
         self._columns |= dict.fromkeys(new)
-        for _, column, role in ranked:
+        for column, role, _ in sorted(found, key=lambda one: one[2]):  # else in the order of the log
             if role.startswith(PARAMETER) and not self._keep_parameters:
                 continue
             self._columns[column] = role

@@ -45,3 +45,8 @@ def test_the_most_usual_name_is_taken_wherever_it_stands(tmp_path):
     history, notes = read_text(tmp_path, "step,gnorm,global_step,grad_norm\n1,9,7,2\n")
     assert (history.step.tolist(), history.norm.tolist()) == ([1], [2.0])
     assert notes == ["'grad_norm' is read; other norms: 'gnorm'; choose with --norm"]
+
+
+def test_parameters_keep_the_order_of_the_log(tmp_path):
+    history, _ = read_text(tmp_path, "step,grad_norm/z,grad_norm/a,grad_norm,grad_norm/m\n1,1,2,3,4\n")
+    assert list(history.parameters) == ["z", "a", "m"]

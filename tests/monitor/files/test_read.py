@@ -1,6 +1,7 @@
 """Logs that real tools wrote: the norms are those that the tools were given. Faults: what can be read is read."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradclip.monitor import ReadError, read
+from gradclip.monitor import NormMonitor, ReadError, read
 from tests.monitor.files.logs import DATA, TRUE, read_text
 
 EPS32 = float(np.finfo(np.float32).eps)
@@ -128,6 +129,23 @@ def test_what_the_monitor_writes_is_read_with_all_that_it_holds(tmp_path):
         assert history.clipped.tolist() == [False, False, True]
         assert history.skipped.tolist() == [False, True, False]
         assert history.parameters["layer.weight"].tolist() == [0.0, 0.25, 0.5]
+
+
+def test_what_a_monitor_wrote_is_what_it_keeps(tmp_path):
+    paths = [tmp_path / "run.jsonl", tmp_path / "run.csv"]
+    monitor = NormMonitor(writers=paths)
+    for step, norm in enumerate([0.5, math.nan, 4.0, math.inf]):
+        others = {"max_norm": 2.0, "coefficient": 0.5, "clipped": norm > 2, "skipped": math.isnan(norm)}
+        monitor.record(norm, step=10 * step, loss=3.0 - step, parameters={"b": norm / 2, "a": norm / 4}, **others)
+    monitor.fetch()
+    kept = monitor.history()
+    for path in paths:
+        history = read(path)
+        for name in ("step", "norm", "max_norm", "coefficient", "loss", "clipped", "skipped"):
+            np.testing.assert_array_equal(getattr(history, name), getattr(kept, name))
+        assert list(history.parameters) == list(kept.parameters) == ["b", "a"]
+        for name, values in kept.parameters.items():
+            np.testing.assert_array_equal(history.parameters[name], values)
 
 
 def test_the_progress_goes_from_the_start_to_the_end(tmp_path):
