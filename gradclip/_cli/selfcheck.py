@@ -201,7 +201,7 @@ def _optax() -> Framework:
     from gradclip.backends import optax as adapter
 
     def clip_by_global_norm(grads: Any, max_norm: float) -> tuple[Any, Any]:
-        transform = adapter.clip_by_global_norm(max_norm)
+        transform: Any = adapter.clip_by_global_norm(max_norm)  # optax's types do not tell what a state is
         clipped, state = transform.update(grads, transform.init(grads))
         return clipped, state.norm
 

@@ -74,9 +74,9 @@ class Collector:
     def meet(self, columns: Iterable[str]) -> None:
         """Decide what new columns hold. Of several for one purpose, the one with the most usual name is taken."""
         new = [column for column in columns if column not in self._columns]
-        found = [(column, *role) for column in new if (role := self._role(column))]
+        known = [(column, found) for column in new if (found := self._role(column)) is not None]
         self._columns |= dict.fromkeys(new)
-        for column, role, _ in sorted(found, key=lambda one: one[2]):  # else in the order of the log
+        for column, (role, _) in sorted(known, key=lambda one: one[1][1]):  # else in the order of the log
             if role.startswith(PARAMETER) and not self._keep_parameters:
                 continue
             self._columns[column] = role

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gradclip.monitor._files._error import ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from tensorboard.compat.proto.summary_pb2 import Summary
 
     from gradclip.monitor._files._collector import Collector
 
@@ -50,11 +49,11 @@ def read_events(path: Path, into: Collector) -> Iterator[int]:
     if find_spec("tensorboard") is None:
         raise ReadError(f'{path}: a TensorBoard event file needs tensorboard: pip install "gradclip[tensorboard]"')
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
 
+    event_of = import_module("tensorboard.compat.proto.event_pb2").Event.FromString  # its names are made at run time
     done = 0
     for count, record in enumerate(RawEventFileLoader(str(path)).Load(), 1):
-        event = Event.FromString(record)
+        event = event_of(record)
         for value in event.summary.value:
             into.value(value.tag, event.step, _scalar(value), count)
         done += len(record) + RECORD_EXTRA
@@ -63,7 +62,7 @@ def read_events(path: Path, into: Collector) -> Iterator[int]:
         into.notes.remark(f"{path.name}: {size - done:,} bytes at the end are not a complete event; left out")
 
 
-def _scalar(value: Summary.Value) -> float | None:
+def _scalar(value: Any) -> float | None:
     """Return a scalar's value; None for images, histograms and texts."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
