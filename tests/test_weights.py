@@ -33,6 +33,8 @@ CLIPPING = {
     "clip_with_norm_": lambda g: gradclip.clip_with_norm_(g, 0.1, 9.0),
     "adaptive_grad_clip": lambda g: gradclip.adaptive_grad_clip(g, g),
     "adaptive_grad_clip_": lambda g: gradclip.adaptive_grad_clip_(g, g),
+    "clip_spikes": lambda g: gradclip.clip_spikes(g, g),
+    "clip_spikes_": lambda g: gradclip.clip_spikes_(g, g),
     "norm_partial": gradclip.norm_partial,
 }
 

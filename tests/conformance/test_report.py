@@ -55,7 +55,7 @@ def test_counts(report: str) -> None:
     """A cell has how many passed, failed, were excused or skipped; a dash stands where nothing ran."""
     assert re.search(r"\| \d+ ✓, \d+ skipped \|$", _rows(report, "1")[0])
     assert re.search(r"\| \*\*\d+ failed\*\*, \d+ ✓, 1 excused, \d+ skipped \|$", _rows(report, "10")[0])
-    assert _rows(report, "16")[0].endswith("and of threads | – |")
+    assert _rows(report, "16")[0].endswith("any number of threads | – |")
     assert "| at most 3 of each test |" in report
 
 

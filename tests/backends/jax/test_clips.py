@@ -222,4 +222,5 @@ def test_parts_that_lie_apart_are_clipped_by_their_whole():
 
 
 def test_there_are_the_core_s_names_but_for_those_in_place():
-    assert set(gj.__all__) == {name for name in gradclip.__all__ if not name.endswith("_")}
+    """`Clipper`, too, changes in a call: under ``jit`` a policy's own functions are called."""
+    assert set(gj.__all__) == {name for name in gradclip.__all__ if not name.endswith("_")} - {"Clipper"}
