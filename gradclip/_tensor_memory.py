@@ -11,7 +11,7 @@ from typing import Any
 
 from gradclip import _dtypes, _native
 from gradclip._array_ops import ArrayOps
-from gradclip._exchange import finder
+from gradclip._dlpack_finder import finder
 from gradclip._host_memory import Runs, code_of, is_leading, runs_of
 from gradclip._host_ops import HostOps
 from gradclip._memory import NDArray

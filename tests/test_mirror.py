@@ -16,7 +16,7 @@ ELSEWHERE = {
     "gradclip/_cli/figures/thresholds.py": "tests/cli/test_plot.py",
     "gradclip/_cli/marks.py": "tests/cli/test_plot.py",
     "gradclip/_cli/replay.py": "tests/cli/test_compare.py",
-    "gradclip/_exchange.py": "tests/test_tensor_memory.py",
+    "gradclip/_dlpack_finder.py": "tests/test_tensor_memory.py",
     "gradclip/_host_rows.py": "tests/test_adaptive.py",
     "gradclip/_limits.py": "tests/test_pieces.py tests/test_chunks.py",
     "gradclip/_ops.py": "tests/test_array_ops.py tests/test_host_ops.py",  # a Protocol without code

@@ -5,7 +5,7 @@ import pytest
 import gradclip
 from gradclip import _native
 from gradclip._array_ops import ArrayOps
-from gradclip._exchange import finder
+from gradclip._dlpack_finder import finder
 from gradclip._host_ops import HostOps
 from gradclip._tensor_memory import TensorMemory, tensor_memory
 from gradclip._tree import flatten

@@ -166,7 +166,7 @@ class Kernels:
         Parameters
         ----------
         find : int
-            The address of their framework's function, as `gradclip._exchange.finder` returns it.
+            The address of their framework's function, as `gradclip._dlpack_finder.finder` returns it.
         tensors : sequence of tensors
             Tensors of its type.
         """
