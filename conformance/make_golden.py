@@ -7,13 +7,13 @@ makes. Nothing of gradclip's is used: results are calculated in integers, fracti
 import json
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradclip.conformance import oracles
 from gradclip.conformance.checks import ULPS
+from gradclip.conformance.golden import FILE, Vector
 from gradclip.conformance.oracles import (
     Real,
     Values,
@@ -27,11 +27,9 @@ from gradclip.conformance.oracles import (
 )
 from gradclip.conformance.values import is_complex, normal, portable_spread, representable
 
-FILE = Path(__file__).with_name("golden.json")
 FORMAT = 1
 REALS = ("float16", "bfloat16", "float32", "float64")
 ALL = (*REALS, "complex64", "complex128")
-Vector = dict[str, Any]
 
 
 def number(x: float) -> str:
@@ -214,12 +212,6 @@ def text() -> str:
     made = [v for part in (norms, ranges, clips, leafwise, units, values, nonfinite) for v in part()]
     lines = ",\n".join("    " + json.dumps(v, separators=(", ", ": ")) for v in made)
     return f'{{\n  "format": {FORMAT},\n  "vectors": [\n{lines}\n  ]\n}}\n'
-
-
-def vectors() -> list[Vector]:
-    """Return the vectors of the committed file."""
-    read: list[Vector] = json.loads(FILE.read_text())["vectors"]
-    return read
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gradclip.conformance import excuses, make_golden, report, selection
+from gradclip.conformance import excuses, golden, report, selection
 from gradclip.conformance.choice import Choice, choose
 from gradclip.conformance.notes import hand_over, is_worker, notes, take_over
 from gradclip.conformance.targets import DTYPES, Target
@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     fit = _fitting(metafunc)
     kind = next((kind for kind in KINDS if kind in metafunc.fixturenames), None)
     if "vector" in metafunc.fixturenames:
-        vectors = [(t, v) for t in fit for v in make_golden.vectors() if v["dtype"] in t.dtypes]
+        vectors = [(t, v) for t in fit for v in golden.vectors() if v["dtype"] in t.dtypes]
         names = [f"{t.name}-{v['function']}-{v['name']}".replace(" ", "_") for t, v in vectors]
         metafunc.parametrize(("target", "vector"), vectors, ids=names)
         return

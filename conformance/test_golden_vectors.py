@@ -3,39 +3,22 @@
 import math
 from typing import Any
 
-import numpy as np
-
-from gradclip.conformance import make_golden, oracles
+from gradclip.conformance import golden, make_golden, oracles
 from gradclip.conformance.checks import assert_same_bits
+from gradclip.conformance.golden import argument_of, values_of
 from gradclip.conformance.helpers import number, read
 from gradclip.conformance.oracles import Values, components, exact, ulp
 from gradclip.conformance.targets import Target
 
 
-def parsed(leaf: dict[str, Any]) -> Values:
-    """Return a leaf's values."""
-    flat = np.array([float.fromhex(v) for v in leaf["values"]])
-    if leaf["complex"]:
-        flat = flat[: flat.size // 2] + 1j * flat[flat.size // 2 :]
-    return flat.reshape(leaf["shape"])
-
-
-def argument(value: Any) -> Any:
-    """Return an argument: numbers are text, and so are names."""
-    try:
-        return float.fromhex(value)
-    except ValueError:
-        return value
-
-
 def test_file_is_what_the_generator_makes() -> None:
     """The committed file is the generator's, to the byte."""
-    assert make_golden.FILE.read_text() == make_golden.text()
+    assert golden.FILE.read_text() == make_golden.text()
 
 
 def test_names_are_distinct() -> None:
     """Each vector can be named."""
-    vectors = make_golden.vectors()
+    vectors = golden.vectors()
     names = [(v["function"], v["name"]) for v in vectors]
     assert len(set(names)) == len(names)
     assert {v["clause"] for v in vectors} >= {1, 2, 3, 4, 5, 6, 7, 9, 10, 15}
@@ -44,8 +27,8 @@ def test_names_are_distinct() -> None:
 def test_vector(target: Target, vector: dict[str, Any]) -> None:
     """The norm is within its error and every element within its units in the last place."""
     dtype = vector["dtype"]
-    options = {k: argument(v) for k, v in vector["arguments"].items()}
-    made = [[target.make(parsed(x), dtype) for x in vector.get(k, [])] for k in ("leaves", "params")]
+    options = {k: argument_of(v) for k, v in vector["arguments"].items()}
+    made = [[target.make(values_of(x), dtype) for x in vector.get(k, [])] for k in ("leaves", "params")]
     given = made if "params" in vector else made[:1]
     got = target.run(lambda *trees: getattr(target.api, vector["function"])(*trees, **options), *given)
     if vector["function"] == "clip_by_global_norm":
@@ -54,7 +37,7 @@ def test_vector(target: Target, vector: dict[str, Any]) -> None:
     elif vector["function"] == "global_norm":
         check_norm(number(target, got), vector)
     for after, right in zip(read(target, got) if "result" in vector else [], vector.get("result", []), strict=True):
-        check_leaf(after, parsed(right), dtype, vector["ulps"])
+        check_leaf(after, values_of(right), dtype, vector["ulps"])
 
 
 def check_norm(got: float, vector: dict[str, Any]) -> None:

@@ -7,26 +7,25 @@ takes seconds and needs nothing.
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from gradclip.conformance.golden import argument_of, values_of, vectors
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gradclip.conformance.golden import Vector
 
 __all__ = ["CHECKS", "AbsentError", "check"]
 
 Values: TypeAlias = Any
 """A NumPy array of float64 or complex128."""
-
-Vector: TypeAlias = dict[str, Any]
 
 FORMATS: Final = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
 """Binary digits of a number and the exponent of the smallest normal one, by dtype."""
@@ -77,7 +76,7 @@ def check(name: str) -> str:
         If a result is wrong. The message names the first vector that is, and how many are.
     """
     framework = CHECKS[name]()
-    offered = [v for v in _vectors() if v["dtype"] in framework.dtypes and _offers(framework.functions, v)]
+    offered = [v for v in vectors() if v["dtype"] in framework.dtypes and _offers(framework.functions, v)]
     chosen = [v for v in offered if not re.match(framework.differs, v["name"])]
     wrong = [vector for vector in chosen if not _right(framework, vector)]
     if wrong:
@@ -92,18 +91,11 @@ def _offers(functions: Any, vector: Vector) -> bool:
     return function is not None and vector["arguments"].keys() <= inspect.signature(function).parameters.keys()
 
 
-@cache
-def _vectors() -> list[Vector]:
-    text = files("gradclip.conformance").joinpath("golden.json").read_text()
-    vectors: list[Vector] = json.loads(text)["vectors"]
-    return vectors
-
-
 def _right(framework: Framework, vector: Vector) -> bool:
     """Return whether a function gives a vector's norm and result, within the errors that the vector allows."""
     dtype = vector["dtype"]
-    given = [[framework.make(_values(x), dtype) for x in vector[k]] for k in ("leaves", "params") if k in vector]
-    options = {name: _argument(value) for name, value in vector["arguments"].items()}
+    given = [[framework.make(values_of(x), dtype) for x in vector[k]] for k in ("leaves", "params") if k in vector]
+    options = {name: argument_of(value) for name, value in vector["arguments"].items()}
     got = getattr(framework.functions, vector["function"])(*given, **options)
     norm: Any = None
     if vector["function"] == "clip_by_global_norm":
@@ -113,7 +105,7 @@ def _right(framework: Framework, vector: Vector) -> bool:
     if norm is not None and not _norm_is_right(float(framework.read(norm)), vector):
         return False
     pairs = zip(got, vector.get("result", []), strict=True)
-    return all(_leaf_is_right(framework.read(x), _values(right), vector) for x, right in pairs)
+    return all(_leaf_is_right(framework.read(x), values_of(right), vector) for x, right in pairs)
 
 
 def _norm_is_right(got: float, vector: Vector) -> bool:
@@ -146,21 +138,6 @@ def _ulp(values: Values, dtype: str) -> Values:
     digits, least = FORMATS[dtype]
     exponents = np.frexp(np.where(np.isfinite(values), values, 1.0))[1] - 1
     return np.ldexp(1.0, np.maximum(np.where(values == 0, least, exponents), least) - (digits - 1))
-
-
-def _values(leaf: dict[str, Any]) -> Values:
-    flat = np.array([float.fromhex(v) for v in leaf["values"]])
-    if leaf["complex"]:
-        flat = flat[: flat.size // 2] + 1j * flat[flat.size // 2 :]
-    return flat.reshape(leaf["shape"])
-
-
-def _argument(value: Any) -> Any:
-    """Return an argument: numbers are text, and so are names."""
-    try:
-        return float.fromhex(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def _widened(values: Values) -> Values:
