@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 from gradclip import _checks
 from gradclip._types import AnyScalar
 from gradclip._words import short
-from gradclip.policies._policy import AnyPolicy, Policy
+from gradclip.policies._as_policy import is_policy
+from gradclip.policies._policy import AnyPolicy
 
 
 class Part(NamedTuple):
@@ -72,9 +73,10 @@ def groups_of(source: object) -> Sequence[Mapping[str, Any]]:
     if not any("max_norm" in group for group in groups):
         return ()
     for i, group in enumerate(groups):
-        if isinstance(group.get("max_norm"), Policy):
+        name = f"param_groups[{i}]['max_norm']"
+        if is_policy(group.get("max_norm"), name):
             raise TypeError(
-                f"param_groups[{i}]['max_norm'] is a policy, {group['max_norm']!r}, expected a number for a call "
+                f"{name} is a policy, {group['max_norm']!r}, expected a number for a call "
                 "without a state; use attach(optimizer, ...), which keeps it"
             )
     return groups
@@ -89,4 +91,4 @@ def is_clipped(group: Mapping[str, Any], path: str) -> bool:
 
 
 def _checked(value: object, name: str) -> Any:
-    return value if isinstance(value, Policy) else _checks.threshold(value, name)
+    return value if is_policy(value, name) else _checks.threshold(value, name)

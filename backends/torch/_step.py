@@ -113,6 +113,8 @@ def together(told: Sequence[Told]) -> Told:
 
 def any_of(flags: Sequence[bool | Tensor]) -> bool | Tensor:
     """Return whether any flag is True, as a bool if all are, else as a 0-d tensor on the device of the first."""
+    if len(flags) == 1:
+        return flags[0]
     if all(isinstance(flag, bool) for flag in flags):
         return any(flags)
     home = next(flag.device for flag in flags if isinstance(flag, Tensor))

@@ -18,7 +18,7 @@ from gradclip.backends.torch._groups import Part, parts_of
 from gradclip.backends.torch._leaves import gradients
 from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._step import Scope, Told, any_of, clip_scopes_, together
-from gradclip.policies._as_policy import saved
+from gradclip.policies._as_policy import is_policy, saved
 from gradclip.policies._policy import AnyPolicy, Policy
 
 
@@ -59,9 +59,7 @@ class StepClipper:
 
     @max_norm.setter
     def max_norm(self, value: AnyScalar | AnyPolicy | None) -> None:
-        if isinstance(value, type):
-            raise TypeError(f"max_norm is the class {value.__name__}, expected a policy; pass {value.__name__}()")
-        chosen = value if isinstance(value, Policy) else _checks.live_threshold(value, "max_norm")
+        chosen = value if is_policy(value, "max_norm") else _checks.live_threshold(value, "max_norm")
         self._check_together(chosen, self._max_value)
         if not (isinstance(chosen, Policy) and isinstance(self._max_norm, Policy) and chosen == self._max_norm):
             self._states = {name: state for name, state in self._states.items() if name != "all"}
@@ -109,7 +107,7 @@ class StepClipper:
         with ExitStack() as ranks:  # an error on one rank is told to the others
             scopes = [self._scope(part, groups, ranks) for part in parts]
             each, states = clip_scopes_(scopes, rule, bound, loss_scale)
-        told = together(each) if self._per_group else each[0]._replace(skipped=_any([x.skipped for x in each]))
+        told = together(each) if self._per_group else each[0]._replace(skipped=any_of([x.skipped for x in each]))
         named = zip(parts, scopes, states, strict=True)
         next_states = {part.name: (scope.state, state) for part, scope, state in named if scope.policy is not None}
         if isinstance(unless, Tensor):
@@ -160,10 +158,6 @@ class StepClipper:
                 f'max_value={short(max_value)} with nonfinite="zero" and {type(max_norm).__name__} was asked for, '
                 "expected two of them: a bound makes inf finite before each gradient's own norm is known; leave one out"
             )
-
-
-def _any(flags: Sequence[bool | Tensor]) -> bool | Tensor:
-    return flags[0] if len(flags) == 1 else any_of(flags)
 
 
 def told_unless(skipped: Tensor, before: Told | None, told: Told) -> Told:

@@ -1,7 +1,7 @@
 """What users pass as a policy, and what they save of it: checked, and converted back."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -23,9 +23,7 @@ def as_policy(value: object, name: str = "policy") -> AnyPolicy:
     ValueError
         If it is a negative number or NaN.
     """
-    if isinstance(value, type):
-        raise TypeError(f"{name} is the class {value.__name__}, expected a policy; pass {value.__name__}()")
-    if isinstance(value, Policy):
+    if is_policy(value, name):
         return value
     try:
         number = as_number(value, name, "math.inf for no clipping")
@@ -37,6 +35,19 @@ def as_policy(value: object, name: str = "policy") -> AnyPolicy:
             "such as ZClip(), or an object with init(), update(), skips and per_leaf"
         )
     return Fixed(number)
+
+
+def is_policy(value: object, name: str) -> TypeGuard[AnyPolicy]:
+    """Whether a value is a policy.
+
+    Raises
+    ------
+    TypeError
+        If it is the class of one, which has the same methods.
+    """
+    if isinstance(value, type):
+        raise TypeError(f"{name} is the class {value.__name__}, expected a policy; pass {value.__name__}()")
+    return isinstance(value, Policy)
 
 
 def saved(state: Any) -> dict[str, Any] | None:

@@ -69,6 +69,7 @@ def test_a_policy_of_its_own():
         ({"clip": 0}, TypeError, r"param_groups\[1\]\['clip'\] is 0, expected True or False"),
         ({"max_norm": -1.0}, ValueError, r"param_groups\[1\]\['max_norm'\]=-1.0"),
         ({"max_norm": "much"}, TypeError, r"param_groups\[1\]\['max_norm'\]"),
+        ({"max_norm": ZClip}, TypeError, r"param_groups\[1\]\['max_norm'\] is the class ZClip.*pass ZClip\(\)"),
         ({"max_norm": math.nan}, ValueError, r"param_groups\[1\]\['max_norm'\]"),
     ],
 )
