@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from gradclip._words import short
 from gradclip.backends.torch import _optimizers
 from gradclip.backends.torch._round import Round
 from gradclip.backends.torch._skip import Skipping
-from gradclip.backends.torch._step import Told  # noqa: TC001  # pickles and type checkers find it here
 from gradclip.backends.torch._step_clipper import StepClipper
 from gradclip.policies._policy import AnyPolicy
+
+if TYPE_CHECKING:
+    from gradclip.backends.torch._step import Told
 
 
 class Clipping:
@@ -175,7 +177,7 @@ class Clipping:
         return {"clipper": self._clipper, "told": self._told, "was_attached": self._hooks != []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["clipper"])  # type: ignore[misc]  # a copy is a new handle
+        Clipping.__init__(self, state["clipper"])  # a copy is a new handle
         self._told = state["told"]
         if state["was_attached"]:
             message = (

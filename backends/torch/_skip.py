@@ -7,6 +7,7 @@ the host waits for the device.
 """
 
 import weakref
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,51 +19,46 @@ class Skipping:
     """What was hidden from an optimizer's step, to be put back after it."""
 
     def __init__(self) -> None:
-        self._hidden: list[tuple[Tensor, Tensor]] = []
-        self._states: dict[Any, dict[str, Any]] = {}
-        self._told: tuple[Optimizer, Any] | None = None
-        self._optimizer: Optimizer | None = None
+        self._undo = ExitStack()
         self._hooks: weakref.WeakKeyDictionary[Optimizer, Any] = weakref.WeakKeyDictionary()
 
     def remove(self) -> None:
         """Put back what is hidden, if a step raised an error, and remove the hooks."""
-        self._put_back()
+        self._undo.close()
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()
 
     def begin(self, optimizer: Optimizer, skipped: bool | Tensor) -> None:
         """Make the optimizer's step do nothing if ``skipped``. What is hidden is put back after the step."""
-        self._put_back()  # if the step before raised an error
+        self._undo.close()  # if the step before raised an error
         if isinstance(skipped, Tensor) and skipped.device.type != "cpu" and _reads_found_inf(optimizer):
-            before = getattr(optimizer, "found_inf", None)
-            found = skipped.to(torch.float32).reshape(1)
-            self._told = optimizer, before
-            optimizer.found_inf = found if before is None else torch.maximum(before.reshape(1), found)  # type: ignore[attr-defined]
+            self._tell(optimizer, skipped)
         elif skipped:
-            params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self._hidden = [(p, p.grad) for p in params]
-            self._states = {p: dict(state) for p, state in optimizer.state.items()}  # LBFGS counts evaluations there
-            for p in params:
-                p.grad = None
-        if self._hidden or self._told is not None:
-            self._optimizer = optimizer
-            if optimizer not in self._hooks:
-                self._hooks[optimizer] = optimizer.register_step_post_hook(lambda *_: self._put_back())
+            self._hide(optimizer)
+        else:
+            return
+        if optimizer not in self._hooks:
+            self._hooks[optimizer] = optimizer.register_step_post_hook(lambda *_: self._undo.close())
 
-    def _put_back(self) -> None:
-        for p, grad in self._hidden:
-            p.grad = grad
-        if self._hidden and self._optimizer is not None:
-            self._optimizer.state.clear()
-            self._optimizer.state.update(self._states)
-        if self._told is not None:
-            told, before = self._told
-            if before is None:
-                del told.found_inf  # type: ignore[attr-defined]
-            else:
-                told.found_inf = before  # type: ignore[attr-defined]
-        self._hidden, self._states, self._told, self._optimizer = [], {}, None, None
+    def _tell(self, optimizer: Any, skipped: Tensor) -> None:
+        """Tell a fused step to do nothing, by the flag that it reads."""
+        before, found = getattr(optimizer, "found_inf", None), skipped.to(torch.float32).reshape(1)
+        if before is None:
+            self._undo.callback(delattr, optimizer, "found_inf")
+        else:
+            self._undo.callback(setattr, optimizer, "found_inf", before)
+            found = torch.maximum(before.reshape(1), found)
+        optimizer.found_inf = found
+
+    def _hide(self, optimizer: Optimizer) -> None:
+        """Hide the gradients from a step, and keep what LBFGS counts in its state."""
+        states = {p: dict(state) for p, state in optimizer.state.items()}
+        self._undo.callback(optimizer.state.update, states)
+        self._undo.callback(optimizer.state.clear)  # before the update: what was added last is undone first
+        for p in [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]:
+            self._undo.callback(setattr, p, "grad", p.grad)
+            p.grad = None
 
 
 def _reads_found_inf(optimizer: Optimizer) -> bool:

@@ -5,13 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import gradclip
+from gradclip.backends.torch import attach, grad_norms
 from gradclip.monitor import NormMonitor
 from gradclip.policies import SkipStep
-
-torch = pytest.importorskip("torch")
-from gradclip.backends.torch import attach, grad_norms  # noqa: E402
 
 
 def model_and_optimizer():

@@ -22,9 +22,9 @@ def _cupy() -> tuple[Any, str]:
 cp, WHY = _cupy()
 pytestmark = pytest.mark.skipif(cp is None, reason=WHY)
 
-from gradclip._limits import KEPT_TABLES  # noqa: E402
-from gradclip.backends import cupy as gc  # noqa: E402
-from gradclip.backends.cupy import _runtime  # noqa: E402
+from gradclip._limits import KEPT_TABLES  # noqa: E402  # after CuPy was looked for
+from gradclip.backends import cupy as gc  # noqa: E402  # after CuPy was looked for
+from gradclip.backends.cupy import _runtime  # noqa: E402  # after CuPy was looked for
 
 DTYPES = ["float16", "float32", "float64"]
 
