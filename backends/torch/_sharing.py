@@ -57,7 +57,8 @@ class Sharing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.exchange.__exit__(kind, error, trace)
+        if isinstance(error, Exception):
+            self.exchange.fail()
 
     def spread(
         self, grads: Sequence[Tensor], paths: Callable[[], list[str]], holders: Sequence[Tensor]
@@ -112,7 +113,7 @@ def _same_everywhere(replicated: Any, holders: Sequence[Tensor]) -> frozenset[in
     """Return the ``id`` of the parameters that are declared replicated, and of their gradients."""
     if replicated is True:
         chosen: Iterable[Any] = (x for x in holders if not is_distributed(x))
-    elif replicated is False or replicated == ():
+    elif replicated is False or (isinstance(replicated, tuple) and not replicated):  # by default, there are none
         return frozenset()
     else:
         chosen = (x for _, x in named_tensors(replicated, "replicated", strict=False))

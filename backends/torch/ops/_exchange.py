@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ def row_of(local: NormPartial, max_norm: AnyScalar | None, pending: Pending) -> 
 
 
 class Exchange:
-    """What a call exchanges with other ranks. As a context, it tells them of an error that only this rank found.
+    """What a call exchanges with other ranks.
 
     Parameters
     ----------
@@ -60,36 +59,30 @@ class Exchange:
     """
 
     def __init__(self, ranks: Callable[[], Ranks | None]) -> None:
-        self.ranks = ranks
+        self._ranks = ranks
         self._begun = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not isinstance(error, Exception) or self._begun:
+    def fail(self) -> None:
+        """Tell the other ranks of an error that this rank found, if they are still waiting for its numbers."""
+        if self._begun:
             return
         try:
-            ranks = self.ranks()
+            ranks = self._ranks()
         except (TypeError, ValueError):  # other ranks find the same, and wait for nobody
             return
         if ranks is not None:
             self._begun = True
             ranks.gathered(Row(failed=1.0).tensor())
 
-    def members(self) -> tuple[int, ...]:
+    def ranks(self) -> Ranks:
         """Return the ranks that take part, in the order of what they exchange."""
-        ranks = self.ranks()
+        ranks = self._ranks()
         assert ranks is not None
-        return ranks.members
+        return ranks
 
     def objects(self, value: object) -> list[Any]:
-        """Return what every rank passed, in the order of `members`: for errors and reports, because it is slow."""
-        ranks = self.ranks()
-        assert ranks is not None
-        self._begun = True
+        """Return what every rank passed, in the order of `ranks`: for errors and reports, because it is slow."""
+        ranks, self._begun = self.ranks(), True
         return ranks.gathered_objects(value)
 
     def merged(self, row: Row) -> tuple[NormPartial, bool]:
@@ -102,9 +95,7 @@ class Exchange:
         RuntimeError
             On every rank, if another one raised an error.
         """
-        ranks = self.ranks()
-        assert ranks is not None
-        self._begun = True
+        ranks, self._begun = self.ranks(), True
         rows = ranks.gathered(row.tensor()).to(row.total.device)
         scale, total = rows[:, 0], rows[:, 1]
         pending = False

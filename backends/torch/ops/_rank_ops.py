@@ -108,9 +108,8 @@ class RankOps:
 
     def _owned(self) -> list[int]:
         """Return the positions of the leaves that this rank counts."""
-        spread, ranks = self._spread, self._exchange.ranks()
-        assert ranks is not None
-        ownership = Ownership([*spread.holders, *spread.grads], ranks, spread.replicated)
+        spread = self._spread
+        ownership = Ownership([*spread.holders, *spread.grads], self._exchange.ranks(), spread.replicated)
         return ownership.owned(spread.grads, spread.layouts, spread.paths)
 
     def _pending(self) -> Pending:
@@ -132,14 +131,14 @@ class RankOps:
         All ranks of a gradient's mesh take part, also those on which the gradient is None.
         """
         refuse_pending(self._spread.layouts, self._spread.paths)
-        local = self.here.partials(leaves, ord) if leaves else _nothings(0, leaves, ord)
+        local = self.here.partials(leaves, ord) if leaves else _nothing(leaves, ord, (0,))
         scale, total = local.scale.clone(), local.total.clone()
         held = self._spread.held
         for scope, holders in self._scopes():
             if scope.mesh is None or scope.mesh.get_coordinate() is None:
                 continue
             found = [(k, held[i]) for k, i in enumerate(holders) if held[i] >= 0]
-            batch = _nothings(len(holders), leaves, ord)
+            batch = _nothing(leaves, ord, (len(holders),))
             rows, which = ([pair[i] for pair in found] for i in (0, 1))
             batch.scale[rows], batch.total[rows] = scale[which], total[which]
             whole = merged_along(scope, replace(batch, dtype=local.dtype))
@@ -165,9 +164,9 @@ class RankOps:
         self._exchange.merged(row_of(_nothing(leaves, ord), None, self._pending()))  # all agree, or all raise
         made = summed([self._spread.grads[i] for i in waiting]) if waiting else []
         measured = {**dict(enumerate(leaves)), **dict(zip(waiting, made, strict=True))}
-        parts = {i: self.here.partials([x], ord) for i, x in measured.items() if i in owned}
-        wide = {i: is_double(leaves[i].dtype) for i in parts}
-        told = {names[i]: (float(p.scale[0]), float(p.total[0]), wide[i]) for i, p in parts.items()}
+        batch = self.here.partials([measured[i] for i in owned], ord) if owned else _nothing(leaves, ord, (0,))
+        numbers = zip(owned, batch.scale.tolist(), batch.total.tolist(), strict=True)
+        told = {names[i]: (scale, total, is_double(leaves[i].dtype)) for i, scale, total in numbers}
         merged: dict[str, NormPartial] = {}
         for rank in self._exchange.objects(told):
             for name, (scale, total, double) in rank.items():
@@ -180,8 +179,7 @@ class RankOps:
         """Return the paths of gradients that have NaN or inf on any rank, with the rank; all ranks call it."""
         totals = self.here.partials(leaves, 2.0).total.isfinite().tolist() if leaves else []
         mine = [path for path, finite in zip(paths, totals, strict=True) if not finite]
-        ranks = self._exchange.members()
-        everyone = zip(ranks, self._exchange.objects(mine), strict=True)
+        everyone = zip(self._exchange.ranks().members, self._exchange.objects(mine), strict=True)
         return [(path, f" on rank {rank}") for rank, some in everyone for path in some]
 
     def partial_along(self, leaf: Tensor, ord: float, axes: Axes) -> NormPartial:
@@ -217,13 +215,7 @@ class RankOps:
 _NO_SLICES = "the parts of a DTensor have no slices of their own; pass plain tensors"
 
 
-def _nothing(leaves: Sequence[Tensor], ord: float) -> NormPartial:
-    """Return a zero partial norm on the leaves' device."""
-    one = leaves[0].new_ones((), dtype=torch.float64) if leaves else torch.ones((), dtype=torch.float64)
-    return NormPartial(one, one * 0, ord, torch.float32)
-
-
-def _nothings(n: int, leaves: Sequence[Tensor], ord: float) -> NormPartial:
-    """Return a batch of zero partial norms on the leaves' device."""
-    one = leaves[0].new_ones(n, dtype=torch.float64) if leaves else torch.ones(n, dtype=torch.float64)
+def _nothing(leaves: Sequence[Tensor], ord: float, shape: tuple[int, ...] = ()) -> NormPartial:
+    """Return zero partial norms on the leaves' device: one, or a batch of some shape."""
+    one = torch.ones(shape, dtype=torch.float64, device=leaves[0].device if leaves else None)
     return NormPartial(one, one * 0, ord, torch.float32)
