@@ -79,7 +79,7 @@ def _kernels() -> _native.Kernels:
 def _find() -> int:
     import torch
 
-    from gradclip._exchange import finder
+    from gradclip._dlpack_finder import finder
 
     found = finder(torch.Tensor)
     if found is None:

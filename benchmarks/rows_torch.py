@@ -16,7 +16,7 @@ from benchmarks.exact import relative_error, wide_norm
 from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
 from benchmarks.sets import GradientSet, NDArray
 from gradclip import _native
-from gradclip._exchange import finder
+from gradclip._dlpack_finder import finder
 
 PEER = "torch.nn.utils.clip_grad_norm_"
 _ADAPTER = "gradclip.backends.torch"

@@ -67,10 +67,10 @@ def groups_of(source: object) -> Sequence[Mapping[str, Any]]:
     TypeError
         If such a threshold is a policy: it has a state, for which a function has no place.
     """
-    groups = source.param_groups if isinstance(source, Optimizer) else source
-    if not isinstance(groups, list | tuple) or not all(isinstance(g, Mapping) and "params" in g for g in groups):
+    groups: Any = source.param_groups if isinstance(source, Optimizer) else source
+    if not isinstance(groups, list | tuple) or not groups or not isinstance(groups[0], dict):  # usually, parameters
         return ()
-    if not any("max_norm" in group for group in groups):
+    if not any(isinstance(group, dict) and "max_norm" in group for group in groups):
         return ()
     for i, group in enumerate(groups):
         name = f"param_groups[{i}]['max_norm']"

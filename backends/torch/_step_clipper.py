@@ -19,7 +19,7 @@ from gradclip.backends.torch._leaves import gradients
 from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._step import Scope, Told, any_of, clip_scopes_, together
 from gradclip.policies._as_policy import is_policy, saved
-from gradclip.policies._policy import AnyPolicy, Policy
+from gradclip.policies._policy import AnyPolicy
 
 
 class StepClipper:
@@ -42,9 +42,7 @@ class StepClipper:
         group: Group = None,
         replicated: Replicated = (),
     ) -> None:
-        self._norm_type = norm_order(norm_type)
-        self._nonfinite: Nonfinite = _checks.policy(nonfinite)
-        self._eps = _checks.not_negative(eps, "eps")
+        self._rule = Rule(None, norm_order(norm_type), nonfinite, 1.0, eps)
         self._per_group = bool(per_group)
         self._group, self._replicated = group, replicated
         self._states: dict[str, Any] = {}
@@ -61,7 +59,7 @@ class StepClipper:
     def max_norm(self, value: AnyScalar | AnyPolicy | None) -> None:
         chosen = value if is_policy(value, "max_norm") else _checks.live_threshold(value, "max_norm")
         self._check_together(chosen, self._max_value)
-        if not (isinstance(chosen, Policy) and isinstance(self._max_norm, Policy) and chosen == self._max_norm):
+        if not (is_policy(chosen) and is_policy(self._max_norm) and chosen == self._max_norm):
             self._states = {name: state for name, state in self._states.items() if name != "all"}
         self._max_norm = chosen
 
@@ -78,12 +76,12 @@ class StepClipper:
 
     def skips(self, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a policy may skip steps."""
-        return any(isinstance(p, Policy) and p.skips for p in map(self._limit, self._parts(groups)))
+        return any(is_policy(p) and p.skips for p in map(self._limit, self._parts(groups)))
 
     @property
     def reads_back(self) -> bool:
         """Whether the host waits for the device at each step."""
-        return self._nonfinite == "error"
+        return self._rule.nonfinite == "error"
 
     def clip_(
         self, groups: Sequence[dict[str, Any]], loss_scale: AnyScalar, unless: bool | Tensor, before: Told | None
@@ -103,10 +101,9 @@ class StepClipper:
         """
         parts = self._parts(groups)
         bound = _checks.threshold(self._max_value, "max_value")
-        rule = Rule(None, self._norm_type, self._nonfinite, 1.0, self._eps)
         with ExitStack() as ranks:  # an error on one rank is told to the others
             scopes = [self._scope(part, groups, ranks) for part in parts]
-            each, states = clip_scopes_(scopes, rule, bound, loss_scale)
+            each, states = clip_scopes_(scopes, self._rule, bound, loss_scale)
         told = together(each) if self._per_group else each[0]._replace(skipped=any_of([x.skipped for x in each]))
         named = zip(parts, scopes, states, strict=True)
         next_states = {part.name: (scope.state, state) for part, scope, state in named if scope.policy is not None}
@@ -121,8 +118,9 @@ class StepClipper:
         plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
         if not plain or self._group is not None or any("max_norm" in group or "clip" in group for group in groups):
             return None
+        rule = self._rule
         return clip_groups_compiled_(
-            groups, self._max_norm, self._max_value, self._eps, self._norm_type, self._nonfinite, self._per_group
+            groups, self._max_norm, self._max_value, rule.eps, rule.ord, rule.nonfinite, self._per_group
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,12 +146,12 @@ class StepClipper:
         params = [p for i in part.groups for p in groups[i]["params"]]
         sharing = ranks.enter_context(sharing_of(params, self._group, self._replicated))
         leaves = gradients(params, name, sharing=sharing)
-        if isinstance(limit, Policy):
+        if is_policy(limit):
             return Scope(leaves, None, limit, self._states.get(part.name))
         return Scope(leaves, _checks.threshold(limit, "max_norm"))
 
     def _check_together(self, max_norm: object, max_value: object) -> None:
-        if isinstance(max_norm, Policy) and max_norm.per_leaf and max_value is not None and self._nonfinite == "zero":
+        if is_policy(max_norm) and max_norm.per_leaf and max_value is not None and self._rule.zero:
             raise ValueError(
                 f'max_value={short(max_value)} with nonfinite="zero" and {type(max_norm).__name__} was asked for, '
                 "expected two of them: a bound makes inf finite before each gradient's own norm is known; leave one out"
