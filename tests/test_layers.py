@@ -13,7 +13,7 @@ import gradclip
 from gradclip import backends
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("_native", "policies")
+PARTS = ("_native", "monitor", "policies")
 CORE = sorted(path for part in ("", *PARTS) for path in (ROOT / "gradclip" / part).glob("*.py"))
 CLI = sorted((ROOT / "gradclip" / "_cli").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "backends").rglob("*.py"))
