@@ -1,13 +1,22 @@
-"""What pytest must not collect for its doctests, how the tests share what JAX compiled, and where they let go of it."""
+"""What pytest does not collect, the order of the files, the cache of compiled JAX programs, the memory of workers."""
 
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 collect_ignore = [
     "gradclip/conformance",  # a link to conformance/, which would be run twice
@@ -24,21 +33,74 @@ LONGEST = (
     "tests/backends/cupy/test_contract.py",
     "tests/test_packaging.py",
     "tests/backends/jax/test_derivatives.py",
-    "tests/backends/torch/test_traced.py",
+    "tests/backends/torch/test_compiled.py",
 )
 """Files whose few tests take longest. They run first, so that no worker starts one when the others are done."""
 
-# JAX keeps what it compiled on disk, in a folder of the run's own for each process: two that use one folder may read
-# what the other has half written. Processes that a test starts use its folder, for it waits for them.
-_COMPILED = tempfile.mkdtemp(prefix="gradclip-jax-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+# JAX stores compiled programs in a folder. Each process has one of its own, because JAX may read there what another
+# process has half written. Processes that a test starts use the folder of the test. Finished files are shared through
+# KEPT as hard links, also with later runs, which takes half of the time from the tests of JAX.
+KEPT = Path(__file__).parent / "build" / "jax-programs"
+KEPT_DAYS = 7
+_COMPILED = Path(tempfile.mkdtemp(prefix="gradclip-jax-"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # else the keys of programs depend on the folder's name
+
+
+def _share(source: Path, target: Path) -> None:
+    """Put the files of a folder into another one, unless they are there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.glob("*-cache"):
+        copy = target / f"{file.name}.{os.getpid()}"  # so that no process sees a part of it, should links be impossible
+        with suppress(OSError):  # another process may remove the file meanwhile
+            try:
+                os.link(file, target / file.name)
+            except FileExistsError:
+                continue
+            except OSError:  # another file system
+                copy.write_bytes(file.read_bytes())
+                copy.replace(target / file.name)
+
+
+def pytest_configure() -> None:
+    """Take the programs of earlier runs; remove those that are old."""
+    oldest = time.time() - KEPT_DAYS * 86400
+    for file in KEPT.glob("*-cache"):
+        with suppress(OSError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
+    _share(KEPT, _COMPILED)
 
 
 def pytest_unconfigure() -> None:
-    """Remove what JAX compiled."""
+    """Keep what JAX compiled."""
+    _share(_COMPILED, KEPT)
     shutil.rmtree(_COMPILED, ignore_errors=True)
+
+
+PEAKS = pytest.StashKey[list[float]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the peak memory of a worker of pytest-xdist to the process that reports it."""
+    if resource is not None and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the peak memory of a worker."""
+    if (peak := getattr(node, "workeroutput", {}).get("peak_gb")) is not None:
+        node.config.stash.setdefault(PEAKS, []).append(peak)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the peak memory of the workers."""
+    if peaks := config.stash.get(PEAKS, []):
+        terminalreporter.write_line(f"peak memory of the workers: {', '.join(f'{peak:.2f} GB' for peak in peaks)}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -7,12 +7,13 @@ from functools import partial
 import numpy as np
 
 import gradclip
-from benchmarks import machine, sets
+from benchmarks import least, machine, sets
 from benchmarks.accuracy import Implementation
 from benchmarks.exact import relative_error, wide_norm
 from benchmarks.peers_numpy import linalg_clip, linalg_clip_, linalg_norm
 from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
 from benchmarks.sets import GradientSet, NDArray
+from gradclip import _native
 
 LINALG = "np.linalg.norm a leaf, multiply"
 BRANCH = "the same, multiply if needed"
@@ -90,6 +91,8 @@ def clip_in_place(
             Contender(BRANCH, "peer", lambda most: linalg_clip_(leaves, most, branch=True)),
             *floors(grads, write=case == CLIPPED),
         ]
+        if _native.kernels() and chosen.size < _SMALL:
+            contenders.append(Contender(least.NAME, "peer", lambda most: least.clip_arrays_(leaves, most)))
 
         def check(norm: object, most: float) -> Mapping[str, float]:
             return grads.errors(float(norm), leaves, most)  # type: ignore[arg-type]  # a 0-d array or a float
@@ -194,9 +197,8 @@ def rows() -> Iterable[Row]:
     for gradients in sets.FIVE:
         for case, budget in wanted.items():
             gpt2 = gradients is sets.GPT2_SMALL
-            yield clip_in_place(
-                gradients, case, "float32", *([budget] if gpt2 else []), memory=gpt2 and case == CLIPPED
-            )
+            budgets = {sets.GPT2_SMALL: [budget], sets.MLP: [Budget(BRANCH, 1.0)]}.get(gradients, [])
+            yield clip_in_place(gradients, case, "float32", *budgets, memory=gpt2 and case == CLIPPED)
     yield norm_only(sets.ONE_LARGE, Budget("floor", 1.2, "within"))
     yield leaf_norms(sets.GPT2_SMALL)
     for row in (clip_pure, by_value):

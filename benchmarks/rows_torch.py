@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
-from benchmarks import frameworks, machine, rows_torch_each, sets, steps_torch
+from benchmarks import frameworks, least, machine, rows_torch_each, sets, steps_torch
 from benchmarks.accuracy import Implementation
 from benchmarks.exact import relative_error, wide_norm
 from benchmarks.row import CLIPPED, UNCLIPPED, Budget, Contender, Row, Schedule, Setup, global_schedule
 from benchmarks.sets import GradientSet, NDArray
+from gradclip import _native
+from gradclip._exchange import finder
 
 PEER = "torch.nn.utils.clip_grad_norm_"
 _ADAPTER = "gradclip.backends.torch"
@@ -128,6 +130,8 @@ def clip_in_place(
             Contender("the same, foreach=False", "peer", lambda most: clip_grad_norm_(p.all, most, foreach=False)),
             *floors(p, write=case == CLIPPED),
         ]
+        if _native.kernels() and finder(Tensor) and chosen.size < _SMALL:
+            contenders.append(Contender(least.NAME, "peer", lambda most: least.clip_tensors_(p.all, most)))
         return Setup(contenders, global_schedule(p.norm, case), p.errors, p.restore)
 
     passes = (2, 1) if case == CLIPPED else (1, 0)

@@ -1,4 +1,4 @@
-"""Before the clauses: the targets themselves are what the suite takes them for."""
+"""Before the clauses: the targets have the traits that the suite relies on."""
 
 import numpy as np
 import pytest

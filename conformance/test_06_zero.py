@@ -1,4 +1,4 @@
-"""Clause 6: zero in, zero out, no 0/0 anywhere, and the derivative at zero is finite."""
+"""Clause 6: zeros stay zero, nothing computes 0/0, and the derivative at zero is finite."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Clause 7: what cannot be right is refused, by an error that says what came, what was expected and the remedy."""
+"""Clause 7: wrong arguments raise an error that gives the value, what was expected and the remedy."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Clause 7, continued: leaves of the wrong kind are refused with their path."""
+"""Clause 7, continued: a leaf of the wrong kind raises TypeError with its path."""
 
 import re
 import warnings

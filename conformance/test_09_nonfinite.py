@@ -1,4 +1,4 @@
-"""Clause 9: what becomes of gradients with NaN or inf is chosen by name, and decided on the device."""
+"""Clause 9: `nonfinite` chooses what happens to gradients with NaN or inf; the device decides, not the host."""
 
 import math
 from typing import Any

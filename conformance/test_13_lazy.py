@@ -1,4 +1,4 @@
-"""Clause 13: no value is read unless asked for, and nothing branches on values under tracing or laziness."""
+"""Clause 13: the host reads no value unless asked to, and no Python branch depends on a traced or lazy value."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Clause 14: clipping twice is clipping once, and clipping does not depend on the unit of measurement."""
+"""Clause 14: clipping twice gives what clipping once gives; clip(c·g, c·m) = c·clip(g, m)."""
 
 import math
 from typing import Any

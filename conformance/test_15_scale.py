@@ -1,4 +1,4 @@
-"""Clause 15: `scale` divides the gradients within the same pass; the norm reported is that of the unscaled ones."""
+"""Clause 15: `scale` divides the gradients in the same pass; the reported norm is that of the unscaled gradients."""
 
 from typing import Any
 

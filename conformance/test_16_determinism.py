@@ -1,4 +1,4 @@
-"""Clause 16: same input, same machine, same bits; independent of hash order and of threads."""
+"""Clause 16: the same input gives the same bits on a machine, with any hash seed and any number of threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
-from gradclip._host_ops import HostOps
+from gradclip._host_ops import HostOps, unit_shape
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, root
 from gradclip._tree import Leaves
@@ -137,40 +138,43 @@ class UnitRule:
         self.axis = axis
 
     @np.errstate(all="ignore")
-    def coefficients(self, leaves: Leaves, weights: Sequence[AnyArray]) -> list[Coefficient]:
+    def coefficients(self, leaves: Leaves, weights: Sequence[AnyArray]) -> Sequence[Coefficient]:
         """Return the coefficients of each leaf's units."""
         _check_shapes(leaves, weights)
         grads, ops = leaves.arrays, leaves.ops
         axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, x in enumerate(grads)]
-        found: dict[int, Coefficient] = {}
-        if isinstance(ops, HostOps):  # leaves that are one unit each are measured together
-            whole = [i for i, x in enumerate(grads) if len(axes[i]) == x.ndim]
-            those = ([some[i] for i in whole] for some in (grads, weights))
-            found = dict(zip(whole, self._of_leaves(ops, *those), strict=True))
-        return [
-            found[i] if i in found else self._of_units(ops, g, w, axes[i])
-            for i, (g, w) in enumerate(zip(grads, weights, strict=True))
-        ]
+        if not isinstance(ops, HostOps) or not (isinstance(self.clipping, float) and isinstance(self.eps, float)):
+            return list(map(partial(self._of_units, ops), grads, weights, axes))
+        counts = [min(pair) for pair in zip(ops.rows(grads, axes), ops.rows(weights, axes), strict=True)]
+        others = {i: self._of_units(ops, grads[i], weights[i], axes[i]) for i, count in enumerate(counts) if count < 0}
+        if len(others) == len(grads):
+            return list(others.values())
+        shapes = [unit_shape(x.shape, some) for x, some in zip(grads, axes, strict=True)]
+        return ops.of_rows(self._of_rows(ops, grads, weights, counts), counts, shapes, others)
 
-    def _of_leaves(self, ops: Ops, grads: Sequence[AnyArray], weights: Sequence[AnyArray]) -> list[Coefficient]:
-        """Return the coefficients of leaves that are one unit each."""
-        if not grads:
-            return []
-        return self._coefficient(ops.partials(grads, 2.0), lambda: ops.partials(weights, 2.0)).parts(floats=True)
+    def _of_rows(
+        self, ops: HostOps, grads: Sequence[AnyArray], weights: Sequence[AnyArray], counts: Sequence[int]
+    ) -> Coefficient:
+        """Return the coefficients of all units of the leaves that have a count of units, in NumPy arrays."""
+        which = [i for i, count in enumerate(counts) if count >= 0]
+        grads, weights, counts = ([some[i] for i in which] for some in (grads, weights, counts))
+        return self._coefficient(
+            ops.partial_of_rows(grads, 2.0, counts), lambda: ops.partial_of_rows(weights, 2.0, counts)
+        )
 
     def _of_units(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
         """Return the coefficients of the units of a leaf."""
         return self._coefficient(ops.partial_along(grad, 2.0, axes), lambda: ops.partial_along(weight, 2.0, axes))
 
-    def _coefficient(self, partial: NormPartial, weights: Callable[[], NormPartial]) -> Coefficient:
+    def _coefficient(self, of_grad: NormPartial, weights: Callable[[], NormPartial]) -> Coefficient:
         """Return the coefficients of units with these partial norms; ``weights`` returns those of their weights."""
         if isinstance(self.clipping, float) and self.clipping == math.inf:
-            return coefficient(partial, None)
-        partial, of_weight, multiplier = _comparable(partial, weights())
+            return coefficient(of_grad, None)
+        of_grad, of_weight, multiplier = _comparable(of_grad, weights())
         xp = ns.namespace([multiplier])
         norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * multiplier
         floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
-        return coefficient(partial, floored * self.clipping)
+        return coefficient(of_grad, floored * self.clipping)
 
 
 def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, AnyArray]:

@@ -1,5 +1,6 @@
 """Clipping each leaf by its own norm, or by its own root mean square."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -196,7 +197,7 @@ def decide_each(
 def numels_of(leaves: Leaves) -> list[int]:
     """Return the numel of each leaf, by which a mean is divided: 1 for an empty leaf."""
     _checks.lengths(leaves.arrays, leaves.array_paths)
-    return [max(1, ns.numel(x)) for x in leaves.arrays]
+    return [max(1, math.prod(x.shape)) for x in leaves.arrays]
 
 
 def _mean(batch: NormPartial, numels: Sequence[int]) -> NormPartial:

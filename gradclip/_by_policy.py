@@ -9,14 +9,16 @@ from gradclip._coefficient import Coefficient, at_least_zero, coefficient, root_
 from gradclip._decision import Decision, Rule, decide_by_floats, unscaled
 from gradclip._host_ops import HostOps
 from gradclip._nonfinite import refuse_nonfinite
-from gradclip._partial import NormPartial, merge_elements, root
+from gradclip._partial import NormPartial, beside, merge_elements, root
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar
 from gradclip.policies._as_policy import restored
 from gradclip.policies._policy import AnyPolicy
 
 
-def decide_by_policy(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) -> tuple[Decision, Any]:
+def decide_by_policy(
+    leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, *, unscale: bool = True
+) -> tuple[Decision, Any]:
     """Return the decision for leaves, and the next state of a policy; nothing is written.
 
     Parameters
@@ -30,6 +32,8 @@ def decide_by_policy(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) 
         else arrays.
     rule : Rule
         The other arguments of the call. Its ``max_norm`` is not used.
+    unscale : bool
+        Whether the gradients are divided by the loss scale. The norm and the threshold are without it in any case.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def decide_by_policy(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) 
         If the policy has a threshold for each leaf, and the number of leaves is not that of the state.
     """
     decide = _decide_each if policy.per_leaf and leaves.arrays else _decide_all
-    decision, state = decide(leaves, policy, state, rule)
+    decision, state = decide(leaves, policy, state, rule, unscale)
     if rule.nonfinite == "error":
         refuse_nonfinite(leaves, decision.finite, rule.ord)
     return decision, state
@@ -53,36 +57,39 @@ def coefficients_of(leaves: Leaves, decision: Decision) -> list[Coefficient]:
     return c.parts(floats=isinstance(leaves.ops, HostOps))
 
 
-def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) -> tuple[Decision, Any]:
+def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
     """Return the decision by the norm of all leaves laid end to end."""
     if policy.per_leaf:  # there are no leaves
         return leaves.decide(rule), state
     ops, numbers = leaves.ops, rule.floats()
     found = ops.floats(leaves.arrays, rule.ord) if isinstance(ops, HostOps) and numbers is not None else None
     if numbers is None or found is None or not isinstance(ops, HostOps):
-        return _decide_by_arrays(leaves.partial(rule.ord), policy, state, rule)
+        return decide_partial_by_policy(leaves.partial(rule.ord), policy, state, rule, unscale=unscale)
     (scale, total, double), (_, eps, loss_scale) = found, numbers
     norm = scale / loss_scale * root_of_float(total, rule.ord)
     max_norm, state = policy.update(_started(policy, state, 0.0), norm)
     max_norm = at_least_zero(float(max_norm))
     skipped = policy.skips and not (norm <= max_norm and math.isfinite(norm))
-    limits = math.inf if policy.skips else max_norm, eps, loss_scale
+    limit = math.inf if policy.skips else max_norm
+    limits = (limit, eps, loss_scale) if unscale else (limit * loss_scale, eps * loss_scale, 1.0)
     _, c = decide_by_floats(scale, total, rule.ord, limits, zero=rule.zero)
     return Decision(ops.number(norm, double), c, total, max_norm, skipped), state
 
 
-def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule) -> tuple[Decision, Any]:
+def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
     """Return the decision by the norm of each leaf."""
     batch = leaves.partials(rule.ord)
     _check_number(policy, state, len(leaves.arrays))
-    decision, state = _decide_by_arrays(batch, policy, state, rule)
+    decision, state = decide_partial_by_policy(batch, policy, state, rule, unscale=unscale)
     whole = merge_elements(batch)
     skipped = ns.namespace([whole.total]).any(decision.skipped) if policy.skips else False
     norm = unscaled(whole, rule.scale).norm()
     return Decision(norm, decision.coefficient, whole.total, decision.max_norm, skipped), state
 
 
-def _decide_by_arrays(partial: NormPartial, policy: AnyPolicy, state: Any, rule: Rule) -> tuple[Decision, Any]:
+def decide_partial_by_policy(
+    partial: NormPartial, policy: AnyPolicy, state: Any, rule: Rule, *, unscale: bool = True
+) -> tuple[Decision, Any]:
     """Return the decision for one partial norm, or for each of a batch; no Python branch depends on a value."""
     xp = ns.namespace([partial.total])
     found = unscaled(partial, rule.scale)
@@ -90,8 +97,10 @@ def _decide_by_arrays(partial: NormPartial, policy: AnyPolicy, state: Any, rule:
     norm = norm.detach() if ns.is_recorded(norm) else norm  # else a state would keep the graphs of all steps before
     max_norm, state = policy.update(_started(policy, state, norm), norm)
     skipped: AnyArray = ~((norm <= max_norm) & xp.isfinite(norm)) if policy.skips else False
-    limit = None if policy.skips else max_norm
-    c = coefficient(partial, limit, eps=rule.eps, scale=rule.scale, nonfinite=rule.nonfinite)
+    limit, eps, scale = None if policy.skips else max_norm, rule.eps, rule.scale
+    if not unscale:
+        limit, eps, scale = None if limit is None else limit * beside(partial, scale), eps * scale, 1.0
+    c = coefficient(partial, limit, eps=eps, scale=scale, nonfinite=rule.nonfinite)
     return Decision(found.norm(), c, partial.total, max_norm, skipped), state
 
 

@@ -7,12 +7,6 @@ from typing import TypeAlias
 Box: TypeAlias = tuple[slice, ...]
 """A slice for each axis, with explicit bounds."""
 
-HOST_CHUNK_NUMEL = 1 << 16
-"""Elements of a chunk on a host: 512 KiB in float64, which stays in the second-level cache."""
-
-DEVICE_CHUNK_NUMEL = 1 << 20
-"""Elements of a chunk on an accelerator, where each chunk costs launches: 8 MiB in float64."""
-
 
 def whole(shape: tuple[int, ...]) -> Box:
     """Return the box that is the whole leaf."""

@@ -1,6 +1,6 @@
 """``Clipper``: clipping with a policy, for training loops that hold gradients in their own hands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,6 +50,8 @@ class Clipper:
     The loop has to leave out the step: ``if clipper.skipped: continue``. A loop that never asks gets a RuntimeError at
     its second step.
 
+    Functions in the list ``observers`` are called with the clipper after each clipping, as `gradclip.monitor` does.
+
     See Also
     --------
     gradclip.backends.torch.attach : does this for an optimizer of PyTorch.
@@ -94,6 +96,7 @@ class Clipper:
         self._saved: Mapping[str, Any] | None = None
         self._decision: Decision | None = None
         self._asked = not self.policy.skips
+        self.observers: list[Callable[[Clipper], object]] = []
 
     def __call__(self, grads: Tree, *, scale: Scalar = 1.0) -> tuple[Tree, Array]:
         """Return clipped gradients, and the norm that they had.
@@ -242,6 +245,8 @@ class Clipper:
     def _keep(self, decision: Decision, state: Any) -> Array:
         """Remember the decision and the state, after gradients were clipped without an error; return the norm."""
         self._decision, self._state, self._saved = decision, state, None
+        for observer in self.observers:
+            observer(self)
         return self.norm
 
 

@@ -14,7 +14,7 @@ from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
-from gradclip._memory import NDArray
+from gradclip._memory import UNSUPPORTED, NDArray, numpy_views
 from gradclip._numpy_ops import numpy_ops
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
@@ -140,18 +140,12 @@ def dlpack_ops(xp: Namespace, leaves: Sequence[AnyArray]) -> DLPackOps | None:
 
 def _view(x: AnyArray) -> NDArray | None:
     """Return a NumPy array on the memory of an array, or None if there is none or it is not the host's."""
-    for look in (np.from_dlpack, _without_copy):  # the second, for dtypes that DLPack or NumPy's part of it lacks
-        with suppress(AttributeError, TypeError, ValueError, RuntimeError, BufferError):
-            if x.__dlpack_device__()[0] != _CPU:
-                return None
-            view: NDArray = look(x)
-            if view.shape == tuple(x.shape) and _dtypes.dtype_name(view.dtype) == _dtypes.dtype_name(x.dtype):
-                return view
+    with suppress(*UNSUPPORTED):
+        if x.__dlpack_device__()[0] == _CPU:
+            name = _dtypes.dtype_name(x.dtype)
+            views = (v for v in numpy_views(x) if v.shape == tuple(x.shape) and _dtypes.dtype_name(v.dtype) == name)
+            return next(views, None)
     return None
-
-
-def _without_copy(x: AnyArray) -> NDArray:
-    return np.asarray(x, copy=False)
 
 
 def _floats(coefficients: Sequence[Coefficient]) -> list[Coefficient] | None:

@@ -1,10 +1,12 @@
 """Where arrays are in the host's memory, and what a framework says of its own, for `gradclip._host_ops.HostOps`."""
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 from gradclip import _dtypes, _native
+from gradclip._memory import NDArray
 from gradclip._native import Table
 from gradclip._types import AnyArray as Array
 
@@ -74,8 +76,16 @@ class Memory(Protocol):
         """Return a new array of the shape, dtype and strides of a leaf."""
         ...
 
-    def in_order(self, leaf: Array) -> bool:
-        """Whether the elements of a leaf are contiguous in C order."""
+    def own(self, values: NDArray) -> Array:
+        """Return an array of NumPy's as one of the framework's, on the same memory."""
+        ...
+
+    def holds(self, leaves: Sequence[Array]) -> bool:
+        """Whether leaves are arrays of the framework in the host's memory, of no subclass, which are not traced."""
+        ...
+
+    def leads(self, leaf: Array, kept: int) -> bool:
+        """Whether the slices of a leaf along its first axes, so many, lie one after the other; it is one run."""
         ...
 
     def is_plain(self, leaves: Sequence[Array]) -> bool:
@@ -85,6 +95,11 @@ class Memory(Protocol):
     def written(self, leaves: Sequence[Array]) -> None:
         """Tell the framework that leaves are written through their addresses."""
         ...
+
+
+def is_leading(shape: Sequence[int], steps: Sequence[int], kept: int, itemsize: int = 1) -> bool:
+    """Whether the first axes of an array, so many, are those of C's order; the others may be in any order."""
+    return all(shape[i] == 1 or steps[i] == itemsize * math.prod(shape[i + 1 :]) for i in range(kept))
 
 
 @cache

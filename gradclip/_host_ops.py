@@ -6,15 +6,16 @@ there are no kernels.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from gradclip import _dtypes, _native
-from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps, limited
 from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule, decide_by_arrays, decide_by_floats
 from gradclip._host_memory import Memory, Runs
+from gradclip._host_rows import RowCoefficients
 from gradclip._host_sums import has_float64, has_order, sum_of, sums_of
 from gradclip._native import Kernels, Table
 from gradclip._partial import NormPartial
@@ -80,37 +81,77 @@ class HostOps:
         if runs is None:
             return self._rest.partials(leaves, ord)
         scales, totals = sums_of(self._c, runs.table, ord, self._memory.threads())
+        double = has_float64(runs.table)
         for i in runs.others:
             partial = self._rest.partials([leaves[i]], ord)
-            scales.insert(i, float(partial.scale[0]))
-            totals.insert(i, float(partial.total[0]))
-        scale, total = (self._memory.numbers(values, True) for values in (scales, totals))
-        return NormPartial(scale, total, ord, self._memory.dtype(any(_dtypes.is_double(x.dtype) for x in leaves)))
+            scales = np.insert(scales, i, float(partial.scale[0]))
+            totals = np.insert(totals, i, float(partial.total[0]))
+            double = double or _dtypes.is_double(leaves[i].dtype)
+        scale, total = self._memory.own(scales), self._memory.own(totals)
+        return NormPartial(scale, total, ord, self._memory.dtype(double))
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of one leaf's slices; one slice after the other in memory, the kernels read them."""
-        kept = leaf.ndim - len(axes)
-        table = self._slices(leaf, kept) if axes == tuple(range(kept, leaf.ndim)) else None
-        if table is None or not has_order(ord, _dtypes.is_complex(leaf.dtype)):
+        (count,) = self.rows([leaf], [axes]) if has_order(ord, _dtypes.is_complex(leaf.dtype)) else (-1,)
+        if count < 0:
             return self._rest.partial_along(leaf, ord, axes)
-        shape = (*leaf.shape[:kept], *[1] * len(axes))
-        found = sums_of(self._c, table, ord, self._memory.threads())
-        scale, total = (self._memory.numbers(values, True).reshape(shape) for values in found)
+        shape = unit_shape(leaf.shape, axes)
+        partial = self.partial_of_rows([leaf], ord, [count])
+        scale, total = (self._memory.own(x.reshape(shape)) for x in (partial.scale, partial.total))
         return NormPartial(scale, total, ord, self._memory.dtype(_dtypes.is_double(leaf.dtype)))
+
+    def rows(self, leaves: Sequence[Array], axes: Sequence[Axes]) -> list[int]:
+        """Return how many units each leaf has, if they lie in memory one after the other; else -1."""
+        counts = [-1] * len(leaves)
+        runs = self._runs(leaves) if self._memory.holds(leaves) else None
+        for i in runs.which if runs is not None else ():
+            x, kept = leaves[i], leaves[i].ndim - len(axes[i])
+            if axes[i] == tuple(range(kept, x.ndim)) and self._memory.leads(x, kept):
+                counts[i] = math.prod(x.shape[:kept])
+        return counts
+
+    def partial_of_rows(self, leaves: Sequence[Array], ord: float, counts: Sequence[int]) -> NormPartial:
+        """Return the partial norms of all units of leaves for which `rows` gave these counts, as NumPy arrays."""
+        runs = self._runs(leaves)
+        assert runs is not None
+        table = runs.table.cut(counts)
+        scales, totals = sums_of(self._c, table, ord, self._memory.threads())
+        return NormPartial(scales, totals, ord, np.float64 if has_float64(table) else np.float32)
+
+    def of_rows(
+        self,
+        rows: Coefficient,
+        counts: Sequence[int],
+        shapes: Sequence[tuple[int, ...]],
+        others: Mapping[int, Coefficient],
+    ) -> RowCoefficients:
+        """Return the coefficients of leaves; see `RowCoefficients`."""
+        return RowCoefficients(rows, counts, shapes, others, self._memory.own)
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient, or the leaf itself if that does not change it."""
         out = list(leaves)
-        for positions, some, each in _changing(leaves, coefficients):
+        places: Sequence[int] = range(len(leaves))
+        if isinstance(coefficients, RowCoefficients) and self._memory.is_plain(leaves):
+            for i in coefficients.changing():
+                out[i] = self._memory.like(leaves[i])
+                out[i][...] = leaves[i]
+            self._multiply_rows(out, coefficients)
+            places = list(coefficients.others)
+        for which, some, each in _changing([leaves[i] for i in places], [coefficients[i] for i in places]):
             new = [self._memory.like(x) for x in some]
             for i in self._multiply(some, each, new):
                 (new[i],) = self._rest.scale([some[i]], [each[i]])
-            for i, x in zip(positions, new, strict=True):
-                out[i] = x
+            for i, x in zip(which, new, strict=True):
+                out[places[i]] = x
         return out
 
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place, if that changes it."""
+        if isinstance(coefficients, RowCoefficients):
+            self._multiply_rows(leaves, coefficients)
+            leaves = [leaves[i] for i in coefficients.others]
+            coefficients = list(coefficients.others.values())
         for _, some, each in _changing(leaves, coefficients):
             if left := self._multiply(some, each, some):
                 self._rest.scale_([some[i] for i in left], [each[i] for i in left])
@@ -172,13 +213,6 @@ class HostOps:
         scale, total = (self._memory.numbers(x, True) for x in (scale, total))
         return NormPartial(scale, total, ord, self._memory.dtype(double))
 
-    def _slices(self, leaf: Array, kept: int) -> Table | None:
-        """Return the table of a leaf's slices along its first axes, or None if it is not one run in that order."""
-        runs = self._runs([leaf])
-        if runs is None or runs.others or not self._memory.in_order(leaf):
-            return None
-        return runs.table.cut(math.prod(leaf.shape[:kept]))
-
     def _multiply(
         self, leaves: Sequence[Array], coefficients: Sequence[Coefficient], out: Sequence[Array]
     ) -> Sequence[int]:
@@ -190,7 +224,7 @@ class HostOps:
         if runs is None or not (out is leaves or self._memory.is_plain(leaves)):
             return range(len(leaves))
         if not isinstance(coefficients[0].factor, float):
-            return [i for i, x in enumerate(leaves) if not self._multiply_slices(x, coefficients[i], out[i])]
+            return range(len(leaves))
         target = self._target(leaves, runs, out)
         if coefficients[0].zeroed:
             self._c.clear_(target, self._memory.threads())
@@ -201,24 +235,21 @@ class HostOps:
             self._c.scale(runs.table, one, other, self._memory.threads(), target)
         return runs.others
 
-    def _multiply_slices(self, leaf: Array, c: Coefficient, out: Array) -> bool:
-        """Write a leaf's slices, each times a coefficient, to ``out``; return whether the kernels can do that."""
-        kept = max((axis + 1 for axis, n in enumerate(c.factor.shape) if n > 1), default=0)
-        leading = c.factor.shape[:kept] == leaf.shape[:kept] and c.zeroed is None and not ns.is_whole(c.factor)
-        table = self._slices(leaf, kept) if leading else None
-        if table is None:
-            return False
-        if out is not leaf:
-            out[...] = leaf
-            return self._multiply_slices(out, c, out)
-        changed, (first, second) = _listed(c.changed), map(_listed, c.multipliers)
-        if not all(changed):
-            which = [i for i, changes in enumerate(changed) if changes]
-            table, first, second = table.rows(which), [first[i] for i in which], [second[i] for i in which]
-        if any(changed):
-            self._c.scale(table, first, second, self._memory.threads(), table)
-            self._memory.written([out])
-        return True
+    @np.errstate(all="ignore")
+    def _multiply_rows(self, leaves: Sequence[Array], coefficients: RowCoefficients) -> None:
+        """Multiply the rows that change by their coefficients in place."""
+        which = coefficients.changing()
+        if not which:
+            return
+        those, rows = [leaves[i] for i in which], coefficients.of(which)
+        runs = self._runs(those)
+        assert runs is not None
+        assert not runs.others
+        table, (first, second) = runs.table.cut([coefficients.counts[i] for i in which]), rows.multipliers
+        if not np.all(rows.changed):
+            table, first, second = table.rows(rows.changed), first[rows.changed], second[rows.changed]
+        self._memory.written(those)
+        self._c.scale(table, first, second, self._memory.threads(), table)
 
     def _bound(self, leaves: Sequence[Array], low: Scalar, high: Scalar, out: Sequence[Array]) -> Sequence[int]:
         """Write leaves, moved into bounds, to ``out``; return the positions of those that the kernels cannot do."""
@@ -265,10 +296,10 @@ def _changing(
     return [(which, [leaves[i] for i in which], [numbers[i] for i in which]) for which in groups.values()]
 
 
+def unit_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    """Return the shape of one number for each unit, which broadcasts with the leaf."""
+    return tuple(1 if axis in axes else n for axis, n in enumerate(shape))
+
+
 def _may_change(c: Coefficient) -> bool:
     return not isinstance(c.factor, float) or bool(c.changed)
-
-
-def _listed(values: Array) -> list[Any]:
-    listed: list[Any] = values.reshape(-1).tolist()
-    return listed

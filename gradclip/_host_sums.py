@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
+
 from gradclip import _native
 from gradclip._coefficient import root_of_float
+from gradclip._memory import NDArray
 from gradclip._native import Kernels, Table
 
 _SMALLEST_NORMAL, _LOST_PART = 2.0**-1022, 2.0**-58
@@ -45,15 +48,28 @@ def sum_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[fl
     return scale, kernels.sum(table, ord, threads, 1.0 / scale)
 
 
-def sums_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[list[float], list[float]]:
+def sums_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[NDArray, NDArray]:
     """Return the scales and the totals of the partial norms of each array."""
-    totals = kernels.sums(table, ord, threads)
-    scales = [1.0] * len(totals)
-    if has_float64(table):
-        for i, (total, nbytes) in enumerate(zip(totals, table.nbytes, strict=True)):
-            trusted = _is_trusted(total, ord, nbytes)
-            scales[i], totals[i] = _balanced(total, ord) if trusted else sum_of(kernels, table.rows([i]), ord, threads)
-    return scales, totals
+    totals = np.frombuffer(kernels.sums(table, ord, threads))
+    if not has_float64(table):
+        return np.ones_like(totals), totals
+    numels = np.asarray(table.nbytes) / 8
+    with np.errstate(all="ignore"):
+        trusted = (ord == math.inf) | np.isfinite(totals)
+        if ord == 2:
+            trusted &= numels * _SMALLEST_NORMAL <= _LOST_PART * totals
+        scales, balanced = _all_balanced(totals, ord)
+    for i in np.flatnonzero(~trusted).tolist():
+        scales[i], balanced[i] = sum_of(kernels, table.rows([i]), ord, threads)
+    return scales, balanced
+
+
+def _all_balanced(totals: NDArray, ord: float) -> tuple[NDArray, NDArray]:
+    """Return what `_balanced` returns, for each of many."""
+    norms = np.sqrt(totals) if ord == 2 else totals
+    exponents = np.where((norms > 0) & np.isfinite(norms), np.frexp(norms)[1], 0)
+    scales = np.ldexp(1.0, np.clip(exponents, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    return scales, totals / scales / scales if ord == 2 else totals / scales
 
 
 def _balanced(total: float, ord: float) -> tuple[float, float]:

@@ -1,24 +1,25 @@
 """Where leaves are in memory: which are the same, which overlap, and a view of one in the order of its bytes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import repeat
-from operator import attrgetter, is_
+from operator import add, attrgetter, is_, le
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gradclip import _namespace as ns
+from gradclip._limits import OVERLAP_WORK
 from gradclip._types import AnyArray
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 
+UNSUPPORTED = AttributeError, TypeError, ValueError, RuntimeError, BufferError
+"""What namespaces raise for arrays of which they cannot give a view."""
+
 _NDARRAY = {np.ndarray}
 _base = attrgetter("base")
-
-_EFFORT = 100_000
-"""NumPy's limit of work to decide whether two strided arrays share an element. Beyond it, we refuse them."""
 
 
 def identities(leaves: Sequence[AnyArray]) -> list[Hashable]:
@@ -60,6 +61,12 @@ def in_byte_order(x: NDArray) -> NDArray:
     return x.reshape(-1) if x.flags.c_contiguous else x
 
 
+def ranges_are_apart(starts: Sequence[int], nbytes: Iterable[int]) -> bool:
+    """Whether no two ranges of memory share a byte. Each is given by its first address and its size in bytes."""
+    ends = sorted(map(add, starts, nbytes))
+    return all(map(le, ends, sorted(starts)[1:]))  # each range ends before the next begins
+
+
 def overlaps_itself(x: AnyArray) -> bool:
     """Whether two elements of ``x`` may have the same address, as in a broadcast array."""
     span = view_of(x)
@@ -94,7 +101,7 @@ def overlapping_pair(leaves: Sequence[AnyArray]) -> tuple[int, int] | None:
 
 def _share(one: NDArray, other: NDArray) -> bool:
     try:
-        return np.shares_memory(one, other, max_work=_EFFORT)  # type: ignore[arg-type]  # any int, NumPy says
+        return np.shares_memory(one, other, max_work=OVERLAP_WORK)  # type: ignore[arg-type]  # any int, NumPy says
     except np.exceptions.TooHardError:
         return True  # undecided: refuse them, because an element might be scaled twice
 
@@ -108,22 +115,35 @@ def view_of(x: AnyArray) -> NDArray | None:
         return x
     if hasattr(x, "data_ptr") and hasattr(x, "stride"):  # torch
         address = x.data_ptr()  # 0 for a meta tensor, and for a tensor without elements
-        return _phantom(address, tuple(x.shape), x.element_size(), x.stride()) if address else None
+        width = x.element_size()
+        return phantom(address, tuple(x.shape), width, tuple(step * width for step in x.stride())) if address else None
     if ns.is_lazy(x):
         return None
-    for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):  # the second, for standards before 2023.12
-        with suppress(AttributeError, TypeError, ValueError, RuntimeError, BufferError):
-            view: NDArray = look(x)
-            return view
-    return None
+    return next(numpy_views(x), None)
 
 
-class _Place:
+def numpy_views(x: AnyArray) -> Iterator[NDArray]:
+    """Yield NumPy arrays on the memory of ``x``: by DLPack, then by NumPy's own protocols, for dtypes that it lacks."""
+    for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):
+        with suppress(*UNSUPPORTED):
+            yield look(x)
+
+
+def phantom(address: int, shape: tuple[int, ...], width: int, strides: tuple[int, ...] | None) -> NDArray:
+    """Return a NumPy array of elements of ``width`` bytes at an address, with strides in bytes (None: in C order).
+
+    It is compared and never read.
+    """
+    place: dict[str, object] = {
+        "data": (address, False),
+        "shape": shape,
+        "strides": strides,
+        "typestr": f"|V{width}",
+        "version": 3,
+    }
+    return np.asarray(_Interface(place))
+
+
+class _Interface:
     def __init__(self, interface: dict[str, object]) -> None:
         self.__array_interface__ = interface
-
-
-def _phantom(address: int, shape: tuple[int, ...], width: int, steps: tuple[int, ...]) -> NDArray:
-    strides = tuple(step * width for step in steps)
-    place = {"data": (address, False), "shape": shape, "strides": strides, "typestr": f"|V{width}", "version": 3}
-    return np.asarray(_Place(place))

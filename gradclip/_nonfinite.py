@@ -1,6 +1,5 @@
 """The check for NaN and inf, and the error that the core and every adapter raise for them."""
 
-from gradclip import _namespace as ns
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray
 
@@ -35,12 +34,10 @@ _SAID_BY_PYTORCH = "The total norm of order {} for gradients from `parameters` i
 
 def _nonfinite_leaves(leaves: Leaves) -> str:
     """Return the part of the message that says which leaves have NaN or inf, and what to do."""
-    totals = leaves.partials(2.0).total
-    xp = ns.namespace([totals])
-    bad = [path for i, path in enumerate(leaves.array_paths()) if not bool(xp.isfinite(totals[i, ...]))]
-    first = bad[0] if bad else "A gradient on another rank"
+    bad = leaves.nonfinite()
+    first, where = bad[0] if bad else ("A gradient on another rank", "")
     return (
-        f"{first} is NaN or inf in some element (non-finite gradients: {len(bad)} of {len(leaves.arrays)}), expected "
-        'finite gradients; nothing was written. Skip this step, or pass nonfinite="zero" in place of this check, to '
-        "make its gradients zero"
+        f"{first} is NaN or inf in some element{where} (non-finite gradients: {len(bad)} of {len(leaves.arrays)}), "
+        'expected finite gradients; nothing was written. Skip this step, or pass nonfinite="zero" in place of this '
+        "check, to make its gradients zero"
     )

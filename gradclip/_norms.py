@@ -128,7 +128,7 @@ class Norms(Containers[ArrayT]):
         array(5.)
         """
         order = _checks.order(ord)
-        return self.measured(grads, weights=False).partial(order)
+        return self.measured(grads, weights=False).own_partial(order)
 
 
 def norms_of(leaves: Leaves, ord: float) -> Any:

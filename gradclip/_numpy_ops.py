@@ -11,8 +11,9 @@ import numpy as np
 from gradclip import _dtypes, _native
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
-from gradclip._host_memory import Runs, code_of, runs_of
+from gradclip._host_memory import Runs, code_of, is_leading, runs_of
 from gradclip._host_ops import HostOps
+from gradclip._limits import JOIN_MEAN_NUMEL, JOIN_UP_TO_NUMEL
 from gradclip._memory import NDArray, in_byte_order
 from gradclip._native import Table
 
@@ -30,7 +31,7 @@ class NumpyMemory:
         To ask NumPy where an array lies takes longer than to copy a small one.
         """
         numel = sum(map(_size, leaves))
-        if len(leaves) < 2 or numel > min(_JOIN_UP_TO_NUMEL, len(leaves) * _JOIN_MEAN_NUMEL):
+        if len(leaves) < 2 or numel > min(JOIN_UP_TO_NUMEL, len(leaves) * JOIN_MEAN_NUMEL):
             return leaves
         dtypes = set(map(_dtype, leaves))
         if len(dtypes) > 1 or _code(*dtypes) is None:
@@ -53,9 +54,17 @@ class NumpyMemory:
         """Return a new array of the shape, dtype and order of axes of another."""
         return np.empty_like(leaf, subok=False)
 
-    def in_order(self, leaf: NDArray) -> bool:
-        """Whether the elements of an array lie in C's order."""
-        return bool(leaf.flags.c_contiguous)
+    def own(self, values: NDArray) -> NDArray:
+        """Return an array."""
+        return values
+
+    def holds(self, leaves: Sequence[NDArray]) -> bool:
+        """Whether leaves are arrays, not scalars."""
+        return all(issubclass(kind, np.ndarray) for kind in set(map(type, leaves)))
+
+    def leads(self, leaf: NDArray, kept: int) -> bool:
+        """Whether the slices of an array along its first axes, so many, lie one after the other; it is one run."""
+        return bool(leaf.flags.c_contiguous) or is_leading(leaf.shape, leaf.strides, kept, leaf.itemsize)
 
     def is_plain(self, leaves: Sequence[NDArray]) -> bool:  # noqa: ARG002  # they always are
         """Whether the elements of arrays are what lies in memory."""
@@ -64,12 +73,6 @@ class NumpyMemory:
     def written(self, leaves: Sequence[NDArray]) -> None:
         """Do nothing: NumPy does not watch its arrays."""
 
-
-_JOIN_UP_TO_NUMEL, _JOIN_MEAN_NUMEL = 1 << 18, 1 << 10
-"""Up to so many elements in all, and a leaf, leaves are laid end to end to be read: 1,000 of 64 in a third of the time.
-
-Beyond, a copy takes longer than to ask NumPy where each lies.
-"""
 
 _from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 _dtype, _size, _nbytes = attrgetter("dtype"), attrgetter("size"), attrgetter("nbytes")

@@ -6,18 +6,20 @@ the gradients are spread over devices.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradclip import _namespace as ns
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
-from gradclip._namespace import adds_pairwise, as_array, device, namespace, numel, peak, stack_numbers, to_device
+from gradclip._limits import SUM_BLOCK_NUMEL
+from gradclip._namespace import adds_pairwise, as_array, device, is_host, is_numpy, namespace, numel, peak, to_device
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 from gradclip._words import a
 
-_BLOCK_NUMEL = 128
-"""Elements that are added one after the other; the sums of these blocks are added in a tree."""
+_NUMBERS = 4
+"""The numbers of a partial norm that processes send to each other: scale, total, order, and whether it is float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class NormPartial:
     """The norm of a part of the gradients, in a form that can be merged with the norms of other parts.
 
     It stands for ``scale * total ** (1 / ord)``, or for ``scale * total`` if ``ord`` is inf. The two arrays have the
-    same shape: 0-d for one norm, more for a batch of norms. To merge over processes, gather ``scale`` and ``total``.
+    same shape: 0-d for one norm, more for a batch of norms. To merge over processes, use `merged` or `to_array`.
 
     Parameters
     ----------
@@ -61,12 +63,13 @@ class NormPartial:
         Parameters
         ----------
         other : NormPartial
-            The partial norm of another part. It has the same order, and a shape that broadcasts with this one's.
+            The partial norm of another part. It has the same order, and a shape that broadcasts with this one's. One
+            of NumPy's arrays, as of an empty container, can be merged with one of any namespace.
 
         Raises
         ------
         TypeError
-            If ``other`` is not a NormPartial.
+            If ``other`` is not a NormPartial, or has arrays of another namespace, and neither is NumPy.
         ValueError
             If the orders differ.
 
@@ -79,14 +82,15 @@ class NormPartial:
         array(5.e+300)
         """
         _check_mergeable(self, other)
-        xp = namespace([self.total])
-        where = device(self.total)
-        t1, t2 = self.total, to_device(other.total, where)
-        s1, s2 = _live(xp, self.scale, t1), _live(xp, to_device(other.scale, where), t2)
+        one, two = _in_one_namespace(self, other)
+        xp = namespace([one.total])
+        where = device(one.total)
+        t1, t2 = one.total, to_device(two.total, where)
+        s1, s2 = _live(xp, one.scale, t1), _live(xp, to_device(two.scale, where), t2)
         scale = xp.where(s1 >= s2, s1, s2)
-        t1, t2 = rescale(xp, t1, s1 / scale, self.ord), rescale(xp, t2, s2 / scale, self.ord)
-        total = t1 + t2 if self.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
-        return NormPartial(scale, total, self.ord, self.dtype if is_double(self.dtype) else other.dtype)
+        t1, t2 = rescale(xp, t1, s1 / scale, one.ord), rescale(xp, t2, s2 / scale, one.ord)
+        total = t1 + t2 if one.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
+        return NormPartial(scale, total, one.ord, one.dtype if is_double(one.dtype) else two.dtype)
 
     @np.errstate(all="ignore")
     def norm(self) -> AnyArray:
@@ -100,6 +104,99 @@ class NormPartial:
         """
         xp = namespace([self.total])
         return as_array(xp.astype(self.scale * root(xp, self.total, self.ord), self.dtype))
+
+    def to_array(self) -> AnyArray:
+        """Return the numbers that another process needs to merge this partial norm: an array of shape (4,).
+
+        They are scale, total, order, and 1 if the norm is float64, else 0. The dtype is that of ``scale``. Send the
+        array by any means, and make a partial norm of it again with `from_array`.
+
+        Raises
+        ------
+        ValueError
+            If this is a batch of norms.
+
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> gradclip.norm_partial(np.array([3.0, 4.0])).to_array().shape
+        (4,)
+        """
+        if self.total.ndim:
+            raise ValueError(
+                f"to_array() was called on a batch of norms, of shape {self.total.shape}, expected one norm; "
+                "merge the batch, or send scale and total"
+            )
+        xp = namespace([self.total])
+        rest = [xp.full_like(self.scale, self.ord), xp.full_like(self.scale, float(is_double(self.dtype)))]
+        return xp.stack([self.scale, xp.astype(self.total, self.scale.dtype), *rest])
+
+    @classmethod
+    @np.errstate(all="ignore")
+    def from_array(cls, array: AnyArray, ord: float = 2.0) -> "NormPartial":
+        """Return the partial norm of the numbers that `to_array` returned, or of several such rows merged in order.
+
+        On a host, the norm is float64 if that of any partial is, else float32; elsewhere it has the array's dtype,
+        because the numbers are not read.
+
+        Parameters
+        ----------
+        array : array of shape (4,) or (number of partials, 4)
+            What `to_array` returned in one process or, row by row, in several.
+        ord : float
+            The order of the norm, as it was passed to `norm_partial`.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs; or, on a host, if the order of a partial does.
+
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> rows = [gradclip.norm_partial(np.array([x])).to_array() for x in (3.0, 4.0)]
+        >>> gradclip.NormPartial.from_array(np.stack(rows)).norm()
+        array(5.)
+        """
+        if array.ndim not in (1, 2) or array.shape[-1] != _NUMBERS or 0 in array.shape:
+            raise ValueError(
+                f"from_array() got an array of shape {tuple(array.shape)}, expected ({_NUMBERS},) or "
+                f"(number of partials, {_NUMBERS}); pass what to_array() returned, one row for each partial"
+            )
+        xp = namespace([array])
+        rows, dtype = xp.reshape(array, (-1, _NUMBERS)), array.dtype
+        if is_host(array):
+            orders, doubles = ({float(row[i]) for row in rows} for i in (2, 3))
+            if orders != {ord}:
+                raise ValueError(
+                    f"from_array() got partials of ord={sorted(orders)}, expected {ord}; make all with the same ord="
+                )
+            dtype = xp.float64 if 1.0 in doubles else xp.float32
+        return merge_elements(cls(rows[:, 0], rows[:, 1], ord, dtype), axis=0)
+
+    def merged(self, exchange: Callable[[AnyArray], AnyArray]) -> "NormPartial":
+        """Return the partial norm of all processes together; each calls this with its own part.
+
+        Parameters
+        ----------
+        exchange : callable
+            Gets the array of `to_array` and returns those of all processes in one array, of shape
+            (number of processes, 4), in the same order everywhere: an all-gather. Then all get the same bits.
+
+        Raises
+        ------
+        ValueError
+            If what ``exchange`` returns has another shape or, on a host, partials of another order.
+
+        Examples
+        --------
+        >>> import numpy as np, gradclip
+        >>> partial = gradclip.norm_partial(np.array([3.0, 4.0]))
+        >>> round(float(partial.merged(lambda mine: np.stack([mine, mine])).norm()), 6)  # two processes, the same part
+        7.071068
+        """
+        whole = type(self).from_array(exchange(self.to_array()), self.ord)
+        return whole if is_host(whole.total) else replace(whole, dtype=self.dtype)
 
 
 def beside(partial: NormPartial, value: AnyScalar) -> AnyScalar:
@@ -158,8 +255,8 @@ def stack(partials: Sequence[NormPartial]) -> NormPartial:
     """Return 0-d partial norms as one batch of shape (len(partials),), on the device of the first."""
     xp = namespace([partials[0].total])
     where = device(partials[0].total)
-    scale = stack_numbers(xp, [to_device(p.scale, where) for p in partials])
-    total = stack_numbers(xp, [to_device(p.total, where) for p in partials])
+    scale = ns.stack_numbers(xp, [to_device(p.scale, where) for p in partials])
+    total = ns.stack_numbers(xp, [to_device(p.total, where) for p in partials])
     dtype = next((p.dtype for p in partials if is_double(p.dtype)), partials[0].dtype)
     return NormPartial(scale, total, partials[0].ord, dtype)
 
@@ -183,11 +280,11 @@ def _sum(xp: Namespace, values: AnyArray) -> AnyArray:
     NumPy, Dask and XLA add in a tree themselves. Other namespaces may add the elements one after the other.
     """
     n = numel(values)
-    if adds_pairwise(xp) or n <= _BLOCK_NUMEL:
+    if adds_pairwise(xp) or n <= SUM_BLOCK_NUMEL:
         return xp.sum(values)
-    whole = n - n % _BLOCK_NUMEL
+    whole = n - n % SUM_BLOCK_NUMEL
     flat = xp.reshape(values, (-1,))
-    blocks = xp.sum(xp.reshape(flat[:whole], (-1, _BLOCK_NUMEL)), axis=1)
+    blocks = xp.sum(xp.reshape(flat[:whole], (-1, SUM_BLOCK_NUMEL)), axis=1)
     return _sum(xp, xp.concat([blocks, flat[whole:]]) if whole < n else blocks)
 
 
@@ -208,6 +305,22 @@ def _power(xp: Namespace, values: AnyArray, ord: float) -> AnyArray:
         return values * values if ord == 2 else values**ord
     zero = values == 0  # at 0 a derivative of the power is inf, and inf · 0 is NaN
     return xp.where(zero, values, xp.where(zero, xp.ones_like(values), values) ** ord)
+
+
+def _in_one_namespace(one: NormPartial, two: NormPartial) -> tuple[NormPartial, NormPartial]:
+    """Return both; if one is NumPy's and the other is not, with arrays of the other's namespace, on its device."""
+    here, there = (is_numpy(namespace([partial.total])) for partial in (one, two))
+    if here == there:
+        return one, two
+    return (_like(two, one), two) if here else (one, _like(one, two))
+
+
+def _like(model: NormPartial, partial: NormPartial) -> NormPartial:
+    """Return a partial norm of NumPy's arrays with arrays of another's namespace and dtype, on its device."""
+    xp, where = namespace([model.total]), device(model.total)
+    scale, total = (xp.asarray(x, dtype=model.scale.dtype, device=where) for x in (partial.scale, partial.total))
+    wide = is_double(partial.dtype) and not is_double(model.dtype)
+    return NormPartial(scale, total, partial.ord, xp.float64 if wide else model.dtype)
 
 
 def _check_mergeable(one: NormPartial, other: object) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._adaptive import matching
-from gradclip._chunks import HOST_CHUNK_NUMEL, boxes
+from gradclip._chunks import boxes
 from gradclip._containers import Containers
+from gradclip._limits import HOST_CHUNK_NUMEL
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar, ArrayT, Scalar, Tree
 

@@ -9,10 +9,12 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from gradclip import _dtypes
+from gradclip import _dtypes, _native
 from gradclip._array_ops import ArrayOps
-from gradclip._host_memory import Runs, code_of, runs_of
+from gradclip._exchange import finder
+from gradclip._host_memory import Runs, code_of, is_leading, runs_of
 from gradclip._host_ops import HostOps
+from gradclip._memory import NDArray
 from gradclip._native import Table
 from gradclip._types import AnyArray as Array
 from gradclip._types import Namespace
@@ -36,6 +38,7 @@ class TensorMemory:
     def __init__(self, torch: Namespace) -> None:
         self.torch = torch
         self.types = {torch.Tensor, torch.nn.Parameter}
+        self._find = finder(torch.Tensor)
         self.rest = ArrayOps(torch)
         self._is_contiguous, self._data_ptr = torch.Tensor.is_contiguous, torch.Tensor.data_ptr
         self._is_inference: Callable[[Array], bool] = torch.Tensor.is_inference
@@ -46,7 +49,11 @@ class TensorMemory:
 
     def holds(self, leaves: Sequence[Array]) -> bool:
         """Whether leaves are plain tensors, of no subclass, in the host's memory, and not traced by a compiler."""
-        return set(map(type, leaves)) <= self.types and all(map(_is_cpu, leaves)) and not self._is_compiling()
+        return self.are_plain(leaves) and all(map(_is_cpu, leaves))
+
+    def are_plain(self, leaves: Sequence[Array]) -> bool:
+        """Whether leaves are plain tensors, of no subclass, and not traced by a compiler."""
+        return set(map(type, leaves)) <= self.types and not self._is_compiling()
 
     def is_watched(self, leaves: Sequence[Array]) -> bool:
         """Whether PyTorch records or sees what is done with leaves.
@@ -93,9 +100,13 @@ class TensorMemory:
         """Return a new tensor of the shape, dtype and order of axes of another."""
         return self.torch.empty_like(leaf, requires_grad=False)
 
-    def in_order(self, leaf: Array) -> bool:
-        """Whether the elements of a tensor lie in C's order."""
-        return bool(leaf.is_contiguous())
+    def own(self, values: NDArray) -> Array:
+        """Return an array of NumPy's as a tensor on the same memory."""
+        return self.torch.from_numpy(values)
+
+    def leads(self, leaf: Array, kept: int) -> bool:
+        """Whether the slices of a tensor along its first axes, so many, lie one after the other; it is one run."""
+        return bool(leaf.is_contiguous()) or is_leading(leaf.shape, leaf.stride(), kept)
 
     def is_plain(self, leaves: Sequence[Array]) -> bool:
         """Whether the elements of tensors are what lies in memory."""
@@ -116,7 +127,18 @@ class TensorMemory:
             x.as_strided((0,), (1,)).zero_()
 
     def alike(self, leaves: Sequence[Array]) -> Runs | None:
-        """Return where tensors are in memory, in few calls, if all have one dtype and are contiguous; else None."""
+        """Return where plain tensors are in memory, in few calls, if all are the host's and contiguous; else None."""
+        kernels = _native.kernels()
+        try:
+            if self._find is None or kernels is None:
+                return self._alike_in_dtype(leaves) if all(map(_is_cpu, leaves)) else None
+            found = kernels.locate(self._find, leaves)
+        except (RuntimeError, BufferError):  # one has no address: it is sparse, or traced by a transform of torch.func
+            return None
+        return found and Runs(found[0], range(len(leaves)), (), found[1])
+
+    def _alike_in_dtype(self, leaves: Sequence[Array]) -> Runs | None:
+        """Return where tensors are if all have one dtype and are contiguous: for a PyTorch before DLPack 1.3."""
         dtypes = set(map(_dtype, leaves))
         code = _code(dtypes.pop()) if len(dtypes) == 1 else None
         if code is None or not all(map(self._is_contiguous, leaves)):
@@ -136,7 +158,11 @@ def tensor_memory(torch: Namespace) -> TensorMemory:
 def tensor_ops(torch: Namespace, leaves: Sequence[Array]) -> HostOps | None:
     """Return the operations for tensors, None if they are not to be read and written where they lie."""
     memory = tensor_memory(torch)
-    return HostOps(memory.rest, memory) if memory.holds(leaves) and not memory.is_watched(leaves) else None
+    if not memory.are_plain(leaves) or memory.is_watched(leaves):
+        return None
+    if (runs := memory.alike(leaves)) is not None:
+        return HostOps(memory.rest, memory, leaves, runs)
+    return HostOps(memory.rest, memory) if memory.holds(leaves) else None
 
 
 def in_memory_order(x: Array) -> Array | None:
@@ -155,7 +181,7 @@ def is_lazy(x: Array) -> bool:
 def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:
     """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
     code = _code(x.dtype)
-    if code is None:
+    if code is None or not x.is_cpu:
         return None
     flat = in_memory_order(x)
     if flat is None:

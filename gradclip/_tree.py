@@ -76,6 +76,17 @@ class Leaves:
         """Return one partial norm for each of ``arrays``."""
         return self.ops.partials(self.arrays, ord)
 
+    def own_partial(self, ord: float) -> NormPartial:
+        """Return the partial norm of what this process holds; an adapter whose leaves are spread overrides it."""
+        return self.partial(ord)
+
+    @_quiet
+    def nonfinite(self) -> list[tuple[str, str]]:
+        """Return the path of each of ``arrays`` that has NaN or inf, and where it is, if not in this process."""
+        totals = self.ops.partials(self.arrays, 2.0).total
+        finite = ns.namespace([totals]).isfinite(totals)
+        return [(path, "") for i, path in enumerate(self.array_paths()) if not bool(finite[i, ...])]
+
     @_quiet
     def scale(self, coefficients: Sequence[Coefficient]) -> Any:
         """Return the container with each of ``arrays`` times its coefficient."""
@@ -116,7 +127,7 @@ class Leaves:
 
     def firsts(self, values: Sequence[Any]) -> list[Any]:
         """Return one for each of ``arrays`` from values that there are for each position."""
-        return _firsts(values, self.slots)
+        return firsts(values, self.slots)
 
 
 def flatten(container: object, name: str = "grads", *, distinct: bool = True, weights: bool = False) -> Leaves:
@@ -148,12 +159,12 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     if not weights:
         refuse_weights(container, name, found, paths)
     _check(found, paths)
-    slots = _slots(identities(found)) if distinct else range(len(found))
-    arrays = found if isinstance(slots, range) else _firsts(found, slots)
+    slots = slots_of(identities(found)) if distinct else range(len(found))
+    arrays = found if isinstance(slots, range) else firsts(found, slots)
     return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
 
 
-def _slots(keys: Sequence[Hashable]) -> Sequence[int]:
+def slots_of(keys: Sequence[Hashable]) -> Sequence[int]:
     """Return the index of each key among the distinct keys; a range if all are distinct."""
     if len(set(keys)) == len(keys):
         return range(len(keys))
@@ -161,7 +172,7 @@ def _slots(keys: Sequence[Hashable]) -> Sequence[int]:
     return [first.setdefault(key, len(first)) for key in keys]
 
 
-def _firsts(values: Sequence[Any], slots: Sequence[int]) -> list[Any]:
+def firsts(values: Sequence[Any], slots: Sequence[int]) -> list[Any]:
     """Return what stands at the first position of each slot."""
     found: dict[int, Any] = {}
     for slot, x in zip(slots, values, strict=True):

@@ -2,16 +2,9 @@
 
 import reprlib
 
-_AN = (
-    "a",
-    "e",
-    "i",
-    "o",
-    "mp",
-    "nd",
-    "sgd",
-    "unin",
-)  # "an mpf", "an ndarray", "an uninitialized one"; "a uint8", "a union"
+_AN = ("a", "e", "i", "o", "mp", "nd", "sgd", "unin")
+"""How nouns begin that take "an": an mpf, an ndarray, an uninitialized tensor; but a uint8, a union."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 

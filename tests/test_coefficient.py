@@ -1,4 +1,4 @@
-"""The coefficient: of thresholds that could not be checked, at the ends of the range, and as one number to be told."""
+"""The coefficient: thresholds that could not be checked, both ends of the range, and the number shown to users."""
 
 import math
 from itertools import product

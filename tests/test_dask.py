@@ -1,4 +1,4 @@
-"""Dask arrays whose chunks are empty, or of a size that nobody knows before they are computed."""
+"""Dask arrays with empty chunks, or with chunks of unknown size."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is known of dtypes, in every namespace that has them."""
+"""Properties of dtypes, in every namespace that has them."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is known of arrays."""
+"""Arrays without a device are refused by every public function, with the path of the leaf."""
 
 import types
 

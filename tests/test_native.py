@@ -187,6 +187,38 @@ def test_the_same_bits_with_any_number_of_threads(kernels, dtype):
         wanted = got
 
 
+def test_parts_of_arrays_are_measured_and_multiplied_by_numbers_of_their_own(kernels):
+    arrays = [normal(n, np.float32, n) for n in (12, 70_000, 0, 5)]
+    parts = [3, 7, 2, 0]
+    whole = table(*arrays)
+    rows = whole.cut(parts)
+    assert len(rows.codes) == 12
+    sums = kernels.sums(rows, 2.0, 2)
+    pieces = [piece for x, n in zip(arrays, parts, strict=True) if n for piece in x.reshape(n, -1)]
+    for piece, got in zip(pieces, sums, strict=True):
+        assert got == pytest.approx(float(exact_sum(piece, 2.0)), rel=1e-15)
+    changed = np.arange(12) % 3 > 0
+    factors = np.linspace(0.25, 3, 12)[changed]
+    want = [x.copy() for x in pieces]
+    for i, factor in zip(np.flatnonzero(changed), factors, strict=True):
+        want[i] = (want[i].astype(np.float64) * factor).astype(np.float32)
+    kernels.scale(rows.rows(changed), factors, np.ones(8), 2, rows.rows(changed))
+    for piece, right in zip(pieces, want, strict=True):
+        np.testing.assert_array_equal(piece, right)
+
+
+def test_many_small_arrays_among_large_ones_with_any_number_of_threads(kernels):
+    """Small ones are written together and upwards, large ones downwards: each element once, by whichever thread."""
+    lengths = [1000] * 900 + [1_000_000] + [0, 40_000, 3] * 50 + [2048] * 700
+    x = np.ones(sum(lengths), np.float32)
+    ends = np.cumsum(lengths)
+    some = table(*(x[end - n : end] for n, end in zip(lengths, ends, strict=True)))
+    for threads in (1, 2, 3, 7):
+        x[...] = 1
+        kernels.scale(some, np.arange(len(lengths)) + 2.0, np.ones(len(lengths)), threads, some)
+        np.testing.assert_array_equal(x, np.repeat(np.arange(len(lengths)) + 2.0, lengths).astype(np.float32))
+
+
 @pytest.fixture(scope="module")
 def more_than_32_bits_count():
     """Zeros that nobody wrote take no memory, but to map them takes seconds."""

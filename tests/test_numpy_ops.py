@@ -1,4 +1,4 @@
-"""The fast path for NumPy gives what the general one gives, and hands over where it cannot."""
+"""The operations for NumPy give the results of the general ones, at any magnitude and memory layout."""
 
 import ml_dtypes
 import numpy as np

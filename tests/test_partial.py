@@ -49,6 +49,55 @@ def test_a_batch_of_partials_merges_element_by_element():
     assert one.merge(other).norm() == pytest.approx([5.0, 5.0])
 
 
+@pytest.mark.parametrize("ord", ORDERS)
+def test_what_is_sent_to_other_processes_merges_there(ord):
+    want = exact.norm(itertools.chain(*PARTS), ord)
+    partials = [gradclip.norm_partial(np.array(part, float), ord=ord) for part in PARTS]
+    rows = np.stack([partial.to_array() for partial in partials])
+    for whole in (gradclip.NormPartial.from_array(rows, ord), partials[0].merged(lambda mine: rows)):
+        assert abs(exact.stands_for(whole.scale, whole.total, ord) - want) <= want * exact.mpmath.mpf(1e-13)
+    alone = gradclip.NormPartial.from_array(rows[0], ord)
+    assert alone.norm() == partials[0].norm()
+
+
+def test_the_dtype_of_the_norm_is_sent_too():
+    narrow, wide = (gradclip.norm_partial(np.array([v], d)) for v, d in ((3.0, np.float32), (4.0, np.float64)))
+    for parts, dtype in (([narrow, narrow], np.float32), ([narrow, wide], np.float64), ([wide, narrow], np.float64)):
+        whole = gradclip.NormPartial.from_array(np.stack([part.to_array() for part in parts]))
+        assert whole.norm().dtype == dtype
+
+
+def test_a_norm_that_exists_in_no_process_is_merged():
+    """Four times 3e38 has a norm beyond float32's range: it is inf, and what is clipped by it is right."""
+    grads = np.full(1, 3e38, np.float32)
+    whole = gradclip.norm_partial(grads).merged(lambda mine: np.stack([mine] * 4))
+    assert whole.norm() == np.inf
+    np.testing.assert_allclose(gradclip.clip_with_norm(grads, 1e38, whole), np.float32(0.5e38), rtol=1e-6)
+
+
+def test_an_empty_partial_merges_with_any_namespace():
+    torch = pytest.importorskip("torch")
+    jnp = pytest.importorskip("jax.numpy")
+    nothing = gradclip.norm_partial([])
+    for grads in (torch.tensor([3.0, 4.0]), jnp.array([3.0, 4.0]), np.array([3.0, 4.0])):
+        some = gradclip.norm_partial(grads)
+        for whole in (some.merge(nothing), nothing.merge(some)):
+            assert whole.norm().dtype == some.norm().dtype
+            assert float(whole.norm()) == 5
+
+
+def test_what_cannot_be_sent_or_received_says_so():
+    batch = gradclip.NormPartial(np.ones(2), np.ones(2), 2.0, np.float64)
+    with pytest.raises(ValueError, match=r"batch of norms, of shape \(2,\), expected one norm"):
+        batch.to_array()
+    for shape in [(3,), (0, 4), (2, 3), (1, 1, 4)]:
+        with pytest.raises(ValueError, match=r"expected \(4,\) or \(number of partials, 4\)"):
+            gradclip.NormPartial.from_array(np.ones(shape))
+    rows = np.stack([gradclip.norm_partial(np.ones(2), ord=p).to_array() for p in (1, 2)])
+    with pytest.raises(ValueError, match=r"partials of ord=\[1.0, 2.0\], expected 2.0; make all with the same ord="):
+        gradclip.NormPartial.from_array(rows)
+
+
 def test_what_does_not_merge_says_so():
     one = gradclip.norm_partial(np.ones(2))
     with pytest.raises(ValueError, match=r"ord=2.0 and ord=1.0.*make both with the same ord="):

@@ -1,4 +1,4 @@
-"""Containers: what goes in comes out."""
+"""Containers: the result has the structure of the argument."""
 
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field

@@ -28,6 +28,7 @@ from gradclip.backends.cupy._functions import (
     leaf_norms,
     norm_partial,
 )
+from gradclip.backends.cupy._gpu import gpu_kernels
 
 __all__ = [
     "Clipper",
@@ -49,6 +50,7 @@ __all__ = [
     "clip_with_norm",
     "clip_with_norm_",
     "global_norm",
+    "gpu_kernels",
     "leaf_norms",
     "norm_partial",
 ]

@@ -5,25 +5,24 @@ float8.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial as bind
 from typing import Any
 
 import numpy as np
 
-from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
-from gradclip._coefficient import Coefficient
+from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
+from gradclip._dtypes import COMPONENTS, DOUBLE
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Namespace
 from gradclip.backends.cupy._places import Places
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES, Result, read_result
 from gradclip.backends.cupy._runtime import Runtime, Uploaded
-from gradclip.backends.cupy._table import CODES
+from gradclip.backends.cupy._table import ANY_DTYPE, CODES
 
 _KERNELS = {math.inf: "partials_inf", 1.0: "partials_one", 2.0: "partials_two"}
-_ANY = 32  # merging is the same in the kernels compiled for any dtype; take those for float32
 
 
 class CupyOps(ArrayOps):
@@ -47,22 +46,22 @@ class CupyOps(ArrayOps):
 
     def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end and the coefficient, both from one kernel."""
-        if not _suits(self._places(leaves), rule.ord):
+        if not self._suits(leaves, rule.ord):
             return super().decide(leaves, rule)
         return self._result(leaves, rule).decision
 
     def partial(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
-        if not _suits(self._places(leaves), ord):
+        if not self._suits(leaves, ord):
             return super().partial(leaves, ord)
         return self._result(leaves, Rule(None, ord)).partial
 
     def partials(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
-        places = self._places(leaves)
-        if not _suits(places, ord):
+        if not self._suits(leaves, ord):
             return super().partials(leaves, ord)
-        groups, n = places.by_device, len(leaves)
+        places, n = self._places(leaves), len(leaves)
+        groups = places.by_device
         pairs = [self._each(device, _chosen(leaves, chosen), ord) for device, chosen in groups]
         with self.runtime.on(groups[0][0]):
             found = pairs[0] if len(groups) == 1 else self._gather(pairs, groups, n)
@@ -86,7 +85,7 @@ class CupyOps(ArrayOps):
 
     def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
         """Return each leaf with its elements limited to the bounds."""
-        if not _suits(self._places(leaves), 2.0):
+        if not self._suits(leaves):
             return super().clamp(leaves, low, high)
         out = self._like(leaves)
         self._clamp(leaves, out, low, high)
@@ -94,13 +93,18 @@ class CupyOps(ArrayOps):
 
     def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
         """Limit each leaf's elements to the bounds in place. Elements within the bounds are not written."""
-        if _suits(self._places(leaves), 2.0):
+        if self._suits(leaves):
             self._clamp(leaves, leaves, low, high)
         else:
             super().clamp_(leaves, low, high)
 
     def _places(self, arrays: Sequence[AnyArray]) -> Places:
         return self._known if arrays is self._arrays else self.runtime.places(arrays)
+
+    def _suits(self, leaves: Sequence[AnyArray], ord: float = 2.0) -> bool:
+        """Whether there are kernels for the dtypes of leaves and this order of norm."""
+        dtypes = self._places(leaves).dtypes
+        return dtypes <= CODES.keys() and (ord == 2 or not dtypes & COMPONENTS.keys())
 
     def _address(self, x: AnyArray) -> int:
         return self.runtime.places([x]).items[0].address
@@ -110,7 +114,7 @@ class CupyOps(ArrayOps):
         return self.runtime.view(memory, first * PARTIAL_BYTES, np.uint8, (count * PARTIAL_BYTES,))
 
     def _scales(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> bool:
-        return _suits(self._places(leaves), 2.0) and all(c.factor.ndim == 0 for c in coefficients)
+        return self._suits(leaves) and all(c.factor.ndim == 0 for c in coefficients)
 
     def _result(self, leaves: Sequence[AnyArray], rule: Rule) -> Result:
         """Return the partial norm, norm and coefficient of all leaves, on the first leaf's device."""
@@ -142,7 +146,7 @@ class CupyOps(ArrayOps):
             out = self.runtime.scratch(PARTIAL_BYTES * len(leaves))
             ranges = uploaded.address + uploaded.table.ranges_at
             addresses = self._address(parts), ranges, self._address(out)
-            self.runtime.launch("merge", _ANY, len(leaves), *addresses, float(ord))
+            self.runtime.launch("merge", ANY_DTYPE, len(leaves), *addresses, float(ord))
             return out
 
     def _merged(self, device: int, leaves: Sequence[AnyArray], ord: float) -> AnyArray:
@@ -166,7 +170,7 @@ class CupyOps(ArrayOps):
         where = 0 if numbers is None else self._address(numbers)
         zero = np.int32(rule.zero)
         self.runtime.launch(
-            "finish", _ANY, 1, self._address(parts), count, rule.ord, *given, where, zero, self._address(memory)
+            "finish", ANY_DTYPE, 1, self._address(parts), count, rule.ord, *given, where, zero, self._address(memory)
         )
         return read_result(memory, bind(self.runtime.view, memory), dtype, rule)
 
@@ -197,26 +201,25 @@ class CupyOps(ArrayOps):
                     out[i] = self.xp.empty_like(leaves[i])
         return out
 
-    def _pieces(
-        self, leaves: Sequence[AnyArray], out: Sequence[AnyArray], chosen: Sequence[int]
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield the code, the number of pieces and their address for each launch over leaves of the current device."""
+    def _launch(
+        self, name: str, leaves: Sequence[AnyArray], out: Sequence[AnyArray], chosen: Sequence[int], *arguments: Any
+    ) -> None:
+        """Start a kernel that writes the chosen leaves, all of the current device, to ``out``: once for each dtype."""
         sources = self._places(_chosen(leaves, chosen))
         targets = sources if out is leaves else self.runtime.places(_chosen(out, chosen))
         uploaded = self.runtime.table(sources, targets)
         for group in uploaded.table.groups:
-            yield group.code, group.blocks, uploaded.pieces_at(group)
+            self.runtime.launch(name, group.code, group.blocks, uploaded.pieces_at(group), *arguments)
 
     def _multiply(
         self, leaves: Sequence[AnyArray], out: Sequence[AnyArray], coefficients: Sequence[Coefficient]
     ) -> None:
-        one = all(c is coefficients[0] for c in coefficients)
+        one = is_shared(coefficients)
         for device, chosen in self._places(leaves).by_device:
             with self.runtime.on(device):
                 parts = self._batch(coefficients[:1] if one else _chosen(coefficients, chosen), device)
                 addresses = [0 if part is None else self._address(part) for part in parts]
-                for launch in self._pieces(leaves, out, chosen):
-                    self.runtime.launch("scale", *launch, *addresses, np.int32(not one))
+                self._launch("scale", leaves, out, chosen, *addresses, np.int32(not one))
 
     def _batch(self, coefficients: Sequence[Coefficient], device: int) -> list[AnyArray | None]:
         """Return divisors, factors, ``changed`` and ``zeroed`` of coefficients as four arrays on the current device."""
@@ -247,17 +250,11 @@ class CupyOps(ArrayOps):
             with self.runtime.on(device):
                 given, bounds = self._numbers((low, high), device)
                 address = 0 if bounds is None else self._address(bounds)
-                for launch in self._pieces(leaves, out, chosen):
-                    self.runtime.launch("clamp", *launch, *given, address)
-
-
-def _suits(places: Places, ord: float) -> bool:
-    """Whether there are kernels for these dtypes and this order of norm."""
-    return places.dtypes <= CODES.keys() and (ord == 2 or not any(name.startswith("complex") for name in places.dtypes))
+                self._launch("clamp", leaves, out, chosen, *given, address)
 
 
 def _norm_dtype(places: Places) -> Any:
-    return np.float64 if places.dtypes & _dtypes.DOUBLE else np.float32
+    return np.float64 if places.dtypes & DOUBLE else np.float32
 
 
 def _chosen(values: Sequence[Any], which: Sequence[int]) -> Sequence[Any]:

@@ -1,13 +1,17 @@
-"""Where arrays are in memory. A table of addresses is made from this, and is valid as long as it stays the same."""
+"""Where arrays are in memory. While they stay there, the table that was made from their places is used again."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradclip._memory import in_byte_order, overlapping_pair, overlaps_itself
+from gradclip import _dtypes
+from gradclip._limits import KEPT_TABLES
+from gradclip._memory import in_byte_order, overlapping_pair, overlaps_itself, phantom
+from gradclip._tree import slots_of
 
 
 class Place(NamedTuple):
@@ -28,9 +32,14 @@ class Place(NamedTuple):
         """The number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the elements in bytes, without gaps."""
+        return self.size * self.width
+
     def view(self) -> np.ndarray[Any, Any]:
         """Return a NumPy array with this address, shape and strides. It is compared and never read."""
-        return np.asarray(_Interface(self))
+        return phantom(self.address, self.shape, self.width, self.steps)
 
     def dense(self) -> int | None:
         """Return the lowest address of an array without gaps, whatever the order of its axes; None if it has gaps."""
@@ -38,17 +47,6 @@ class Place(NamedTuple):
             return self.address
         ordered = in_byte_order(self.view())
         return int(ordered.ctypes.data) if ordered.ndim == 1 and ordered.flags.c_contiguous else None
-
-
-class _Interface:
-    def __init__(self, place: Place) -> None:
-        self.__array_interface__ = {
-            "data": (place.address, False),
-            "shape": place.shape,
-            "strides": place.steps,
-            "typestr": f"|V{place.width}",
-            "version": 3,
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +84,28 @@ class Places:
         return list(found.items())
 
     @cached_property
-    def slots(self) -> list[int]:
-        """A number for each array: equal for arrays of equal places."""
-        first: dict[Place, int] = {}
-        return [first.setdefault(place, len(first)) for place in self.items]
+    def slots(self) -> Sequence[int]:
+        """Which of the distinct places each array has; a range if all are distinct."""
+        return slots_of(self.items)
 
     @cached_property
     def apart(self) -> bool:
         """Whether no two elements share memory."""
         views = [place.view() for place in self.items]
         return not any(map(overlaps_itself, views)) and overlapping_pair(views) is None
+
+
+@lru_cache(maxsize=4 * KEPT_TABLES)
+def places_of(keys: tuple[tuple[Any, ...], ...]) -> Places:
+    """Return places for keys, each of an address, the shape, the strides, the dtype and the device."""
+    return Places(tuple([_place(*key) for key in keys]))
+
+
+def _place(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any, device: int) -> Place:
+    step, dense = dtype.itemsize, True
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+        dense = dense and (n == 1 or stride == step)
+        step *= n
+    return Place(
+        address, shape, None if dense or not step else strides, _dtypes.dtype_name(dtype), dtype.itemsize, device
+    )

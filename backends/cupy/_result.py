@@ -1,4 +1,7 @@
-"""The result of the kernel ``finish``: the partial norm of all leaves, their norm, and the coefficient."""
+"""The result of the kernel ``finish``: the partial norm of all leaves, their norm, and the coefficient.
+
+It stays in the GPU's memory. The arrays of a `Result` are views of it.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ PARTIAL_BYTES = 16
 """The size of ``struct Partial`` in kernels.cu."""
 
 RESULT_BYTES = 48
-"""The size of ``struct Result`` in kernels.cu. It begins with the partial norm; the rest is at the offsets below."""
+"""The size of ``struct Result`` in kernels.cu. The partial norm is at its start, the rest at the offsets below."""
 
 _NORM, _DIVISOR, _FACTOR, _NARROW_NORM, _CHANGED, _ZEROED = 16, 24, 32, 40, 44, 45
 

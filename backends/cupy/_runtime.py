@@ -4,26 +4,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib import import_module, resources
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from gradclip import _dtypes
+from gradclip._limits import KEPT_TABLES
+from gradclip._pieces import Group
 from gradclip._types import AnyArray
-from gradclip.backends.cupy._places import Place, Places
-from gradclip.backends.cupy._table import Group, Table, table_of
-
-KEPT = 32
-"""How many uploaded tables are kept: one for each set of arrays that was clipped last."""
-
-THREADS, FINISHERS = 256, 1024
-"""Threads of a block, and of the one block of ``finish``, as in kernels.cu."""
-
-_CHEAP_DOUBLE = 4
-"""If float32 is at most this many times as fast as float64, sums in float64 keep up with memory (H100: 2, RTX: 64)."""
-
+from gradclip.backends.cupy._limits import CHEAP_FLOAT64_RATIO, FINISH_THREADS, THREADS
+from gradclip.backends.cupy._places import Places, places_of
+from gradclip.backends.cupy._table import ANY_DTYPE, CODES, Table, table_of
 
 _TO_DEVICE = 1  # cudaMemcpyHostToDevice
 
@@ -54,48 +46,17 @@ class Uploaded:
         return self.address + group.begin * self.table.pieces.itemsize
 
 
-class Runtime(Protocol):
-    """Access to GPUs. Tests on a CPU have an implementation of their own."""
-
-    def on(self, device: int) -> AbstractContextManager[Any]:
-        """Return a context in which a device is the current one."""
-        ...
-
-    def places(self, arrays: Sequence[AnyArray]) -> Places:
-        """Return the places of arrays in memory: the same object while they do not change."""
-        ...
-
-    def scratch(self, nbytes: int) -> AnyArray:
-        """Return uninitialised memory of the current device, as an array of uint8."""
-        ...
-
-    def kept(self, memory: AnyArray) -> AnyArray:
-        """Return an array, and keep its memory as long as work that was started may use it."""
-        ...
-
-    def view(self, memory: AnyArray, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> AnyArray:
-        """Return an array that is a view of ``memory``, ``offset`` bytes from its start."""
-        ...
-
-    def table(self, sources: Places, targets: Places) -> Uploaded:
-        """Return the table for arrays of the current device, in its memory."""
-        ...
-
-    def launch(self, name: str, code: int, blocks: int, *arguments: Any) -> None:
-        """Start a kernel on the current stream of the current device. Python's integers are passed with 64 bits."""
-        ...
-
-    def copy(self, source: AnyArray, target: AnyArray) -> None:
-        """Copy bytes to another device in the order of both devices' current streams."""
-        ...
-
-
-class CupyRuntime:
-    """Access to GPUs through CuPy.
+class Runtime:
+    """Access to GPUs through CuPy. Tests have a subclass that takes NumPy's memory for that of GPUs.
 
     Nothing waits for a device. Tables are kept for each stream, because memory may be reused only in the order of the
     stream on which it was allocated. While a stream is captured into a graph, kept tables are not used: the graph
     uploads its own, which is kept until the process ends.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy, which is imported when a function is called, not when this module is.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -104,6 +65,18 @@ class CupyRuntime:
         self._staged: list[Any] = []
         self._captured: list[object] = []
         self._functions: dict[tuple[str, int, int], Any] = {}
+        self._refusals: dict[int, str | None] = {}
+
+    def refusal(self, device: int) -> str | None:
+        """Return why the kernels cannot be compiled or loaded for a device, or None if they can. It is tried once."""
+        if device not in self._refusals:
+            try:
+                with self.on(device):
+                    self._function("finish", ANY_DTYPE)
+                self._refusals[device] = None
+            except Exception as e:  # CuPy raises errors of many types: no compiler, a device too old, no memory
+                self._refusals[device] = f"{type(e).__name__}: {e}"
+        return self._refusals[device]
 
     def on(self, device: int) -> AbstractContextManager[Any]:
         """Return a context in which a device is the current one."""
@@ -115,21 +88,21 @@ class CupyRuntime:
         return places_of(tuple([_key(x) for x in arrays]))
 
     def scratch(self, nbytes: int) -> AnyArray:
-        """Return uninitialised memory of the current device."""
+        """Return uninitialised memory of the current device, as an array of uint8."""
         return self.kept(self.cupy.empty(nbytes, np.uint8))
 
     def kept(self, memory: AnyArray) -> AnyArray:
-        """Return an array; if a graph is being captured, keep it until the process ends."""
+        """Return an array, and keep its memory until the process ends if a graph that uses it is being captured."""
         if self.cupy.cuda.get_current_stream().is_capturing():
             self._captured.append(memory)
         return memory
 
     def view(self, memory: AnyArray, offset: int, dtype: Any, shape: tuple[int, ...] = ()) -> AnyArray:
-        """Return an array that is a view of ``memory``."""
+        """Return an array that is a view of ``memory``, ``offset`` bytes from its start."""
         return self.cupy.ndarray(shape, dtype, memptr=memory.data + offset)
 
     def table(self, sources: Places, targets: Places) -> Uploaded:
-        """Return the table for arrays of the current device; it is uploaded again only if the arrays moved."""
+        """Return the table for arrays of the current device, in its memory; it is kept while the arrays stay there."""
         stream = self.cupy.cuda.get_current_stream()
         if stream.is_capturing():
             uploaded = self._upload(table_of(sources.items, targets.items), stream, for_a_graph=True)
@@ -144,11 +117,8 @@ class CupyRuntime:
         return self._tables[key]
 
     def launch(self, name: str, code: int, blocks: int, *arguments: Any) -> None:
-        """Start a kernel on the current stream of the current device."""
-        key = name, code, self.cupy.cuda.Device().id
-        if key not in self._functions:
-            self._functions[key] = self._compile(code).get_function(name)
-        self._functions[key]((blocks,), (FINISHERS if name == "finish" else THREADS,), arguments)
+        """Start a kernel on the current stream of the current device. Python's integers are passed with 64 bits."""
+        self._function(name, code)((blocks,), (FINISH_THREADS if name == "finish" else THREADS,), arguments)
 
     def copy(self, source: AnyArray, target: AnyArray) -> None:
         """Copy bytes to another device in the order of both devices' current streams."""
@@ -178,36 +148,25 @@ class CupyRuntime:
 
     def _forget(self) -> None:
         """Drop the table that was used least recently, and the host's copies of tables that were uploaded."""
-        if len(self._tables) > KEPT:
+        if len(self._tables) > KEPT_TABLES:
             self._staged.append(self._tables.popitem(last=False)[1].staging)
         self._staged = [staging for staging in self._staged if not staging[1].done]
 
-    def _compile(self, code: int) -> Any:
-        ratio = self.cupy.cuda.Device().attributes.get("SingleToDoublePrecisionPerfRatio", 1)
-        pairs = int(code != 64 and ratio > _CHEAP_DOUBLE)
-        options = "-std=c++17", f"-DGRADCLIP_DTYPE={code}", f"-DGRADCLIP_PAIRS={pairs}"
-        return _module(self.cupy, options, self.cupy.cuda.Device().id)
+    def _function(self, name: str, code: int) -> Any:
+        """Return a kernel, compiled for a dtype and loaded on the current device."""
+        device = self.cupy.cuda.Device()
+        key = name, code, device.id
+        if key not in self._functions:
+            ratio = device.attributes.get("SingleToDoublePrecisionPerfRatio", 1)
+            pairs = int(code != CODES["float64"] and ratio > CHEAP_FLOAT64_RATIO)
+            options = "-std=c++17", f"-DGRADCLIP_DTYPE={code}", f"-DGRADCLIP_PAIRS={pairs}"
+            self._functions[key] = _module(self.cupy, options, device.id).get_function(name)
+        return self._functions[key]
 
 
 def _key(x: AnyArray) -> tuple[Any, ...]:
     data = x.data
     return data.ptr, x.shape, x.strides, x.dtype, data.device_id
-
-
-@lru_cache(maxsize=4 * KEPT)
-def places_of(keys: tuple[tuple[Any, ...], ...]) -> Places:
-    """Return places for keys, each of an address, the shape, the strides, the dtype and the device."""
-    return Places(tuple([_place(*key) for key in keys]))
-
-
-def _place(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any, device: int) -> Place:
-    step, dense = dtype.itemsize, True
-    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
-        dense = dense and (n == 1 or stride == step)
-        step *= n
-    return Place(
-        address, shape, None if dense or not step else strides, _dtypes.dtype_name(dtype), dtype.itemsize, device
-    )
 
 
 @cache
@@ -222,7 +181,7 @@ def source() -> str:
 
 
 @cache
-def runtime() -> CupyRuntime:
+def runtime() -> Runtime:
     """Return the GPUs of this machine.
 
     Raises
@@ -246,4 +205,4 @@ def runtime() -> CupyRuntime:
             f"gradclip.backends.cupy found no GPU ({why}), expected an NVIDIA GPU and its driver; "
             "on a CPU, use gradclip with NumPy"
         )
-    return CupyRuntime(cupy)
+    return Runtime(cupy)

@@ -1,38 +1,25 @@
-"""The table that the kernels read: every leaf is cut into pieces, which are listed with addresses. Needs NumPy only."""
+"""The table that the CUDA kernels read: the pieces of leaves, with their addresses. Needs NumPy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from gradclip._dtypes import COMPONENTS
+from gradclip._pieces import Group, Numbers, cut
 from gradclip.backends.cupy._places import Place
-
-Words: TypeAlias = np.ndarray[Any, Any]
 
 PIECE = np.dtype(
     [("source", "u8"), ("target", "u8"), ("layout", "u8"), ("start", "i8"), ("count", "i4"), ("leaf", "i4")]
 )
 """The work of one block of threads: ``struct Piece`` in kernels.cu."""
 
-PIECE_BYTES = 1 << 14
-"""The least size of a piece: four accesses of 16 bytes for each of 256 threads. So small leaves use many blocks."""
-
-MOST_PIECES, LARGEST = 1 << 11, 1 << 20
-"""If there would be more pieces than ``MOST_PIECES``, they grow, up to ``LARGEST`` bytes. So many pieces are enough for
-any device, and one block has to merge their partial norms. With ``LARGEST`` bytes, a running sum adds 128 float64
-numbers, so the rounding error does not grow with the size of a leaf."""
-
 CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64, "complex64": 32, "complex128": 64}
 """For each dtype, the ``GRADCLIP_DTYPE`` of its kernels. Complex numbers are pairs of real numbers."""
 
 
-class Group(NamedTuple):
-    """The pieces for one launch: ``blocks`` pieces from number ``begin`` on, whose leaves have the same code."""
-
-    code: int
-    begin: int
-    blocks: int
+ANY_DTYPE = CODES["float32"]
+"""The code of kernels that do the same for all dtypes, such as those that merge partial norms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +33,14 @@ class Table:
     ranges : array of int64, shape (leaves, 2)
         The first piece of each leaf and the one after its last.
     layouts : array of int64
-        For each leaf with gaps, the number of axes, the shape, and the steps in source and target.
+        For each leaf with gaps, the number of axes, the shape, and the strides of source and target, in elements.
     groups : list of Group
         One for each launch.
     """
 
-    pieces: Words
-    ranges: Words
-    layouts: Words
+    pieces: Numbers
+    ranges: Numbers
+    layouts: Numbers
     groups: list[Group]
 
     @property
@@ -66,8 +53,8 @@ class Table:
         """The size of the whole in bytes."""
         return int(self.pieces.nbytes + self.ranges.nbytes + self.layouts.nbytes)
 
-    def bytes_at(self, address: int) -> Words:
-        """Return the bytes of the table for this address, with the address of a layout in place of its index."""
+    def bytes_at(self, address: int) -> Numbers:
+        """Return the table as bytes to be copied to ``address``. They have the addresses of layouts, not indices."""
         pieces = self.pieces.copy()
         base = address + self.pieces.nbytes + self.ranges.nbytes
         offsets = pieces["layout"].view("i8")
@@ -77,56 +64,30 @@ class Table:
 
 def table_of(sources: Sequence[Place], targets: Sequence[Place]) -> Table:
     """Return the table for leaves that are read at ``sources`` and written at ``targets``, which may be the same."""
-    codes = [CODES[place.dtype] for place in sources]
-    limit = _piece_bytes(sources)
-    ranges = np.zeros((len(sources), 2), np.int64)
-    pieces: list[Words] = []
-    groups: list[Group] = []
+    cuts = cut([place.nbytes for place in sources], [CODES[place.dtype] for place in sources])
     layouts: list[int] = []
-    begin = 0
-    for code in sorted(set(codes)):
-        first = begin
-        for i in (i for i, other in enumerate(codes) if other == code):
-            cut = _pieces(i, sources[i], targets[i], limit, layouts)
-            ranges[i] = begin, begin + len(cut)
-            begin += len(cut)
-            pieces.append(cut)
-        if begin > first:
-            groups.append(Group(code, first, begin - first))
-    joined = np.concatenate([np.zeros(0, PIECE), *pieces])
-    return Table(joined, ranges, np.array(layouts, np.int64), groups)
+    rows = [_row(source, target, layouts) for source, target in zip(sources, targets, strict=True)]
+    source, target, layout, width = np.array(rows, np.int64).reshape(-1, 4)[cuts.leaf].T
+    offset = np.where(layout < 0, cuts.start, 0)
+    pieces = np.empty(len(cuts.leaf), PIECE)
+    pieces["source"], pieces["target"], pieces["layout"] = source + offset, target + offset, layout.astype("u8")
+    pieces["start"], pieces["count"], pieces["leaf"] = cuts.start // width, cuts.nbytes // width, cuts.leaf
+    return Table(pieces, cuts.ranges, np.array(layouts, np.int64), cuts.groups)
 
 
-def _piece_bytes(places: Sequence[Place]) -> int:
-    """Return the size of a piece in bytes: the least for which there are not too many pieces."""
-    sizes, limit = [place.size * place.width for place in places], PIECE_BYTES
-    while limit < LARGEST and sum(size // limit for size in sizes) > MOST_PIECES:
-        limit *= 2
-    return limit
+def _row(source: Place, target: Place, layouts: list[int]) -> tuple[int, int, int, int]:
+    """Return the addresses of a leaf, the index of its layout or -1, and the width in bytes of a real number.
 
-
-def _pieces(leaf: int, source: Place, target: Place, limit: int, layouts: list[int]) -> Words:
-    """Return the pieces of a leaf. Append to ``layouts`` if it has gaps, or source and target differ in strides."""
-    lanes = 2 if source.dtype.startswith("complex") else 1
+    A layout is appended to ``layouts`` if the leaf has gaps, or source and target differ in strides.
+    """
+    lanes = 2 if source.dtype in COMPONENTS else 1
     width = source.width // lanes
-    count, each = source.size * lanes, limit // width
-    starts = np.arange(0, count, each, dtype=np.int64)
-    pieces = np.zeros(len(starts), PIECE)
-    pieces["start"], pieces["leaf"] = starts, leaf
-    pieces["count"] = np.minimum(each, count - starts)
     address = source.dense()
     if address is not None and source.steps == target.steps:
-        pieces["source"] = address + starts * width
-        pieces["target"] = address + target.address - source.address + starts * width
-        pieces["layout"] = np.uint64(2**64 - 1)
-        return pieces
-    pieces["source"], pieces["target"], pieces["layout"] = source.address, target.address, len(layouts)
-    layouts += _layout(source, target, lanes, width)
-    return pieces
-
-
-def _layout(source: Place, target: Place, lanes: int, width: int) -> list[int]:
+        return address, address + target.address - source.address, -1, width
+    index = len(layouts)
     views = [place.view() for place in (source, target)]
-    shape = [*source.shape, *([lanes] if lanes > 1 else [])]
-    steps = [[*(step // width for step in view.strides), *([1] if lanes > 1 else [])] for view in views]
-    return [len(shape), *shape, *steps[0], *steps[1]]
+    pair = [lanes] if lanes > 1 else []
+    steps = [[*(step // width for step in view.strides), *([1] if pair else [])] for view in views]
+    layouts += [len(source.shape) + len(pair), *source.shape, *pair, *steps[0], *steps[1]]
+    return source.address, target.address, index, width

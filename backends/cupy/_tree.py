@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from gradclip import _checks
 from gradclip import _namespace as ns
-from gradclip._tree import Leaves, _joined, _paths, _walk, ops_for
+from gradclip._ops import Ops
+from gradclip._tree import Leaves, _joined, _paths, _walk, firsts, ops_for
 from gradclip._types import AnyArray
 from gradclip._weights import refuse_weights
 from gradclip._words import a
+from gradclip.backends.cupy._gpu import kernels_work
 from gradclip.backends.cupy._ops import CupyOps
 from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._runtime import CupyRuntime, Runtime, runtime
+from gradclip.backends.cupy._runtime import Runtime, runtime
+
+Parts: TypeAlias = tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]
+"""The arrays of a leaf, a function that rebuilds the leaf from new arrays, and suffixes of the leaf's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +92,22 @@ class Source:
         What is taken of a parameter.
     """
 
-    def __init__(self, runtime: CupyRuntime, attribute: str) -> None:
-        self.runtime: Runtime = runtime
+    def __init__(self, runtime: Runtime, attribute: str) -> None:
+        self.runtime = runtime
         self.attribute = attribute
         self._cupy = runtime.cupy
         self.kind: Any = runtime.cupy.ndarray
 
-    def parts(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
-        """Return a leaf's arrays, a function that rebuilds it, and suffixes of its path; None for an unknown type."""
+    def parts(self, leaf: Any) -> Parts | None:
+        """Return the parts of a leaf, or None for an unknown type."""
         if isinstance(leaf, self.kind):
             return [leaf], _first, [""]
         if hasattr(leaf, "__dlpack__"):
             return self._imported(leaf)
         if callable(getattr(leaf, "namedparams", None)):
             named = {path: getattr(p, self.attribute) for path, p in leaf.namedparams()}
-            return self._of(named)
+            there = {path: x for path, x in named.items() if x is not None}
+            return list(there.values()), lambda new: named | dict(zip(there, new, strict=True)), list(there)
         if hasattr(leaf, self.attribute):
             x = getattr(leaf, self.attribute)
             if x is None:
@@ -109,11 +115,7 @@ class Source:
             return ([x], _first, [f".{self.attribute}"]) if isinstance(x, self.kind) else None
         return None
 
-    def _of(self, named: dict[str, AnyArray | None]) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
-        there = {path: x for path, x in named.items() if x is not None}
-        return list(there.values()), lambda values: named | dict(zip(there, values, strict=True)), list(there)
-
-    def _imported(self, leaf: Any) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]] | None:
+    def _imported(self, leaf: Any) -> Parts | None:
         """Return an array of another framework as a CuPy array on the same memory."""
         if leaf.__dlpack_device__()[0] not in _CUDA:
             return None
@@ -157,18 +159,21 @@ def leaves_of(
             f"{paths()[places.askew]} lies at an address that is no multiple of its elements' size, expected an "
             "aligned array, for a GPU reads no other; pass a copy of it"
         )
-    slots = places.slots if distinct else list(range(len(found)))
-    arrays = found
-    if len(set(slots)) < len(found):
-        arrays = [found[slots.index(slot)] for slot in range(max(slots) + 1)]
+    slots = places.slots if distinct else range(len(found))
+    arrays = found if isinstance(slots, range) else firsts(found, slots)
+    if len(arrays) < len(found):
         places = source.runtime.places(arrays)
-    ops = CupyOps(ns.namespace(arrays), source.runtime, arrays, places) if arrays else ops_for([])
-    return CupyLeaves(arrays, ops, slots, rebuild, paths, places, fixed)
+    return CupyLeaves(arrays, _ops_for(source.runtime, arrays, places), slots, rebuild, paths, places, fixed)
 
 
-def _expanded(
-    source: Source, leaf: Any, container: object, name: str, position: int
-) -> tuple[list[AnyArray], Callable[[list[Any]], Any], list[str]]:
+def _ops_for(runtime: Runtime, arrays: list[AnyArray], places: Places) -> Ops:
+    """Return the operations for arrays: with the CUDA kernels, if they can be used on all of the arrays' GPUs."""
+    if arrays and kernels_work(runtime, [device for device, _ in places.by_device]):
+        return CupyOps(ns.namespace(arrays), runtime, arrays, places)
+    return ops_for(arrays)
+
+
+def _expanded(source: Source, leaf: Any, container: object, name: str, position: int) -> Parts:
     parts = source.parts(leaf)
     if parts is None:
         kind = f"{type(leaf).__module__}." * ns.is_array(leaf) + type(leaf).__name__

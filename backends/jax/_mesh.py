@@ -34,11 +34,11 @@ def names(axis_name: object) -> tuple[str, ...]:
 
 
 def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
-    """Return the partial norm of the parts on all devices along ``axes``, merged by one collective.
+    """Return the partial norm of the leaves on all devices along ``axes``, merged by one all-reduce.
 
-    Each device writes its scale and total into its own slot of an array of zeros, and an all-reduce adds the arrays:
-    two numbers for each device. JAX knows that an all-reduce gives the same result on every device; it does not know
-    that of an all-gather.
+    Each device makes an array with one row for each device, writes its scale and total into its own row, and leaves
+    the other rows zero. The sum of these arrays over the devices has the partial norms of all devices. An all-gather
+    would return the same array, but JAX's types would not say that it is the same on every device.
     """
     pair = jnp.stack([partial.scale, partial.total])
     devices = axis_size(axes)
@@ -49,15 +49,25 @@ def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
 
 
 def axis_size(axes: tuple[str, ...]) -> int:
-    """Return the number of devices along ``axes``, which is known under tracing."""
+    """Return the number of devices along ``axes`` as an integer: it is known while the function is traced."""
     return int(lax.psum(1, axes))
 
 
 def owned(total: AnyArray, leaf: AnyArray, axes: tuple[str, ...]) -> AnyArray:
-    """Return a leaf's total on the first device along the axes that it is copied over, and 0 on the others.
+    """Return a leaf's sum of powers on one device of those that have a copy of the leaf, and 0 on the others.
 
-    A leaf that does not vary over an axis is the same on every device along it, and counts once. If JAX does not track
-    this (``pmap``, ``check_vma=False``), each device's leaf counts as a separate part.
+    A leaf that does not vary over an axis is the same on every device along this axis. Its sum must be added once, so
+    only the first device along the axis returns it. In ``pmap``, and with ``check_vma=False``, JAX does not know which
+    leaves are copies; each device's leaf is then taken for a different part of the gradients.
+
+    Parameters
+    ----------
+    total : array
+        The leaf's sum of powers on this device.
+    leaf : array
+        The leaf. Its type tells over which axes it varies.
+    axes : tuple of str
+        The mesh axes over which sums are merged.
     """
     copied = [axis for axis in axes if axis in varying(lax.axis_index(axis)) and axis not in varying(leaf)]
     if not copied:
@@ -66,7 +76,7 @@ def owned(total: AnyArray, leaf: AnyArray, axes: tuple[str, ...]) -> AnyArray:
 
 
 def varying(x: object) -> frozenset[str]:
-    """Return the mesh axes over which an array varies, as ``shard_map`` tracks it; none for other objects."""
+    """Return the mesh axes over which an array varies: those in its type in ``shard_map``, none elsewhere."""
     kind = jax.typeof(x) if isinstance(x, jax.Array) and hasattr(jax, "typeof") else None
     manual = getattr(kind, "manual_axis_type", None)
     found: frozenset[str] = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
@@ -74,9 +84,10 @@ def varying(x: object) -> frozenset[str]:
 
 
 def is_local(x: AnyArray) -> bool:
-    """Return whether all of a traced array is known to lie on each device: not so under ``jit`` on a mesh.
+    """Return whether it is known that each device has the whole traced array, so that no device needs others' elements.
 
-    It is where there is one device, and in ``shard_map`` and ``pmap`` over all axes, whose arrays are a device's parts.
+    It is known if there is one device. It is also known inside ``shard_map`` over all axes of a mesh, where an array is
+    the part of one device. Under ``jit`` it is not known, because the compiler may shard any array over devices.
     """
     if jax.device_count() == 1:
         return True
@@ -86,9 +97,9 @@ def is_local(x: AnyArray) -> bool:
 
 
 def vary(x: AnyArray, axes: frozenset[str]) -> AnyArray:
-    """Return an array whose type varies over these mesh axes and those that it varied over before.
+    """Return the same array with ``axes`` added to the mesh axes over which its type says that it varies.
 
-    In ``shard_map`` the axes are a part of an array's type, and a value that a loop carries must keep its type.
+    In ``shard_map`` these axes are a part of an array's type. A value that a loop carries must keep its type.
     """
     more = tuple(sorted(axes - varying(x)))
     if not more:

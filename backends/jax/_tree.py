@@ -1,4 +1,4 @@
-"""Pytrees: to leaves, and back to the same pytree. What is no gradient stays in its position."""
+"""Conversion of pytrees to leaves and back. Leaves that are not gradients, such as float0, are not changed."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ tree_util.register_pytree_node(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A pytree split into its arrays and other leaves, which are returned as they are.
+    """A pytree split into two: its arrays, and its other leaves, which are returned unchanged.
 
     Parameters
     ----------
@@ -44,16 +44,17 @@ class Parts:
     others: Any = None
 
     def restore(self, arrays: Any) -> Any:
-        """Return the pytree with other arrays in place of ``arrays``."""
+        """Return the whole pytree, with new ``arrays`` in place of those that it was split into."""
         if self.others is None:
             return arrays
         return jax.tree.map(lambda y, x: x if y is None else y, self.others, arrays, is_leaf=_is_none)
 
 
 def split(tree: Any, name: str = "grads") -> Parts:
-    """Split a pytree into arrays and others: float0 (derivatives by integers), and functions (of Equinox modules).
+    """Split a pytree into its arrays and its other leaves: float0, and functions.
 
-    float0 leaves are NumPy arrays outside of tracing, and traced arrays within ``jit``, ``scan`` and the like.
+    JAX returns float0 leaves as derivatives with respect to integers. They are NumPy arrays outside of ``jit``, and may
+    be traced arrays inside. Functions are leaves of Equinox's modules.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def split(tree: Any, name: str = "grads") -> Parts:
 
 
 def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), beside: Any = None) -> Leaves:
-    """Return the leaves of a pytree of arrays, checked; a leaf that is passed twice is two leaves.
+    """Return the checked leaves of a pytree of arrays. A leaf that stands at two positions is two leaves.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
     axes : tuple of str
         The mesh axes that the leaves are split over.
     beside : pytree of arrays
-        Other arrays of the computation. If one is float64, sums and coefficients are float64.
+        Other arrays of the same computation, such as parameters. If one is float64, so are sums and coefficients.
 
     Raises
     ------
@@ -107,9 +108,10 @@ def flatten(tree: Any, name: str = "grads", *, axes: tuple[str, ...] = (), besid
 
 
 def alike(leaves: Leaves) -> list[tuple[list[int], Leaves]]:
-    """Return groups of leaves that vary over the same mesh axes, with their positions; usually there is one group.
+    """Return the leaves in groups that vary over the same mesh axes, each with the positions of its leaves.
 
-    Leaves of different groups must not be stacked in one array: it would vary over the axes of all of them.
+    Outside of ``shard_map`` there is one group. Results for leaves of different groups must not be stacked in one
+    array, because its type would say that all of them vary over the axes of each.
     """
     groups: dict[frozenset[str], list[int]] = {}
     for i, x in enumerate(leaves.arrays):
@@ -118,7 +120,7 @@ def alike(leaves: Leaves) -> list[tuple[list[int], Leaves]]:
 
 
 def in_order(groups: Sequence[tuple[list[int], Any]], results: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return one result for each leaf, from the results of the groups that `alike` returned."""
+    """Return one result for each leaf, in the leaves' order, from the results for each group that `alike` returned."""
     found = {i: x for (at, _), some in zip(groups, results, strict=True) for i, x in zip(at, some, strict=True)}
     return [found[i] for i in range(len(found))]
 
@@ -135,12 +137,12 @@ def _part(leaves: Leaves, at: Sequence[int]) -> Leaves:
 
 
 def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
-    """Return a function that returns a name for each leaf, such as ``grads['layer'].bias``, for error messages."""
+    """Return a function that returns the path of each leaf, such as ``grads['layer'].bias``, for error messages."""
     return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
 
 
 def scalar(leaves: Leaves, value: AnyScalar | None, default: float | None) -> AnyScalar | None:
-    """Return a number as an array in the dtype of the leaves' coefficients; ``default`` for None."""
+    """Return a number as an array of the coefficients' dtype, or ``default`` if it is None."""
     if value is None:
         return default
     dtype = leaves.ops.dtype if isinstance(leaves.ops, JaxOps) else jnp.float32
@@ -152,7 +154,7 @@ def _is_none(x: object) -> bool:
 
 
 def _is_concrete(x: object) -> bool:
-    """Whether this is a JAX array with values. Such an array is never float0."""
+    """Whether this is a JAX array that is not traced. Such an array is never float0."""
     return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
 
 
@@ -161,7 +163,7 @@ def _passes(x: Any) -> bool:
 
 
 def is_float0(x: object) -> bool:
-    """Whether this is float0, the derivative by an integer: it has a shape and no values."""
+    """Whether this is an array of dtype float0: a derivative with respect to integers, which has no values."""
     return isinstance(x, jax.Array | np.ndarray) and bool(x.dtype == jax.dtypes.float0)
 
 

@@ -15,7 +15,7 @@ from gradclip.backends.torch._arguments import listed
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import Parameters, leaves_of
 from gradclip.backends.torch._walk import named_tensors, walk
-from gradclip.backends.torch.ops._sharded import is_distributed
+from gradclip.backends.torch.ops._ownership import is_distributed
 
 Names: TypeAlias = str | Iterable[str]
 

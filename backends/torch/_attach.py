@@ -1,26 +1,35 @@
 """`attach`: clip an optimizer's gradients before every ``step()``, by PyTorch's public hooks."""
 
+from collections.abc import Sequence
+
 from torch.optim import Optimizer
 
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._handle import Clipping, clippings_of
 from gradclip.backends.torch._optimizers import hooked, wrapped_in
+from gradclip.backends.torch._sharing import Group, Replicated
+from gradclip.backends.torch._step_clipper import StepClipper
+from gradclip.policies._policy import AnyPolicy
 
 
 def attach(
-    optimizer: Optimizer,
-    max_norm: Scalar | None = None,
+    optimizer: Optimizer | Sequence[Optimizer],
+    max_norm: Scalar | AnyPolicy | None = None,
     *,
     max_value: Scalar | None = None,
     norm_type: float | str = 2.0,
     nonfinite: Nonfinite = "propagate",
     eps: float = 0.0,
     per_group: bool = False,
+    group: Group = None,
+    replicated: Replicated = (),
 ) -> "Clipping":
     """Clip an optimizer's gradients in place before each of its steps.
 
-    The optimizer's state_dict, schedulers and attributes do not change. With a closure, the gradients are clipped after
-    each evaluation, and not before the first. A second call on the same optimizer replaces the first clipping.
+    A param group with ``"max_norm"``, a number or a policy, is clipped by its own norm; one with ``"clip": False`` is
+    neither part of a norm nor clipped. The optimizer's state_dict, schedulers and attributes do not change. With a
+    closure, the gradients are clipped after each evaluation, and not before the first. A second call on the same
+    optimizer replaces the first clipping.
 
     With ``torch.amp.GradScaler``: gradients that are still scaled in a fused step are clipped by their unscaled norm.
     In a step that the scaler skips because gradients overflowed, nothing is clipped or raised, and the handle keeps
@@ -31,12 +40,15 @@ def attach(
 
     Parameters
     ----------
-    optimizer : Optimizer
+    optimizer : Optimizer or sequence of Optimizer
         One of torch.optim, or another one whose ``step`` runs PyTorch's hooks. If it is a wrapper that runs no hooks,
-        as Accelerate's, the clipping is attached to the optimizer that it wraps, if a public attribute holds that.
-    max_norm : float, 0-d tensor or None
+        as Accelerate's, the clipping is attached to the optimizer that it wraps, if a public attribute holds that. For
+        a sequence, one norm is computed over the gradients of all, and all are clipped when the first of them steps. If
+        the gradients of another one change before it steps, all are clipped again.
+    max_norm : float, 0-d tensor, Policy or None
         As for `clip_grad_norm_`; None: the norm only. A tensor is read at each step: write to it to change the
-        threshold.
+        threshold. A policy of `gradclip.policies` chooses the threshold; its state is in the handle. With a policy that
+        skips steps, such a step changes nothing: neither parameters nor the optimizer's state.
     max_value : float, 0-d tensor or None
         Before the norm is computed, clip each element to ``[-max_value, max_value]``; None: do not. A tensor is read at
         each step.
@@ -48,6 +60,8 @@ def attach(
         Added to the norm in the denominator, as for `clip_grad_norm_`. 1e-6 gives PyTorch's results.
     per_group : bool
         Clip each param group by its own norm.
+    group, replicated
+        The ranks that hold parts of the model, and the parameters that are the same on all, as for `clip_grad_norm_`.
 
     Returns
     -------
@@ -81,9 +95,16 @@ def attach(
     >>> clipping
     Clipping(max_norm=0.5, attached to SGD; last step: norm=5, coefficient=0.2, clipped=True)
     """
-    inner = hooked(optimizer)
-    clipping = Clipping(max_norm, max_value, norm_type, nonfinite, eps, per_group)
-    for earlier in [c for o in wrapped_in(optimizer) for c in clippings_of(o)]:
+    several = [optimizer] if not isinstance(optimizer, list | tuple) else list(optimizer)
+    inner = list(map(hooked, several))
+    if not inner or len(set(map(id, inner))) < len(inner):
+        raise ValueError(
+            f"optimizer is a sequence of {len(inner)} optimizers, expected at least one, and each once; pass the "
+            "optimizers whose gradients have one norm"
+        )
+    clipping = Clipping(StepClipper(max_norm, max_value, norm_type, nonfinite, eps, per_group, group, replicated))
+    clipping.check(inner)
+    for earlier in [c for one in several for o in wrapped_in(one) for c in clippings_of(o)]:
         earlier.remove()
     clipping.begin(inner)
     return clipping

@@ -1,11 +1,15 @@
 """Clipping functions with the names and signatures of those in ``torch.nn.utils``."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gradclip import _checks
 from gradclip._by_value import clamp_leaves_
-from gradclip._decision import Rule
+from gradclip._decision import Decision, Rule
 from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._arguments import listed, norm_order
@@ -15,9 +19,11 @@ from gradclip.backends.torch._compiled import (
     clip_with_norm_compiled_,
     total_norm_compiled,
 )
-from gradclip.backends.torch._leaves import Parameters, gradients, leaves_found
+from gradclip.backends.torch._groups import groups_of, parts_of
+from gradclip.backends.torch._leaves import Parameters, TorchLeaves, gradients, leaves_found
+from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._walk import tensors as walk_tensors
-from gradclip.backends.torch.ops._sharded import is_distributed, whole_of
+from gradclip.backends.torch.ops._ownership import is_distributed, whole_of
 
 
 def clip_grad_norm_(
@@ -30,6 +36,8 @@ def clip_grad_norm_(
     nonfinite: Nonfinite = "propagate",
     scale: Scalar = 1.0,
     eps: float = 0.0,
+    group: Group = None,
+    replicated: Replicated = (),
 ) -> Tensor:
     r"""Clip the gradients of parameters by their global norm in place, and return the norm before clipping.
 
@@ -44,6 +52,7 @@ def clip_grad_norm_(
         The parameters whose ``.grad`` is clipped: one tensor, a module, an optimizer, or an iterable of tensors, of
         (name, tensor) or of param groups. A dict of tensors that are no parameters, as ``torch.func.grad`` returns it,
         is a dict of gradients. Parameters without a gradient are left out; a parameter passed twice counts once.
+        Param groups may have keys of their own, as for `attach`; then the norm is that of the groups without them.
         Gradients may have any shape, strides, device, and floating-point or complex dtype; they may be expanded or
         sparse.
     max_norm : float, 0-d tensor or None
@@ -62,6 +71,13 @@ def clip_grad_norm_(
         in the same pass; ``max_norm`` and the norm refer to the gradients divided by it.
     eps : float
         Added to the norm in the denominator, at least 0. 1e-6 gives PyTorch's results to rounding.
+    group : ProcessGroup, DeviceMesh or None
+        The ranks that hold parts of the model, all of which call this function: pipeline stages, experts, the shards of
+        FSDP1. The norm is that of all their gradients, from one small collective. None: the gradients of this process
+        are all there are or, if they are DTensors, those of all ranks.
+    replicated : bool, Module or iterable of Tensor
+        The parameters of which all ranks of the group hold the same gradient, which counts once. True: all parameters
+        that are plain tensors. What a DTensor's placements say need not be declared.
 
     Returns
     -------
@@ -82,6 +98,10 @@ def clip_grad_norm_(
     ValueError
         If ``max_norm`` is negative or NaN, ``norm_type`` or ``scale`` is not greater than 0, ``eps`` is negative,
         ``nonfinite`` is an unknown name, or gradients overlap in memory. All errors are raised before the first write.
+        On every rank, if ``max_norm`` or ``norm_type`` differ between ranks, or if without ``group`` the norm would
+        differ: for FSDP1's parameters, for meshes that do not hold all ranks, and for plain tensors beside DTensors.
+    RuntimeError
+        If another rank raised an error before the norm was known.
     NonFiniteError
         If a gradient is NaN or inf, and ``error_if_nonfinite`` or ``nonfinite="error"``. It is a RuntimeError; its
         message begins as PyTorch's does, and names the gradient.
@@ -104,12 +124,34 @@ def clip_grad_norm_(
     """
     parameters = listed(parameters)
     policy = "error" if error_if_nonfinite else nonfinite
+    if own := groups_of(parameters):
+        order, given = norm_order(norm_type), {"group": group, "replicated": replicated}
+        return clip_parts_(own, Rule(max_norm, order, policy, scale, eps), **given)
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
-    with torch.no_grad():
+    with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:
         rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
-        norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_"), rule).norm
+        norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_", sharing=sharing), rule).norm
         return norm
+
+
+@torch.compiler.disable
+@torch.no_grad()
+def clip_parts_(groups: Sequence[Mapping[str, Any]], rule: Rule, *, group: Group, replicated: Replicated) -> Tensor:
+    """Clip param groups of which some have thresholds of their own; return the norm of the others."""
+    with ExitStack() as ranks:
+        decided: list[tuple[TorchLeaves, Decision]] = []
+        for part in parts_of(groups):
+            params = [p for i in part.groups for p in groups[i]["params"]]
+            sharing = ranks.enter_context(sharing_of(params, group, replicated))
+            name = f"param_groups{part.groups}"
+            leaves = gradients(params, name, "clip_grad_norm_", sharing)
+            limit = part.max_norm if part.own else rule.max_norm
+            decided.append((leaves, decide(leaves, Rule(limit, rule.ord, rule.nonfinite, rule.scale, rule.eps))))
+        for leaves, decision in decided:
+            leaves.scale_([decision.coefficient] * len(leaves.arrays), "clip_by_global_norm")
+    norm: Tensor = decided[0][1].norm
+    return norm
 
 
 def clip_grad_value_(
@@ -162,6 +204,9 @@ def get_total_norm(
     norm_type: float | str = 2.0,
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,  # noqa: ARG001  # part of PyTorch's signature
+    *,
+    group: Group = None,
+    replicated: Replicated = (),
 ) -> Tensor:
     """Return the norm of all tensors laid end to end.
 
@@ -170,7 +215,7 @@ def get_total_norm(
     tensors : Tensor, Module, Optimizer, iterable or dict
         Tensors of any shape and of floating-point or complex dtype: gradients, weights or others. For a Module or an
         Optimizer, the norm is that of its gradients; for an iterable of parameters, that of the weights.
-    norm_type, error_if_nonfinite, foreach
+    norm_type, error_if_nonfinite, foreach, group, replicated
         As for `clip_grad_norm_`.
 
     Returns
@@ -197,8 +242,9 @@ def get_total_norm(
     order = norm_order(norm_type)
     if torch.compiler.is_compiling():
         return total_norm_compiled(tensors, order, error=error_if_nonfinite)
-    with torch.no_grad():
-        leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"))
+    tensors = listed(tensors)
+    with torch.no_grad(), sharing_of(tensors, group, replicated) as sharing:
+        leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"), sharing)
         norm: Tensor = decide(leaves, Rule(None, order, "error" if error_if_nonfinite else "propagate")).norm
         return norm
 

@@ -1,5 +1,6 @@
 """Under ``torch.compile``, the clipping of an optimizer's gradients is one custom operation of the graph."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from gradclip import _checks
 from gradclip._decision import Rule
 from gradclip._types import AnyScalar, Nonfinite
 from gradclip.backends.torch._compiled import as_scalar, norm_like, traced_leaves
-from gradclip.backends.torch._step import Told, clip_scopes_, together
+from gradclip.backends.torch._step import Scope, Told, clip_scopes_, together
 
 
 def clip_groups_compiled_(
@@ -30,7 +31,7 @@ def clip_groups_compiled_(
         return Told(norm, torch.ones_like(norm), torch.zeros_like(norm, dtype=torch.bool))
     limit, bound = (None if x is None else as_scalar(x) for x in (max_norm, max_value))
     told = torch.ops.gradclip.clip_step_(grads, sizes, limit, bound, as_scalar(eps), ord, nonfinite, per_group)
-    return Told(*told)
+    return Told(*told, math.inf if max_norm is None else max_norm)
 
 
 @torch.library.custom_op("gradclip::clip_step_", mutates_args={"grads"})
@@ -44,12 +45,13 @@ def _clip_step_(
     nonfinite: str,
     per_group: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rule = Rule(max_norm, ord, nonfinite, 1.0, eps)
+    rule, limit = Rule(None, ord, nonfinite, 1.0, eps), _checks.threshold(max_norm, "max_norm")
     rest = iter(grads)
-    scopes = [traced_leaves([next(rest) for _ in range(n)]) for n in (sizes if per_group else [len(grads)])]
-    told = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
-    norm, coefficient, clipped = together(told) if per_group else told[0]
-    return norm, coefficient, clipped
+    each = [traced_leaves([next(rest) for _ in range(n)]) for n in (sizes if per_group else [len(grads)])]
+    scopes = [Scope(leaves, limit) for leaves in each]
+    told, _ = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
+    done = together(told) if per_group else told[0]
+    return done.norm, done.coefficient, done.clipped
 
 
 @_clip_step_.register_fake

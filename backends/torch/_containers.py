@@ -18,7 +18,7 @@ from gradclip.backends.torch._explain import names_of
 from gradclip.backends.torch._leaves import TorchLeaves, leaves_found, leaves_of
 from gradclip.backends.torch._walk import Found, unexpected, walk
 from gradclip.backends.torch.ops._device import DEVICE
-from gradclip.backends.torch.ops._sharded import is_distributed
+from gradclip.backends.torch.ops._ownership import is_distributed
 
 _WHAT_TAKES_PARAMETERS = (
     "pass gradients, such as [p.grad for p in parameters], or use a function whose name ends with _: it takes "

@@ -11,10 +11,14 @@ from torch import Tensor
 from gradclip._norms import norms_of
 from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._leaves import Parameters, leaves_found
+from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._walk import Found, walk
+from gradclip.backends.torch.ops._rank_ops import RankOps
 
 
-def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str, Tensor]:
+def grad_norms(
+    parameters: Parameters, norm_type: float | str = 2.0, *, group: Group = None, replicated: Replicated = ()
+) -> dict[str, Tensor]:
     """Return the norm of each parameter's gradient by the parameter's name.
 
     Nothing is written.
@@ -25,6 +29,9 @@ def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str
         As for `clip_grad_norm_`. For a Module or named parameters, the keys of the result are the parameters' names.
     norm_type : float or "inf"
         The order of the norm, greater than 0.
+    group, replicated
+        As for `clip_grad_norm_`: all ranks get the norms of the parameters of all ranks. Parts of one parameter have
+        the same name on all ranks, so pass a Module, an Optimizer with names, or named parameters.
 
     Returns
     -------
@@ -49,10 +56,12 @@ def grad_norms(parameters: Parameters, norm_type: float | str = 2.0) -> dict[str
     >>> grad_norms(layer)
     {'weight': tensor(5.), 'bias': tensor(1.)}
     """
-    return {name: norm for name, _, norm in _named_norms(parameters, norm_order(norm_type), "grad_norms")}
+    return _named_norms(parameters, norm_order(norm_type), "grad_norms", group, replicated)[0]
 
 
-def explain(parameters: Parameters, top: int = 10) -> "Explanation":
+def explain(
+    parameters: Parameters, top: int = 10, *, group: Group = None, replicated: Replicated = ()
+) -> "Explanation":
     """Return the norms of the parameters' gradients and their shares of the global norm, the largest first.
 
     Nothing is written. The host waits for the device and reads every norm.
@@ -63,6 +72,8 @@ def explain(parameters: Parameters, top: int = 10) -> "Explanation":
         As for `grad_norms`.
     top : int
         The number of rows of the printed table.
+    group, replicated
+        As for `grad_norms`.
 
     Returns
     -------
@@ -86,8 +97,8 @@ def explain(parameters: Parameters, top: int = 10) -> "Explanation":
     bias          1            3.8%
     2 of 2 parameters; norm 5.099
     """
-    once = {id(grad): (name, norm) for name, grad, norm in reversed(_named_norms(parameters, 2.0, "explain"))}
-    found = {name: float(norm) for name, norm in reversed(once.values())}  # a tied gradient has its first name
+    norms, tied = _named_norms(parameters, 2.0, "explain", group, replicated)
+    found = {name: float(norm) for name, norm in norms.items() if name not in tied}
     whole = math.hypot(*found.values())
     return Explanation(dict(sorted(found.items(), key=_by_size)), whole, top)
 
@@ -139,12 +150,24 @@ class Explanation(Mapping[str, float]):
         return "\n".join([*lines, f"{len(shown)} of {len(self)} {noun}; norm {self.norm:.4g}"])
 
 
-def _named_norms(parameters: Parameters, order: float, caller: str) -> list[tuple[str, Tensor, Tensor]]:
-    """Return the name of each parameter that has a gradient, the gradient, and its norm. Names are distinct."""
-    with torch.no_grad():
+def _named_norms(
+    parameters: Parameters, order: float, caller: str, group: Group, replicated: Replicated
+) -> tuple[dict[str, Tensor], set[str]]:
+    """Return the norm of each gradient by its parameter's name, and the second names of tied gradients."""
+    parameters = list(parameters) if isinstance(parameters, Iterator) else parameters
+    with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:
         found = walk(parameters, "parameters", caller)
-        norms = norms_of(leaves_found(found), order) if found.grads else []
-    return list(zip(names_of(found), found.grads, norms, strict=True))
+        leaves, names = leaves_found(found, sharing), names_of(found)
+        first = dict(zip(map(id, reversed(found.grads)), reversed(names), strict=True))
+        tied = {name for g, name in zip(found.grads, names, strict=True) if first[id(g)] != name}
+        if not isinstance(leaves.ops, RankOps):
+            norms = norms_of(leaves, order) if found.grads else []
+            return dict(zip(names, norms, strict=True)), tied
+        whole = leaves.ops.named_partials(leaves.arrays, list(dict.fromkeys(first[id(g)] for g in found.grads)), order)
+        here = {name: first[id(g)] for g, name in zip(found.grads, names, strict=True)}
+        at = {name: g.device for g, name in zip(found.grads, names, strict=True)}
+        every = {**here, **{name: name for name in whole if name not in here}}
+        return {name: whole[of].norm().to(at.get(name, "cpu")) for name, of in every.items()}, tied
 
 
 def names_of(found: Found) -> list[str]:

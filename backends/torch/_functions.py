@@ -16,6 +16,7 @@ from gradclip.backends.torch._arguments import listed
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._containers import flatten, flatten_measured, flatten_params
 from gradclip.backends.torch._leaves import TorchLeaves, gradients
+from gradclip.backends.torch._sharing import sharing_of
 
 
 class TorchFunctions(Functions[Tensor]):
@@ -56,7 +57,8 @@ class TorchFunctions(Functions[Tensor]):
 
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
         """Return the gradients of parameters, or those in a dict, for functions that write in place."""
-        return gradients(listed(grads, depth=5), "grads", caller)
+        sharing = None if "value" in caller else sharing_of(grads)
+        return gradients(listed(grads, depth=5), "grads", caller, sharing)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
         """Return the leaves for functions that compute norms; of a Module or an Optimizer, the gradients."""
@@ -73,8 +75,8 @@ class TorchFunctions(Functions[Tensor]):
 
     def numels(self, leaves: Leaves) -> list[int]:
         """Return the numel of each whole gradient, also if it is sparse or a DTensor."""
-        wholes = leaves.numels if isinstance(leaves, TorchLeaves) else None
-        return numels_of(leaves) if wholes is None else [max(1, n) for n in wholes]
+        wholes = leaves.wholes if isinstance(leaves, TorchLeaves) else None
+        return numels_of(leaves) if wholes is None else [max(1, x.numel()) for x in wholes]
 
 
 def _public(method: Function) -> Function:

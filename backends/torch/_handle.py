@@ -1,23 +1,22 @@
 """The handle that `attach` returns: its threshold, the results of the last step, and ``remove()``."""
 
-import math
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradclip import _checks
-from gradclip._decision import Rule
-from gradclip._types import AnyScalar, Nonfinite
+from gradclip._types import AnyScalar
+from gradclip._words import short
 from gradclip.backends.torch import _optimizers
-from gradclip.backends.torch._arguments import norm_order
-from gradclip.backends.torch._compiled_step import clip_groups_compiled_
-from gradclip.backends.torch._leaves import gradients
-from gradclip.backends.torch._step import Told, clip_scopes_, together
+from gradclip.backends.torch._round import Round
+from gradclip.backends.torch._skip import Skipping
+from gradclip.backends.torch._step import Told  # noqa: TC001  # pickles and type checkers find it here
+from gradclip.backends.torch._step_clipper import StepClipper
+from gradclip.policies._policy import AnyPolicy
 
 
 class Clipping:
@@ -28,8 +27,8 @@ class Clipping:
 
     Attributes
     ----------
-    max_norm : float, 0-d tensor or None
-        The threshold. Set it to change it: ``clipping.max_norm = schedule(step)``. A tensor is read at each step.
+    max_norm : float, 0-d tensor, Policy or None
+        The threshold, or the policy that chooses it. Set it to change it. A tensor is read at each step.
     max_value : float, 0-d tensor or None
         The bound of each element. It can be set and read in the same way.
     norm : Tensor or None
@@ -41,50 +40,69 @@ class Clipping:
         those of ``norm``.
     clipped : Tensor or None
         Whether they were clipped: boolean, of the shape of ``norm``.
+    threshold : float, Tensor or None
+        The threshold of the last step, as a policy chose it: inf if there was none, 0-d or one for each gradient or
+        group that has its own. None before the first step.
+    skipped : bool, Tensor or None
+        Whether the last step was skipped, as `gradclip.policies.SkipStep` may say. None before the first step.
+    observers : list of callable
+        Called with this handle after each clipping, before the optimizer's step.
     """
 
     __slots__ = (
-        "__weakref__", "_eps", "_hook", "_max_norm", "_max_value", "_nonfinite", "_norm_type", "_optimizer",
-        "_per_group", "clipped", "coefficient", "norm",
+        "__weakref__", "_clipper", "_hooks", "_optimizers", "_round", "_skipping", "_told", "observers",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        max_norm: AnyScalar | None,
-        max_value: AnyScalar | None,
-        norm_type: float | str,
-        nonfinite: Nonfinite,
-        eps: AnyScalar,
-        per_group: bool,
-    ) -> None:
-        self.norm: Tensor | None = None
-        self.coefficient: Tensor | None = None
-        self.clipped: Tensor | None = None
-        self.max_norm, self.max_value = max_norm, max_value
-        self._norm_type = norm_order(norm_type)
-        self._nonfinite: Nonfinite = _checks.policy(nonfinite)
-        self._eps = _checks.not_negative(eps, "eps")
-        self._per_group = bool(per_group)
-        self._optimizer: weakref.ref[Optimizer] | None = None
-        self._hook: Any = None
+    def __init__(self, clipper: StepClipper) -> None:
+        self._clipper = clipper
+        self.observers: list[Callable[[Clipping], object]] = []
+        self._optimizers: list[weakref.ref[Optimizer]] = []
+        self._hooks: list[Any] = []
+        self._round, self._skipping = Round(), Skipping()
+        self._told: Told | None = None
 
     @property
-    def max_norm(self) -> AnyScalar | None:
-        """The threshold."""
-        return self._max_norm
+    def norm(self) -> Tensor | None:
+        """The unscaled norm before the last step's clipping."""
+        return self._told.norm if self._told else None
+
+    @property
+    def coefficient(self) -> Tensor | None:
+        """What the gradients were multiplied by."""
+        return self._told.coefficient if self._told else None
+
+    @property
+    def clipped(self) -> Tensor | None:
+        """Whether the gradients were clipped."""
+        return self._told.clipped if self._told else None
+
+    @property
+    def threshold(self) -> AnyScalar | None:
+        """The threshold of the last step."""
+        return self._told.threshold if self._told else None
+
+    @property
+    def skipped(self) -> bool | Tensor | None:
+        """Whether the last step was skipped."""
+        return self._told.skipped if self._told else None
+
+    @property
+    def max_norm(self) -> AnyScalar | AnyPolicy | None:
+        """The threshold, or the policy that chooses it."""
+        return self._clipper.max_norm
 
     @max_norm.setter
-    def max_norm(self, value: AnyScalar | None) -> None:
-        self._max_norm = _checks.live_threshold(value, "max_norm")
+    def max_norm(self, value: AnyScalar | AnyPolicy | None) -> None:
+        self._clipper.max_norm = value
 
     @property
     def max_value(self) -> AnyScalar | None:
         """The bound of each element."""
-        return self._max_value
+        return self._clipper.max_value
 
     @max_value.setter
     def max_value(self, value: AnyScalar | None) -> None:
-        self._max_value = _checks.live_threshold(value, "max_value")
+        self._clipper.max_value = value
 
     def attached_to(self, optimizer: object) -> bool:
         """Return whether this handle clips an optimizer's steps: False for a copy of it, and after ``remove()``.
@@ -100,37 +118,65 @@ class Clipping:
             return False
 
     def remove(self) -> None:
-        """Remove the hook; the optimizer is no longer clipped. A second call does nothing."""
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook = self._optimizer = None
+        """Remove the hooks; the optimizer is no longer clipped. A second call does nothing."""
+        for hook in self._hooks:
+            hook.remove()
+        self._skipping.remove()
+        self._hooks, self._optimizers = [], []
 
-    def begin(self, optimizer: Optimizer) -> None:
-        """Register the hook that clips before each step of an optimizer."""
-        self._hook = optimizer.register_step_pre_hook(self._before)
-        self._optimizer = weakref.ref(optimizer)
+    def begin(self, optimizers: Sequence[Optimizer]) -> None:
+        """Register the hooks that clip before each step of optimizers."""
+        self._hooks = [optimizer.register_step_pre_hook(self._before) for optimizer in optimizers]
+        self._optimizers = list(map(weakref.ref, optimizers))
+
+    def check(self, optimizers: Sequence[Optimizer]) -> None:
+        """Check what the param groups of optimizers say of clipping."""
+        self._clipper.skips([group for optimizer in optimizers for group in optimizer.param_groups])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of policies, by which a resumed run has the thresholds that this one would have had.
+
+        They are plain numbers, lists and, on a device, tensors: ``torch.load(..., weights_only=True)`` reads them.
+        """
+        return {"policies": self._clipper.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned.
+
+        Parameters
+        ----------
+        state_dict : dict
+            Of a handle with the same policies.
+
+        Raises
+        ------
+        TypeError
+            If it is something else. That it is of other policies is noticed at the next step: a ValueError.
+        """
+        if not isinstance(state_dict, Mapping) or "policies" not in state_dict:
+            raise TypeError(
+                f"state_dict is {short(state_dict)}, expected what state_dict() of a handle returned; pass that"
+            )
+        self._clipper.load_state_dict(state_dict["policies"])
 
     def __repr__(self) -> str:
         limits = [f"max_norm={self.max_norm!r}"]
         if self.max_value is not None:
             limits.append(f"max_value={self.max_value!r}")
-        optimizer = self._optimizer() if self._optimizer else None
-        where = f"attached to {type(optimizer).__name__}" if optimizer is not None else "attached to no optimizer"
-        last = [f"{name}={_shown(getattr(self, name))}" for name in Told._fields]
+        found = [type(optimizer).__name__ for optimizer in map(_dereferenced, self._optimizers) if optimizer]
+        where = f"attached to {', '.join(found)}" if found else "attached to no optimizer"
+        last = [f"{name}={_shown(getattr(self, name))}" for name in ("norm", "coefficient", "clipped")]
+        if self.skipped is not False and self.norm is not None:
+            last.append(f"skipped={_shown(self.skipped)}")
         done = f"last step: {', '.join(last)}" if self.norm is not None else "no step yet"
         return f"Clipping({', '.join(limits)}, {where}; {done})"
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {
-            name: getattr(self, name) for name in self.__slots__ if name not in {"__weakref__", "_hook", "_optimizer"}
-        }
-        return {**kept, "was_attached": self._hook is not None}
+        return {"clipper": self._clipper, "told": self._told, "was_attached": self._hooks != []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            if name != "was_attached":
-                setattr(self, name, value)
-        self._hook = self._optimizer = None
+        self.__init__(state["clipper"])  # type: ignore[misc]  # a copy is a new handle
+        self._told = state["told"]
         if state["was_attached"]:
             message = (
                 "a copy of a Clipping is attached to no optimizer, and copies of an optimizer have no hooks: "
@@ -153,68 +199,64 @@ class Clipping:
         if not any(map(callable, (*rest, *kwargs.values()))):
             self._clip(optimizer)
             return None
+        if len(self._optimizers) > 1:
+            raise TypeError(
+                f"{type(optimizer).__name__}.step() got a closure, expected none: it computes the gradients of one "
+                "optimizer within its step, but one norm over several optimizers was asked for; call attach() for each"
+            )
         given = [self._after(x, optimizer) if callable(x) else x for x in rest]
         named = {name: self._after(x, optimizer) if callable(x) else x for name, x in kwargs.items()}
         return (*args[:1], *given), named
 
     def _after(self, given: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
-        """Return a closure that calls the given one, then clips. The step may call it several times."""
+        """Return a closure that calls the given one, then clips. The step may call it several times.
+
+        Whether a step is skipped is decided after the first call; then there are no others.
+        """
+        decided = False
 
         def closure(*args: Any, **kwargs: Any) -> Any:
+            nonlocal decided
             loss = given(*args, **kwargs)
-            self._clip(optimizer)
+            if not (decided and self._clipper.skips(optimizer.param_groups)):
+                self._clip(optimizer)
+            decided = True
             return loss
 
         return closure
 
     def _clip(self, optimizer: Optimizer) -> None:
-        if torch.compiler.is_compiling():
-            self._clip_compiled(optimizer)
-        else:
+        if not torch.compiler.is_compiling():
             self._clip_now(optimizer)
-
-    def _clip_compiled(self, optimizer: Optimizer) -> None:
-        """Clip as one operation of the graph; break the graph for NumPy's thresholds and a GradScaler's fused steps."""
-        plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
-        if not plain or _optimizers.has_scaler(optimizer):
-            cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
             return
-        self.norm, self.coefficient, self.clipped = clip_groups_compiled_(
-            optimizer.param_groups,
-            self._max_norm, self._max_value, self._eps, self._norm_type, self._nonfinite, self._per_group,
-        )  # fmt: skip
+        single = len(self._optimizers) == 1 and not _optimizers.has_scaler(optimizer)
+        told = self._clipper.clip_compiled_(optimizer.param_groups) if single else None
+        if told is None:
+            cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
+        else:
+            self._told = told
 
     @torch.no_grad()
     def _clip_now(self, optimizer: Optimizer) -> None:
-        skipped = _optimizers.skipped(optimizer)
-        if skipped is True or (self._nonfinite == "error" and bool(skipped)):
+        unless = _optimizers.skipped(optimizer)
+        if unless is True or (self._clipper.reads_back and bool(unless)):
             return
-        told = self._clipped(optimizer.param_groups, _optimizers.loss_scale(optimizer))
-        if isinstance(skipped, Tensor):
-            told = self._unless(skipped, told)
-        self.norm, self.coefficient, self.clipped = told
+        together = [o for o in map(_dereferenced, self._optimizers) if o is not None]
+        if self._round.has_clipped(optimizer):
+            self._skip(optimizer)
+            return
+        scale = _optimizers.loss_scale(optimizer, alone=len(together) == 1)
+        groups = [group for o in together for group in o.param_groups]
+        self._told = self._clipper.clip_(groups, scale, unless, self._told)
+        self._round.begin(optimizer, together)
+        for observer in self.observers:
+            observer(self)
+        self._skip(optimizer)
 
-    def _clipped(self, groups: list[dict[str, Any]], loss_scale: AnyScalar) -> Told:
-        """Clip the gradients of param groups, and return what was done."""
-        limit, bound = _checks.threshold(self._max_norm, "max_norm"), _checks.threshold(self._max_value, "max_value")
-        if not self._per_group:
-            params = [p for group in groups for p in group["params"]]
-            scopes = [gradients(params, "optimizer's parameters")]
-        else:
-            scopes = [gradients(list(g["params"]), f"optimizer's param_groups[{i}]") for i, g in enumerate(groups)]
-        limit, bound = (None if x is None else x * loss_scale for x in (limit, bound))
-        rule = Rule(limit, self._norm_type, self._nonfinite, 1.0, self._eps * loss_scale)
-        told_of_each = clip_scopes_(scopes, rule, bound, loss_scale)
-        return together(told_of_each) if self._per_group else told_of_each[0]
-
-    def _unless(self, skipped: Tensor, told: Told) -> Told:
-        """Return the results of the step before if this step is skipped on the device, else those of this step."""
-        norm, coefficient, clipped = self.norm, self.coefficient, self.clipped
-        if norm is None or coefficient is None or clipped is None or norm.shape != told.norm.shape:
-            before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
-        else:
-            before = Told(norm, coefficient, clipped)
-        return Told(*(torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(before, told, strict=True)))
+    def _skip(self, optimizer: Optimizer) -> None:
+        """Make the optimizer's step do nothing, if this step is skipped."""
+        if self._told is not None and self._told.skipped is not False:
+            self._skipping.begin(optimizer, self._told.skipped)
 
 
 def _is_repeated(optimizer: Optimizer) -> bool:
@@ -226,6 +268,10 @@ def clippings_of(optimizer: Optimizer) -> list[Clipping]:
     """Return the handles whose hooks are registered with an optimizer."""
     owners = [getattr(hook, "__self__", None) for hook in _optimizers.pre_hooks(optimizer)]
     return [owner for owner in owners if isinstance(owner, Clipping)]
+
+
+def _dereferenced(reference: "weakref.ref[Optimizer]") -> Optimizer | None:
+    return reference()
 
 
 def _shown(value: object) -> str:

@@ -14,6 +14,7 @@ from gradclip._types import AnyScalar, Scalar
 from gradclip._words import kind
 from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._leaves import gradients
+from gradclip.backends.torch._sharing import sharing_of
 
 By: TypeAlias = Literal["norm", "rms", "value"]
 
@@ -134,7 +135,8 @@ class BackwardClipping:
 
     @torch.no_grad()
     def _clip(self, p: Tensor) -> None:
-        limit, leaves = _checks.threshold(self._threshold, "threshold", optional=False), gradients(p)
+        limit = _checks.threshold(self._threshold, "threshold", optional=False)
+        leaves = gradients(p, sharing=None if self._by == "value" else sharing_of(p))
         if self._by == "value":
             assert limit is not None  # it is not optional
             clamp_leaves_(leaves, -limit, limit)

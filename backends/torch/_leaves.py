@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import GeneratorType
 from typing import Any, TypeAlias
 
@@ -12,13 +13,16 @@ from torch.nn import Parameter
 from gradclip import _checks
 from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
+from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip.backends.torch._gpu import kernels_for
+from gradclip.backends.torch._sharing import Sharing
 from gradclip.backends.torch._walk import Found, walk
 from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
-from gradclip.backends.torch.ops._sharded import ShardedOps, cut, is_distributed, part_of, scope_of
+from gradclip.backends.torch.ops._ownership import any_distributed, part_of
+from gradclip.backends.torch.ops._rank_ops import RankOps
 
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
@@ -32,13 +36,13 @@ class TorchLeaves(Leaves):
     ----------
     after : sequence of callables
         Functions to call after the leaves were written. They copy the result to uncoalesced sparse gradients.
-    numels : sequence of int or None
-        The numel of each whole gradient, if leaves are parts of DTensors or the stored values of sparse gradients.
+    wholes : sequence of Tensor or None
+        The whole gradients, if leaves are parts of DTensors or the stored values of sparse gradients.
     """
 
     ops: TensorOps
     after: Sequence[Callable[[], object]] = ()
-    numels: Sequence[int] | None = None
+    wholes: Sequence[Tensor] | None = None
 
     def decide(self, rule: Rule) -> Decision:
         """Return the norm of all gradients and the coefficient. PyTorch gives no warning of overflow to suppress."""
@@ -49,8 +53,7 @@ class TorchLeaves(Leaves):
 
         The check for overlaps takes as long as the norm of many small gradients: it is made only before a write.
         """
-        shared = coefficients and is_shared(coefficients)
-        if any(map(_may_change, coefficients[:1] if shared else coefficients)):
+        if coefficients and (_may_change(coefficients[0]) or _any_may_change(coefficients)):
             self.ops.scale_(self.targets(pure), coefficients)  # PyTorch warns of no overflow
             self.finish()
 
@@ -63,14 +66,35 @@ class TorchLeaves(Leaves):
             _checks.writable(targets, self.array_paths, f"backends.torch.{pure}")
         return targets
 
+    def own_partial(self, ord: float) -> NormPartial:
+        """Return the partial norm of what this rank owns, without other ranks."""
+        return self.ops.own_partial(self.arrays, ord) if isinstance(self.ops, RankOps) else self.partial(ord)
+
+    def nonfinite(self) -> list[tuple[str, str]]:
+        """Return the path of each gradient that has NaN or inf and, if other ranks hold parts of them, the rank."""
+        if isinstance(self.ops, RankOps):
+            return self.ops.nonfinite(self.arrays, self.array_paths())
+        return Leaves.nonfinite(self)  # dataclasses with slots have no super()
+
     def finish(self) -> None:
         """Copy the result to uncoalesced sparse gradients."""
         for action in self.after:
             action()
 
 
-def gradients(parameters: Parameters, name: str = "parameters", caller: str = "") -> TorchLeaves:
+def gradients(
+    parameters: Parameters, name: str = "parameters", caller: str = "", sharing: Sharing | None = None
+) -> TorchLeaves:
     """Return the gradients of parameters; for a dict of tensors that are no parameters, these tensors.
+
+    Parameters
+    ----------
+    parameters : object
+        What the user passed.
+    name, caller : str
+        Their name, and the public function that was called, for error messages.
+    sharing : Sharing, optional
+        How norms are shared with other ranks; None for functions that need no norm.
 
     Raises
     ------
@@ -79,25 +103,47 @@ def gradients(parameters: Parameters, name: str = "parameters", caller: str = ""
     """
     if type(parameters) in (list, tuple, GeneratorType):
         parameters = list(parameters)
-        if set(map(type, parameters)) == {Parameter}:  # the usual case
+        if _are_parameters(parameters):  # the usual case
             found = [g for p in parameters if (g := p.grad) is not None]
-            return leaves_of(found, lambda: paths_of([p.grad for p in parameters], name))
-    return leaves_found(walk(parameters, name, caller))
+            return _leaves(found, lambda: paths_of([p.grad for p in parameters], name), parameters, sharing)
+    return leaves_found(walk(parameters, name, caller), sharing)
 
 
-def leaves_found(found: Found) -> TorchLeaves:
-    """Return leaves for the gradients of a container, which may be DTensors on a mesh."""
-    grads, paths, holders = found
-    if not any(map(is_distributed, {type(x): x for x in holders}.values())):
-        return leaves_of(grads, lambda: paths)
-    if not grads:  # another rank may have some and would wait for this one in a collective
-        grads, paths = [torch.empty(0)], ["nothing"]
-    scopes = {id(g): scope_of(g, path) for g, path in zip(grads, paths, strict=True)}
-    parts = {id(g): part_of(g) for g in dict.fromkeys(grads)}
-    leaves = leaves_of([parts[id(g)] for g in grads], lambda: paths)
-    every = list(dict.fromkeys([*map(cut, holders), *scopes.values()]))
-    numels = [g.numel() for g in dict.fromkeys(grads)]
-    return replace(leaves, ops=ShardedOps(leaves.ops, list(scopes.values()), every), numels=numels)
+def leaves_found(found: Found, sharing: Sharing | None = None) -> TorchLeaves:
+    """Return leaves for the gradients of a container, of which other ranks may hold parts."""
+    return _leaves(found.grads, lambda: found.paths, found.holders, sharing)
+
+
+def _leaves(
+    grads: list[Tensor], paths: Callable[[], list[str]], holders: Sequence[Tensor], sharing: Sharing | None
+) -> TorchLeaves:
+    if sharing is None and any_distributed(holders):
+        sharing = Sharing(holders, None, ())
+    if sharing is None or sharing.is_alone:
+        return leaves_of(grads, paths)
+    distinct = list({id(g): g for g in grads}.values())
+    spread = sharing.spread(distinct, partial(_first_paths, grads, paths), holders)
+    if spread is None:
+        return leaves_of(grads, paths)
+    parts = {id(g): part_of(g) for g in distinct}
+    leaves = leaves_of([parts[id(g)] for g in grads], paths)
+    return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), wholes=distinct)
+
+
+def _are_parameters(tensors: list[Any]) -> bool:
+    """Whether all are parameters: plain ones, whose type says it, or DTensors."""
+    kinds = set(map(type, tensors))
+    if kinds == {Parameter}:
+        return True
+    return all(kind is Parameter or issubclass(kind, Tensor) for kind in kinds) and all(
+        isinstance(x, Parameter) for x in tensors
+    )
+
+
+def _first_paths(grads: list[Tensor], paths: Callable[[], list[str]]) -> list[str]:
+    """Return the path of each distinct gradient: its first one."""
+    first = {id(g): path for g, path in zip(reversed(grads), reversed(paths()), strict=True)}
+    return [first[key] for key in dict.fromkeys(map(id, grads))]
 
 
 def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeaves:
@@ -111,16 +157,16 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
         slots = [first.setdefault(id(g), len(first)) for g in grads]
         arrays = list({id(g): g for g in grads}.values())
     after: list[Callable[[], object]] = []
-    numels = None
+    wholes = None
     if any(g.layout is not torch.strided for g in arrays):
-        numels = [g.numel() for g in arrays]
+        wholes = arrays
         arrays = [_dense(g, after) for g in arrays]
     seen: dict[torch.dtype, int] = {}
     for i, g in enumerate(arrays):
         if g.dtype not in seen:
             seen[g.dtype] = i
             _checks.leaf(g, paths, slots.index(i))
-    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after, numels)
+    return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after, wholes)
 
 
 def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
@@ -155,6 +201,11 @@ def _dense(g: Tensor, after: list[Callable[[], object]]) -> Tensor:
         after.append(lambda: g.copy_(merged))
         return merged.values()
     return g.values()
+
+
+def _any_may_change(coefficients: Sequence[Coefficient]) -> bool:
+    """Whether a gradient may change, of which the first does not."""
+    return not is_shared(coefficients) and any(map(_may_change, coefficients))
 
 
 def _may_change(c: Coefficient) -> bool:

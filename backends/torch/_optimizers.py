@@ -82,14 +82,25 @@ def pre_hooks(optimizer: Optimizer) -> list[Any]:
     return list((_hooks_of(optimizer) or {}).values())
 
 
-def loss_scale(optimizer: Optimizer) -> AnyScalar:
+def loss_scale(optimizer: Optimizer, *, alone: bool = True) -> AnyScalar:
     """Return what the step is going to divide the gradients by: a float on a host, else a 0-d tensor.
 
     ``GradScaler`` sets ``grad_scale`` for a fused step, which divides the gradients itself. Without it, 1 is returned.
+
+    Raises
+    ------
+    RuntimeError
+        If the gradients are scaled and others, of which that is not known, share their norm: unless ``alone``.
     """
     scale: Any = getattr(optimizer, "grad_scale", None)
     if scale is None:
         return 1.0
+    if not alone:
+        raise RuntimeError(
+            f"gradients of {type(optimizer).__name__} are still multiplied by the loss scale of a GradScaler, "
+            "expected unscaled ones, because one norm over several was asked for; call scaler.unscale_(optimizer) "
+            "for each optimizer before the first step"
+        )
     if isinstance(scale, Tensor) and scale.device.type != "cpu":
         return scale.reshape(())
     return float(scale)

@@ -10,7 +10,7 @@ from gradclip._types import Scalar
 from gradclip._words import kind
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import leaves_of
-from gradclip.backends.torch.ops._sharded import part_of
+from gradclip.backends.torch.ops._ownership import part_of
 
 
 @between_graphs

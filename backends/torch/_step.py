@@ -1,11 +1,13 @@
 """One clipping of an optimizer's gradients: all decisions are made before the first write."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gradclip._by_policy import coefficients_of, decide_by_policy, decide_partial_by_policy
 from gradclip._by_value import clamp_leaves_
 from gradclip._decision import Decision, Rule, decide_by_arrays, unscaled_norm
 from gradclip._global import decide
@@ -13,61 +15,108 @@ from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar
 from gradclip.backends.torch._leaves import TorchLeaves, ops_of
+from gradclip.policies._policy import AnyPolicy
 
 
 class Told(NamedTuple):
-    """The results of one step's clipping. Tensors are 0-d, or of shape (number of groups,).
+    """The results of one step's clipping. Tensors are 0-d, or of shape (number of scopes,).
 
     Parameters
     ----------
     norm : Tensor
         The unscaled norm before clipping: float64 or float32.
     coefficient : Tensor
-        What the gradients were multiplied by: 1 if they were not clipped, 0 if they were made zero.
+        What the gradients were multiplied by: 1 if they were not clipped, 0 if they were made zero. The smallest, if
+        each gradient has its own.
     clipped : Tensor
         Whether they were clipped: boolean.
+    threshold : float or Tensor
+        The threshold of the norm, inf if there is none; one for each gradient, if each has its own.
+    skipped : bool or Tensor
+        Whether the step is skipped.
     """
 
     norm: Tensor
     coefficient: Tensor
     clipped: Tensor
+    threshold: AnyScalar = math.inf
+    skipped: bool | Tensor = False
 
 
-def clip_scopes_(
-    scopes: Sequence[TorchLeaves], rule: Rule, max_value: AnyScalar | None, loss_scale: AnyScalar
-) -> list[Told]:
-    """Clip the gradients of each scope by its own norm in place; all are checked before the first is written.
+class Scope(NamedTuple):
+    """Gradients that are clipped by their common norm.
 
     Parameters
     ----------
-    scopes : sequence of TorchLeaves
-        The gradients, multiplied by ``loss_scale``. They are not divided by it.
-    rule : Rule
-        The rule, whose threshold is multiplied by ``loss_scale``, too.
-    max_value : float, 0-d tensor or None
-        The bound of each element, multiplied by ``loss_scale``, too.
-    loss_scale : float or 0-d tensor
-        The returned norms are divided by it.
+    leaves : TorchLeaves
+        The gradients.
+    max_norm : float, 0-d tensor or None
+        The threshold for the unscaled norm; not used if there is a policy.
+    policy : Policy or None
+        Chooses the threshold.
+    state : object
+        The policy's state.
     """
-    whole = scopes[0] if len(scopes) == 1 else _joined(scopes)
+
+    leaves: TorchLeaves
+    max_norm: AnyScalar | None = None
+    policy: AnyPolicy | None = None
+    state: Any = None
+
+
+def clip_scopes_(
+    scopes: Sequence[Scope], rule: Rule, max_value: AnyScalar | None, loss_scale: AnyScalar
+) -> tuple[list[Told], list[Any]]:
+    """Clip the gradients of each scope in place; all are checked before the first is written.
+
+    Parameters
+    ----------
+    scopes : sequence of Scope
+        Their gradients are multiplied by ``loss_scale``. They are not divided by it.
+    rule : Rule
+        The order of the norm, eps, and what to do with NaN and inf. Its threshold is not used.
+    max_value : float, 0-d tensor or None
+        The bound of each unscaled element.
+    loss_scale : float or 0-d tensor
+        The norms and thresholds are those of gradients divided by it.
+
+    Returns
+    -------
+    told : list of Told
+        The results, one for each scope.
+    states : list of object
+        The policies' next states.
+    """
+    whole = scopes[0].leaves if len(scopes) == 1 else _joined([scope.leaves for scope in scopes])
     raw: list[Decision | None] = [None] * len(scopes)
     if max_value is not None:
         if rule.nonfinite != "propagate":  # clamping makes inf finite, so look for non-finite elements before
-            raw = [decide(leaves, Rule(None, 2.0, rule.nonfinite)) for leaves in scopes]
-        clamp_leaves_(whole, -max_value, max_value)
-    decided = [_decide(leaves, rule, loss_scale, seen) for leaves, seen in zip(scopes, raw, strict=True)]
-    each = [decision.coefficient for leaves, decision in zip(scopes, decided, strict=True) for _ in leaves.arrays]
+            raw = [decide(scope.leaves, Rule(None, 2.0, rule.nonfinite)) for scope in scopes]
+        bound = max_value * loss_scale
+        clamp_leaves_(whole, -bound, bound)
+    decided = [_decide(scope, rule, loss_scale, seen) for scope, seen in zip(scopes, raw, strict=True)]
+    each = [c for scope, (d, _) in zip(scopes, decided, strict=True) for c in coefficients_of(scope.leaves, d)]
     whole.scale_(each, "clip_by_global_norm")
-    return list(map(_told, decided))
+    told = [_told(decision, scope.max_norm) for scope, (decision, _) in zip(scopes, decided, strict=True)]
+    return told, [state for _, state in decided]
 
 
 def together(told: Sequence[Told]) -> Told:
     """Return the results of several scopes as tensors of shape (len(told),) on the first scope's device."""
-    norm, coefficient, clipped = zip(*told, strict=True)
-    home = norm[0].device
-    dtype = torch.float64 if any(x.dtype == torch.float64 for x in norm) else torch.float32
-    norms, coefficients = (torch.stack([x.to(home, dtype) for x in numbers]) for numbers in (norm, coefficient))
-    return Told(norms, coefficients, torch.stack([x.to(home) for x in clipped]))
+    home = told[0].norm.device
+    dtype = torch.float64 if any(x.norm.dtype == torch.float64 for x in told) else torch.float32
+    norm, coefficient = (torch.stack([getattr(x, n).to(home, dtype) for x in told]) for n in ("norm", "coefficient"))
+    clipped = torch.stack([x.clipped.to(home) for x in told])
+    threshold = torch.cat([as_tensor(x.threshold, norm).reshape(-1) for x in told])
+    return Told(norm, coefficient, clipped, threshold, any_of([x.skipped for x in told]))
+
+
+def any_of(flags: Sequence[bool | Tensor]) -> bool | Tensor:
+    """Return whether any flag is True, as a bool if all are, else as a 0-d tensor on the device of the first."""
+    if all(isinstance(flag, bool) for flag in flags):
+        return any(flags)
+    home = next(flag.device for flag in flags if isinstance(flag, Tensor))
+    return torch.stack([torch.as_tensor(flag, device=home).any() for flag in flags]).any()
 
 
 def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
@@ -81,26 +130,51 @@ def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
     return TorchLeaves(arrays, ops_of(arrays), range(len(arrays)), list, paths, after)
 
 
-def _decide(leaves: TorchLeaves, rule: Rule, loss_scale: AnyScalar, raw: Decision | None) -> Decision:
-    """Return the decision for gradients. ``raw`` is that of before ``max_value`` was applied, or None."""
+def _decide(scope: Scope, rule: Rule, loss_scale: AnyScalar, raw: Decision | None) -> tuple[Decision, Any]:
+    """Return the decision for a scope. ``raw`` is that of before the elements were clipped, or None."""
+    leaves, policy = scope.leaves, scope.policy
     unscaled = isinstance(loss_scale, float) and loss_scale == 1
-    if raw is None and (unscaled or not leaves.arrays):
-        return decide(leaves, rule)
-    partial = leaves.partial(rule.ord)
-    if raw is not None:
-        seen = torch.as_tensor(raw.total, dtype=partial.total.dtype, device=partial.total.device)
-        total = torch.where(torch.isfinite(seen), partial.total, seen)
-        partial = NormPartial(partial.scale, total, partial.ord, partial.dtype)
-    found = decide_by_arrays(partial, rule)
+    if policy is None:
+        limit = None if scope.max_norm is None else scope.max_norm * loss_scale
+        rule = Rule(limit, rule.ord, rule.nonfinite, 1.0, rule.eps * loss_scale)
+        if raw is None and (unscaled or not leaves.arrays):
+            return decide(leaves, rule), None
+        partial = _poisoned(leaves.partial(rule.ord), raw)
+        found = decide_by_arrays(partial, rule)
+        decision, state = Decision(unscaled_norm(partial, loss_scale), found.coefficient, found.total), None
+    else:
+        rule = Rule(None, rule.ord, rule.nonfinite, loss_scale, rule.eps)
+        if raw is None or policy.per_leaf:
+            return decide_by_policy(leaves, policy, scope.state, rule, unscale=False)
+        partial = _poisoned(leaves.partial(rule.ord), raw)
+        decision, state = decide_partial_by_policy(partial, policy, scope.state, rule, unscale=False)
     if rule.nonfinite == "error":
-        refuse_nonfinite(leaves, found.finite, rule.ord)
-    return Decision(unscaled_norm(partial, loss_scale), found.coefficient, found.total)
+        refuse_nonfinite(leaves, decision.finite, rule.ord)
+    return decision, state
 
 
-def _told(decision: Decision) -> Told:
+def _poisoned(partial: NormPartial, raw: Decision | None) -> NormPartial:
+    """Return a partial norm that is NaN or inf if the gradients were before their elements were clipped."""
+    if raw is None:
+        return partial
+    seen = torch.as_tensor(raw.total, dtype=partial.total.dtype, device=partial.total.device)
+    total = torch.where(torch.isfinite(seen), partial.total, seen)
+    return NormPartial(partial.scale, total, partial.ord, partial.dtype)
+
+
+def _told(decision: Decision, max_norm: AnyScalar | None) -> Told:
     norm, c = decision.norm, decision.coefficient
-    number, changed = c.number, c.changed
-    if isinstance(number, float):
-        number = torch.scalar_tensor(number, dtype=torch.float64, device="cpu")
-        changed = torch.scalar_tensor(changed, dtype=torch.bool, device="cpu")
-    return Told(norm, number.to(norm), changed.to(norm.device))
+    number = as_tensor(c.number, norm)
+    least = number.amin() if number.dim() else number
+    threshold = max_norm if decision.max_norm is None else decision.max_norm
+    clipped = as_tensor(decision.clipped, norm, torch.bool)
+    return Told(norm, least, clipped, math.inf if threshold is None else threshold, decision.skipped)
+
+
+def as_tensor(value: Any, norm: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a number or tensor as a tensor beside a norm, of its dtype or another."""
+    dtype = norm.dtype if dtype is None else dtype
+    if isinstance(value, float | bool):
+        made = torch.scalar_tensor(value, dtype=torch.bool if isinstance(value, bool) else torch.float64, device="cpu")
+        return made.to(norm.device, dtype)
+    return torch.as_tensor(value).to(norm.device, dtype)

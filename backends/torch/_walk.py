@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from gradclip._weights import state_of
 from gradclip._words import kind
+from gradclip.backends.torch._groups import is_clipped
 
 
 class Found(NamedTuple):
@@ -114,6 +115,8 @@ def _items(source: Any, name: str, *, strict: bool) -> Iterator[tuple[str, Any]]
     elif strict and state_of(source):
         yield name, source
     elif _is_group(source):
+        if not is_clipped(source, name):
+            return
         yield from _items(source["params"], f"{name}['params']", strict=strict)
     elif isinstance(source, Mapping):
         for i, (key, value) in enumerate(source.items()):

@@ -94,11 +94,12 @@ def _jax_devices() -> str:
 
 
 def _cupy_devices() -> str:
+    from gradclip.backends.cupy import gpu_kernels
     from gradclip.backends.cupy._runtime import runtime
 
     gpus = runtime().cupy.cuda.runtime
-    names = (gpus.getDeviceProperties(i)["name"].decode() for i in range(gpus.getDeviceCount()))
-    return _listed(f"{name}, with gradclip's CUDA kernels" for name in names)
+    names = [gpus.getDeviceProperties(i)["name"].decode() for i in range(gpus.getDeviceCount())]
+    return _listed(f"{name}, with {gpu_kernels(i)}" for i, name in enumerate(names))
 
 
 def _listed(devices: Iterable[str]) -> str:

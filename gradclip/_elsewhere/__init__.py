@@ -14,7 +14,7 @@ FUNCTIONS = {
     ),
     "optax": ("ClipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
     "jax": (),
-    "cupy": (),
+    "cupy": ("gpu_kernels",),
 }  # fmt: skip
 """For each adapter, the public names that the core does not have."""
 
@@ -68,11 +68,10 @@ def _place(name: str) -> str:
     if name in FUNCTIONS or name == "backends":
         adapter = "torch" if name == "backends" else name
         return f"; adapters are in gradclip.backends, write: import gradclip.backends.{adapter}"
-    for adapter, names in FUNCTIONS.items():
-        if name in names:
-            found = {"clip_grad_norm": "clip_grad_norm_"}.get(name, name)
-            return f"; it is in an adapter, write: from gradclip.backends.{adapter} import {found}"
-    return ""
+    plain = {"clip_grad_norm": "clip_grad_norm_"}.get(name, name)
+    found = [adapter for adapter, names in FUNCTIONS.items() if name in names]
+    ways = " or ".join(f"from gradclip.backends.{adapter} import {plain}" for adapter in found)
+    return f"; it is in an adapter, write: {ways}" if ways else ""
 
 
 def _imports(caller: FrameType) -> bool:

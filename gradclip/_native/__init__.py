@@ -9,10 +9,15 @@ import math
 import os
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+
+NDArray: TypeAlias = np.ndarray[Any, Any]
+Numbers: TypeAlias = Sequence[float] | NDArray
 
 _WANTED = os.environ.get("GRADCLIP_NATIVE") or "1"
 PATH = Path(__file__).with_name("kernels.dll" if sys.platform == "win32" else "kernels.so")
@@ -28,11 +33,14 @@ ORDERS = {2.0: 2, 1.0: 1, math.inf: 0}
 """What it calls the orders of norms that it has sums for."""
 
 _SCALE, _CLAMP, _CLEAR = 1, 2, 3
-_VERSION = 1
+_SOME_COMPLEX = 2
+_VERSION = 2
 """Which functions the library must have."""
 
 _MOST_THREADS = 4
 """More do not read memory faster."""
+
+_from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 
 
 class Table:
@@ -46,25 +54,52 @@ class Table:
         The dtype of each, as in `CODES`; of a complex array, that of its real and imaginary parts.
     """
 
-    __slots__ = ("_kept", "addresses", "arguments", "codes", "nbytes", "pointer")
+    __slots__ = ("_places", "arguments", "codes")
 
     def __init__(self, addresses: Sequence[int], nbytes: Sequence[int], codes: bytes) -> None:
-        self.addresses, self.nbytes, self.codes = addresses, nbytes, codes
-        self._kept = array("Q", addresses), array("Q", nbytes)  # of lists: of other iterables it takes twice as long
-        self.pointer, lengths = (kept.buffer_info()[0] for kept in self._kept)
-        self.arguments = self.pointer, lengths, codes, len(codes)
+        self._set(array("Q", [*addresses, *nbytes]), codes)
 
-    def rows(self, which: Sequence[int]) -> "Table":
-        """Return the table of some of the arrays."""
-        addresses, nbytes, codes = self.addresses, self.nbytes, self.codes
-        return Table([addresses[i] for i in which], [nbytes[i] for i in which], bytes([codes[i] for i in which]))
+    def _set(self, places: "array[int]", codes: bytes) -> None:
+        self._places, self.codes = places, codes
+        pointer, count = places.buffer_info()[0], len(codes)
+        self.arguments = pointer, pointer + 8 * count, codes, count
 
-    def cut(self, parts: int) -> "Table":
-        """Return the table of the equal parts of its only array."""
-        (place,), (length,) = self.addresses, self.nbytes
-        step = length // parts if parts else 0
-        addresses = list(range(place, place + length, step)) if step else [place] * parts
-        return Table(addresses, [step] * parts, self.codes * parts)
+    @classmethod
+    def over(cls, places: "array[int]", codes: bytes) -> "Table":
+        """Return the table whose addresses, and after them counts of bytes, are in an array already."""
+        table = cls.__new__(cls)
+        table._set(places, codes)
+        return table
+
+    @property
+    def pointer(self) -> int:
+        """Where the addresses lie."""
+        return self.arguments[0]
+
+    @property
+    def addresses(self) -> "array[int]":
+        """Where each array begins."""
+        return self._places[: len(self.codes)]
+
+    @property
+    def nbytes(self) -> "array[int]":
+        """How many bytes each array has."""
+        return self._places[len(self.codes) :]
+
+    def rows(self, which: Any) -> "Table":
+        """Return the table of some of the arrays: of those with these indices, or where a boolean array is True."""
+        places = np.frombuffer(self._places, np.uint64).reshape(2, -1)[:, which]
+        return Table.over(_as_array("Q", places), np.frombuffer(self.codes, np.uint8)[which].tobytes())
+
+    def cut(self, parts: Sequence[int]) -> "Table":
+        """Return the table of the parts of all arrays, one after the other; each array is cut in so many equal ones."""
+        counts = np.asarray(parts, np.int64)
+        places = np.frombuffer(self._places, np.int64).reshape(2, -1)
+        steps = places[1] // np.maximum(counts, 1)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        steps_of_rows = np.repeat(steps, counts)
+        found = np.stack([np.repeat(places[0], counts) + within * steps_of_rows, steps_of_rows])
+        return Table.over(_as_array("Q", found), np.repeat(np.frombuffer(self.codes, np.uint8), counts).tobytes())
 
 
 class Kernels:
@@ -92,26 +127,28 @@ class Kernels:
             [*table, place, *[number] * 2, place, place, *[number] * 2],
         )
         self._apart.restype, self._apart.argtypes = number, [place, place, size]
+        self._locate = ctypes.PyDLL(str(path)).gradclip_locate  # it calls Python's functions, and keeps the lock
+        self._locate.restype, self._locate.argtypes = number, [place, place, size, place, place, place]
 
     def sum(self, table: Table, ord: float, threads: int, unit: float = 1.0) -> float:
         """Return the sum of ``|x * unit| ** ord`` over all elements, the largest ``|x * unit|`` for ``ord=inf``."""
         total: float = self._sum(*table.arguments, self._level, ORDERS[ord], unit, threads, None)
         return total
 
-    def sums(self, table: Table, ord: float, threads: int) -> list[float]:
+    def sums(self, table: Table, ord: float, threads: int) -> "array[float]":
         """Return the sum of ``|x| ** ord`` of each array, its largest ``|x|`` for ``ord=inf``."""
         each = array("d", bytes(8 * len(table.codes)))
         self._sum(*table.arguments, self._level, ORDERS[ord], 1.0, threads, each.buffer_info()[0])
-        return each.tolist()
+        return each
 
-    def scale(self, table: Table, first: Sequence[float], second: Sequence[float], threads: int, out: Table) -> None:
+    def scale(self, table: Table, first: Numbers, second: Numbers, threads: int, out: Table) -> None:
         """Multiply all elements by two numbers, one after the other, in float64; write them to ``out``, rounded once.
 
         There is one number for all arrays in each of ``first`` and ``second``, or one for each.
         """
         self._write(_SCALE, table, first, second, threads, out)
 
-    def clamp(self, table: Table, low: Sequence[float], high: Sequence[float], threads: int, out: Table) -> None:
+    def clamp(self, table: Table, low: Numbers, high: Numbers, threads: int, out: Table) -> None:
         """Write all elements to ``out``, moved into bounds; NaN stays NaN."""
         self._write(_CLAMP, table, low, high, threads, out)
 
@@ -123,13 +160,36 @@ class Kernels:
         """Whether no two of the arrays share memory."""
         return bool(self._apart(*table.arguments[:2], len(table.codes)))
 
-    def _write(
-        self, work: int, table: Table, one: Sequence[float], other: Sequence[float], threads: int, out: Table
-    ) -> None:
-        numbers = array("d", [*one, *other])
+    def locate(self, find: int, tensors: Sequence[Any]) -> tuple[Table, bool] | None:
+        """Return where tensors lie, and whether one is complex; None if one is not contiguous or cannot be read.
+
+        Parameters
+        ----------
+        find : int
+            The address of their framework's function, as `gradclip._exchange.finder` returns it.
+        tensors : sequence of tensors
+            Tensors of its type.
+        """
+        count = len(tensors)
+        objects = np.fromiter(tensors, object, count)  # an array of pointers to them
+        places, codes = array("Q", bytes(16 * count)), array("B", bytes(count))
+        pointer = places.buffer_info()[0]
+        where = ctypes.addressof(_from_buffer(objects))
+        kind = self._locate(find, where, count, pointer, pointer + 8 * count, codes.buffer_info()[0])
+        return (Table.over(places, codes.tobytes()), kind == _SOME_COMPLEX) if kind > 0 else None
+
+    def _write(self, work: int, table: Table, one: Numbers, other: Numbers, threads: int, out: Table) -> None:
+        numbers = _as_array("d", np.stack([one, other])) if isinstance(one, np.ndarray) else array("d", [*one, *other])
         place, each = numbers.buffer_info()[0], len(one) > 1
         places = place, place + 8 * len(one)
         self._replace(*table.arguments, out.pointer, self._level, work, *places, each, threads)
+
+
+def _as_array(kind: str, values: NDArray) -> "array[Any]":
+    """Return the numbers of a NumPy array, of eight bytes each, as one of Python's."""
+    found = array(kind)
+    found.frombytes(values.tobytes())
+    return found
 
 
 @cache

@@ -228,10 +228,20 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
         return;
     }
     for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job, i);
-    for (; i-- > 0 && end > low; end = begin) {
+    while (i > 0 && end > low) {
+        const size_t last = i--;
         begin = end - blocks_of(job, i);
-        for (size_t b = end < high ? end : high; b > begin && b > low; b--)
-            work_on_block(job, i, b - 1 - begin, b - 1);
+        if (end - begin > 1) {
+            for (size_t b = end < high ? end : high; b > begin && b > low; b--)
+                work_on_block(job, i, b - 1 - begin, b - 1);
+        } else {
+            size_t numel = numel_of(job, i); /* arrays of one block lie beside each other: together, and upwards */
+            while (i > 0 && begin > low && (numel += numel_of(job, i - 1)) <= BLOCK) begin -= blocks_of(job, --i);
+            size_t b = begin;
+            for (size_t k = i; k < last; b += blocks_of(job, k++))
+                if (blocks_of(job, k)) work_on_block(job, k, 0, b);
+        }
+        end = begin;
     }
 }
 
@@ -283,7 +293,67 @@ static size_t size_of(const struct job *job, int most_threads, size_t *threads)
 /* ---- what Python calls --------------------------------------------------------------------------------- */
 
 /* Which of these functions there are, for a library that is older or newer than its Python. */
-API int gradclip_version(void) { return 1; }
+API int gradclip_version(void) { return 2; }
+
+/* DLPack's description of a tensor, which does not own it (DLTensor of dlpack.h, version 1). */
+struct dl_tensor {
+    void *data;
+    int32_t device_type, device_id, ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    const int64_t *shape, *strides; /* in elements */
+    uint64_t byte_offset;
+};
+
+enum dl_code { DL_FLOAT = 2, DL_BFLOAT = 4, DL_COMPLEX = 5 };
+
+#define DL_CPU 1
+#define UNREADABLE 255
+
+/* Return what this library calls the dtype of a tensor, of a complex one that of its parts; or UNREADABLE. */
+static unsigned char dtype_of(const struct dl_tensor *x)
+{
+    const int bits = x->code == DL_COMPLEX ? x->bits / 2 : x->bits;
+    if (x->lanes != 1) return UNREADABLE;
+    if (x->code == DL_BFLOAT) return bits == 16 ? BF16 : UNREADABLE;
+    if (x->code != DL_FLOAT && x->code != DL_COMPLEX) return UNREADABLE;
+    return bits == 64 ? F64 : bits == 32 ? F32 : bits == 16 ? F16 : UNREADABLE;
+}
+
+/* Whether the elements of a tensor lie one after the other in C's order; their number is written to numel. */
+static int is_in_order(const struct dl_tensor *x, uint64_t *numel)
+{
+    int64_t step = 1;
+    int in_order = 1;
+    for (int32_t axis = x->ndim; axis-- > 0;) {
+        if (x->shape[axis] != 1) in_order = in_order && x->strides && x->strides[axis] == step;
+        step *= x->shape[axis];
+    }
+    *numel = (uint64_t)step;
+    return in_order || !step;
+}
+
+/* Write where tensors of a framework lie: their addresses, counts of bytes and dtypes. The framework tells by its
+ * function find (dltensor_from_py_object_no_sync of DLPack's exchange API), which needs Python's lock.
+ *
+ * Return 1 if all of them are real, or 2 if some are complex; 0 if one is not in the host's memory, not in C's order or
+ * of another dtype, or has no memory; -1 if find has raised an exception. */
+API int gradclip_locate(int (*find)(void *, struct dl_tensor *), void *const *tensors, size_t count,
+                        uint64_t *addresses, uint64_t *nbytes, unsigned char *dtypes)
+{
+    int is_complex = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct dl_tensor x;
+        uint64_t numel;
+        if (find(tensors[i], &x)) return -1;
+        dtypes[i] = dtype_of(&x);
+        if (x.device_type != DL_CPU || !x.data || dtypes[i] == UNREADABLE || !is_in_order(&x, &numel)) return 0;
+        addresses[i] = (uint64_t)(uintptr_t)x.data + x.byte_offset;
+        nbytes[i] = numel * (x.bits / 8);
+        is_complex |= x.code == DL_COMPLEX;
+    }
+    return 1 + is_complex;
+}
 
 /* Return the sum of |x * unit|^order over all elements of all arrays, for an order of 1 or 2, or the largest
  * |x * unit| for an order of 0; and that of each array in each, if it is not NULL. */

@@ -316,7 +316,7 @@ INLINE void FN(put)(enum dtype dtype, enum work work, int in_float32, const unsi
 INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const unsigned char *x, unsigned char *out,
                         size_t n, double one, double other)
 {
-    const size_t width = width_of(dtype), stream = n / STREAMS / SIXTEEN * SIXTEEN;
+    const size_t width = width_of(dtype), stream = n < STREAMS * RUN ? 0 : n / STREAMS / SIXTEEN * SIXTEEN;
     for (size_t j = 0; j < stream; j += SIXTEEN)
         UNROLL for (int s = 0; s < STREAMS; s++) {
             const size_t at = (s * stream + j) * width;

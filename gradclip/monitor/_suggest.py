@@ -58,8 +58,8 @@ class Suggestion:
         "exploding": gradients explode; ``max_norm``, if there is one, is for the steps before. "unknown": the history
         does not tell.
     share : float or None
-        The share of the steps from ``first_step`` on, before any explosion, whose norm exceeds ``max_norm``.
-    first_step : int or None
+        The share of the steps from ``steady_from`` on, before any explosion, whose norm exceeds ``max_norm``.
+    steady_from : int or None
         The step at which the warm-up is over, from which on norms were considered.
     explodes_at : int or None
         The step at which gradients explode.
@@ -69,7 +69,7 @@ class Suggestion:
     reason: str
     verdict: Verdict = "unknown"
     share: float | None = None
-    first_step: int | None = None
+    steady_from: int | None = None
     explodes_at: int | None = None
 
     def __str__(self) -> str:

@@ -54,7 +54,7 @@ class Summary:
     clipped, skipped : float or None
         The share of the steps that were clipped, and skipped, 0 to 1. None if it was not recorded.
     spikes : list of Spike
-        The spikes, in the order of steps.
+        The spikes, the largest first.
     """
 
     steps: int
@@ -117,7 +117,7 @@ def _share(flags: Flags | None) -> float | None:
 def _spikes(history: History) -> list[Spike]:
     logs = logarithms(history.norm)
     above = deviations(logs)[0]
-    found = np.flatnonzero(spikes(logs)).tolist()
+    found = sorted(np.flatnonzero(spikes(logs)).tolist(), key=lambda i: -logs[i])
     return [
         Spike(int(history.step[i]), float(history.norm[i]), _exp(above[i]), _blamed(history.parameters, i))
         for i in found

@@ -1,4 +1,4 @@
-"""The suite can fail: for every clause there is a defect that its tests find."""
+"""For every clause, the suite finds a defect that was built in for it."""
 
 import xml.etree.ElementTree as ET
 from collections import Counter

@@ -1,11 +1,10 @@
-"""``Ops`` for PyTorch on any device: one read for the norm, one pass for the multiplication, nothing read back.
+"""``Ops`` for PyTorch on any device, by PyTorch's own operations. The host reads no value back.
 
 No Python branch depends on a value, so this also runs under ``torch.compile`` and the transforms of ``torch.func``. The
 module ``_host`` has faster operations for the host's memory.
 """
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Protocol
@@ -16,20 +15,15 @@ from torch import Tensor
 from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps, bounds_for, limited
-from gradclip._chunks import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL, boxes
+from gradclip._chunks import boxes
 from gradclip._coefficient import Coefficient
+from gradclip._limits import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL
+from gradclip._memory import ranges_are_apart
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial, stack
 from gradclip._tensor_memory import in_memory_order, is_lazy
 from gradclip._types import AnyScalar
-
-_FOREACH_BELOW_NUMEL = 1 << 31
-"""Leaves of this many elements or more do not use foreach kernels: CUDA's count elements in 32 bits."""
-
-
-_JOIN_UP_TO_NUMEL, _JOINED_NUMEL = 1 << 14, 1 << 20
-"""Leaves of up to the first number of elements are copied into arrays of up to the second, to be multiplied in one
-launch instead of one for each leaf."""
+from gradclip.backends.torch.ops._limits import FOREACH_BELOW_NUMEL, JOIN_UP_TO_NUMEL, JOINED_NUMEL
 
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
 STORED = dict.fromkeys(_FLOAT8, torch.float32) | {torch.complex32: torch.complex64}
@@ -56,7 +50,7 @@ class TorchOps(ArrayOps):
         fits = [
             i
             for i, x in enumerate(leaves)
-            if 0 < x.numel() < _FOREACH_BELOW_NUMEL and self._holds(x, ord) and has_memory(x)
+            if 0 < x.numel() < FOREACH_BELOW_NUMEL and self._holds(x, ord) and has_memory(x)
         ]
         batch = _norms([leaves[i] for i in fits], ord) if fits else None
         if batch is not None and len(fits) == len(leaves):
@@ -132,9 +126,7 @@ def apart(arrays: Sequence[Tensor]) -> bool:
         starts = list(map(Tensor.data_ptr, arrays))
     except RuntimeError:  # traced by a transform of torch.func
         return False
-    ends = sorted(map(operator.add, starts, [x.nbytes for x in arrays]))
-    starts.sort()
-    return all(map(operator.le, ends, starts[1:]))  # each range ends before the next begins
+    return ranges_are_apart(starts, [x.nbytes for x in arrays])
 
 
 DEVICE = TorchOps(ns.namespace([torch.zeros((), device="cpu")]))
@@ -182,8 +174,8 @@ def has_memory(x: Tensor) -> bool:
 
 
 def _joins(x: Tensor) -> bool:
-    """Whether a tensor is so small that it is multiplied together with others, and can be."""
-    return x.numel() <= _JOIN_UP_TO_NUMEL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
+    """Whether a tensor is small and can be multiplied together with others."""
+    return x.numel() <= JOIN_UP_TO_NUMEL and x.dtype not in STORED and has_memory(x) and not is_lazy(x)
 
 
 def _in_memory(x: Tensor) -> bool:
@@ -205,7 +197,7 @@ def _of_norm(norm: Tensor, ord: float) -> NormPartial:
 
 
 def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
-    """Multiply in the wider dtype of a factor; it gets an axis, because 0-d factors are converted to ``x``'s dtype."""
+    """Multiply ``x`` in the factor's dtype, which is wider. PyTorch would convert a 0-d factor, so it gets axes."""
     y = widened(x)
     y.mul_(factor.reshape([1] * x.dim()))
     if zeroed is not None:
@@ -215,11 +207,11 @@ def _times_(x: Tensor, factor: Tensor, zeroed: Tensor | None) -> None:
 
 
 def _groups(small: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield groups of tensors with at most ``_JOINED_NUMEL`` elements."""
+    """Yield groups of tensors with at most ``JOINED_NUMEL`` elements."""
     group: list[Tensor] = []
     total = 0
     for x in small:
-        if total + x.numel() > _JOINED_NUMEL:
+        if total + x.numel() > JOINED_NUMEL:
             yield group
             group, total = [], 0
         group.append(x)

@@ -3,7 +3,7 @@
 Each device sends its partial norm, two numbers, to the first gradient's device, which sends the coefficient back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 import torch
@@ -56,18 +56,12 @@ class SeveralDevices:
 
     def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
         """Return each leaf times its coefficient."""
-        out = list(leaves)
-        for ops, which, mine in self._each(leaves):
-            here = [coefficients[i].to(mine[0].device) for i in which]
-            for i, x in zip(which, ops.scale(mine, here), strict=True):
-                out[i] = x
-        return out
+        return self._gathered(leaves, lambda ops, which, mine: ops.scale(mine, _moved(coefficients, which, mine)))
 
     def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place."""
         for ops, which, mine in self._each(leaves):
-            moved = {id(c): c.to(mine[0].device) for c in coefficients}  # usually there is one for all leaves
-            ops.scale_(mine, [moved[id(coefficients[i])] for i in which])
+            ops.scale_(mine, _moved(coefficients, which, mine))
 
     def scaled_sum(self, leaf: Tensor, coefficient: Coefficient) -> Tensor:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
@@ -76,11 +70,7 @@ class SeveralDevices:
 
     def clamp(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> list[Tensor]:
         """Return each leaf with its elements moved into the bounds."""
-        out = list(leaves)
-        for ops, which, mine in self._each(leaves):
-            for i, x in zip(which, ops.clamp(mine, low, high), strict=True):
-                out[i] = x
-        return out
+        return self._gathered(leaves, lambda ops, _, mine: ops.clamp(mine, low, high))
 
     def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place."""
@@ -90,6 +80,22 @@ class SeveralDevices:
     def _each(self, leaves: Sequence[Tensor]) -> Iterator[tuple[TensorOps, list[int], list[Tensor]]]:
         return ((ops, which, [leaves[i] for i in which]) for ops, which in self._parts.values())
 
+    def _gathered(
+        self, leaves: Sequence[Tensor], call: Callable[[TensorOps, list[int], list[Tensor]], list[Tensor]]
+    ) -> list[Tensor]:
+        """Return what ``call`` returns for the leaves of each device, in the order of the leaves."""
+        out = list(leaves)
+        for ops, which, mine in self._each(leaves):
+            for i, x in zip(which, call(ops, which, mine), strict=True):
+                out[i] = x
+        return out
+
     def _ops_for(self, leaf: Tensor) -> TensorOps:
         """Return the operations of a leaf's device."""
         return self._parts[leaf.device][0]
+
+
+def _moved(coefficients: Sequence[Coefficient], which: list[int], leaves: list[Tensor]) -> list[Coefficient]:
+    """Return the coefficients at these positions on the leaves' device. One that several leaves share is moved once."""
+    moved = {id(c): c.to(leaves[0].device) for c in coefficients}
+    return [moved[id(coefficients[i])] for i in which]

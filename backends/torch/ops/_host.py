@@ -1,4 +1,4 @@
-"""``Ops`` for tensors in the host's memory: `HostOps`, which `TensorMemory` tells about tensors."""
+"""``Ops`` for tensors in the host's memory: `HostOps`, with `TensorMemory`, which knows where tensors are."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -24,13 +24,8 @@ def on_host(leaves: Sequence[Tensor]) -> bool:
 
 
 def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
-    """Return the operations for distinct, plain CPU tensors of one dtype that the kernels read, or None."""
-    if not on_host(leaves):
-        return None
-    try:
-        runs = _MEMORY.alike(leaves)
-    except RuntimeError:  # sparse, or traced
-        return None
+    """Return the operations for distinct, plain, contiguous CPU tensors, or None."""
+    runs = _MEMORY.alike(leaves) if _MEMORY.are_plain(leaves) else None
     if runs is None or len(set(runs.table.addresses)) < len(leaves):  # tensors of one address may be tied
         return None
     return HostOps(DEVICE, _MEMORY, leaves, runs)

@@ -1,8 +1,8 @@
-"""Launches of the kernels in Triton: one for all leaves of a dtype, and no write if nothing is clipped.
+"""Launches of the kernels in Triton: one for all tensors of a dtype. Nothing is written if nothing is clipped.
 
-They work on devices that Triton compiles for; Triton is part of PyTorch's builds for GPUs. A program (Triton's word for
-a block of threads) works on one piece of one leaf. It finds the piece in a table of addresses, which is kept while the
-tensors stay the same. The kernels do the same as those in backends/cupy/kernels.cu, which has more comments.
+They run on devices that Triton compiles for; Triton is part of PyTorch's builds for GPUs. A program (Triton's word for
+a block of threads) works on one piece of one tensor, whose address it reads from a table. The kernels do the same as
+those in backends/cupy/kernels.cu, which has more comments.
 """
 
 import math
@@ -20,7 +20,15 @@ from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar
 from gradclip.backends.torch.ops import _triton_kernels
-from gradclip.backends.torch.ops._triton_table import Table
+from gradclip.backends.torch.ops._limits import (
+    FLOAT64_CAPABILITIES,
+    LEAF_PARTIALS,
+    LEAF_WARPS,
+    MERGED_PARTIALS,
+    PROGRAM_NUMEL,
+    PROGRAM_WARPS,
+)
+from gradclip.backends.torch.ops._triton_table import Launch, Table
 
 _ORDERS = {math.inf: 0, 1.0: 1, 2.0: 2}
 """The kernels' code for each order of norm. Code 3 is for any other order, which is passed as a number."""
@@ -36,9 +44,6 @@ _TYPES = {
     torch.float32: _kernels.tl.float32,
     torch.float64: _kernels.tl.float64,
 }
-_BLOCK = 4096  # elements that a program works on at a time: 16 for each of 256 threads
-_MERGED = 1024  # partial norms that the merging program reads at a time; with many, it needs few turns
-_WARPS = 8
 _NUMBER, _INTEGER = Struct("d"), Struct("q")
 
 
@@ -64,14 +69,15 @@ def partials(table: Table, ord: float) -> Tensor:
         _partials(table, ord)
         out = torch.empty((len(table.ranges), 2), dtype=torch.float64, device=table.device)
         _kernels.merge_kernel[(len(table.ranges),)](
-            table.parts, table.ranges, out, ORDER=_ORDERS.get(ord, 3), BLOCK=256, num_warps=2
+            table.parts, table.ranges, out, ORDER=_ORDERS.get(ord, 3), BLOCK=LEAF_PARTIALS, num_warps=LEAF_WARPS
         )
     return out
 
 
 def decide(table: Table, rule: Rule) -> tuple[Decision, NormPartial]:
     """Return the decision for all tensors together, and their partial norm."""
-    result, flags = torch.empty_like(table.result), torch.empty_like(table.flags)
+    result = torch.empty(4, dtype=torch.float64, device=table.device)  # scale, total, divisor, factor
+    flags = torch.empty(2, dtype=torch.bool, device=table.device)  # changed, zeroed
     with _on(table.device):
         _partials(table, rule.ord)
         norm = _finish(table, rule, result, flags)
@@ -87,27 +93,25 @@ def scale_(table: Table, divisor: Tensor, factor: Tensor, changed: Tensor, zeroe
     The numbers, float64 and boolean on the tensors' device, are 0-d for all tensors or of shape (n,), one for each.
     """
     with _on(table.device):
-        _scale(table, divisor, factor, changed, zeroed, each=factor.ndim > 0)
+        zero = zeroed is not None
+        numbers = divisor, factor, changed, zeroed if zero else changed, int(factor.ndim > 0)
+        for launch in table.launches:
+            _run(_kernels.scale_kernel, launch, *numbers, ZERO=zero)
 
 
 def clamp_(table: Table, low: float, high: float) -> None:
     """Move the elements of tensors into the bounds in place. Elements within the bounds are not written."""
     with _on(table.device):
-        for group in table.groups:
-            bounds = (float(torch.tensor(limited(b, group.dtype), dtype=group.dtype)) for b in (low, high))
-            _kernels.clamp_kernel[(group.blocks,)](
-                group.pieces, *map(_bits, bounds),
-                TYPE=_TYPES[group.dtype], ALIGNED=group.aligned, BLOCK=_BLOCK, num_warps=_WARPS,
-            )  # fmt: skip
+        for launch in table.launches:
+            bounds = (float(torch.tensor(limited(b, launch.dtype), dtype=launch.dtype)) for b in (low, high))
+            _run(_kernels.clamp_kernel, launch, *map(_bits, bounds))
 
 
 def _partials(table: Table, ord: float) -> None:
-    for group in table.groups:
-        pairs = ord in (1, 2) and _pairs(table.device, group.dtype)
-        _kernels.partials_kernel[(group.blocks,)](
-            group.pieces, group.parts, _bits(ord), ORDER=_ORDERS.get(ord, 3), PAIRS=pairs,
-            TYPE=_TYPES[group.dtype], ALIGNED=group.aligned, BLOCK=_BLOCK, num_warps=_WARPS,
-        )  # fmt: skip
+    for launch in table.launches:
+        pairs = ord in (1, 2) and _pairs(table.device, launch.dtype)
+        order = _ORDERS.get(ord, 3)
+        _run(_kernels.partials_kernel, launch, launch.parts, _bits(ord), ORDER=order, PAIRS=pairs)
 
 
 def _finish(table: Table, rule: Rule, result: Tensor, flags: Tensor) -> Tensor:
@@ -119,19 +123,17 @@ def _finish(table: Table, rule: Rule, result: Tensor, flags: Tensor) -> Tensor:
     bits = [_bits(rule.ord), *(0 if given else _bits(number) for number in numbers)]
     _kernels.finish_kernel[(1,)](
         table.parts, table.count, on_device, *bits, result, norm, flags,
-        ORDER=_ORDERS.get(rule.ord, 3), GIVEN=given, ZERO=rule.zero, BLOCK=_MERGED, num_warps=8,
+        ORDER=_ORDERS.get(rule.ord, 3), GIVEN=given, ZERO=rule.zero, BLOCK=MERGED_PARTIALS, num_warps=PROGRAM_WARPS,
     )  # fmt: skip
     return norm
 
 
-def _scale(
-    table: Table, divisor: Tensor, factor: Tensor, changed: Tensor, zeroed: Tensor | None, *, each: bool
-) -> None:
-    for group in table.groups:
-        _kernels.scale_kernel[(group.blocks,)](
-            group.pieces, divisor, factor, changed, changed if zeroed is None else zeroed, int(each),
-            ZERO=zeroed is not None, TYPE=_TYPES[group.dtype], ALIGNED=group.aligned, BLOCK=_BLOCK, num_warps=_WARPS,
-        )  # fmt: skip
+def _run(kernel: Any, launch: Launch, *arguments: object, **constants: object) -> None:
+    """Launch one program for each piece. Constants are known when the kernel is compiled."""
+    kernel[(launch.blocks,)](
+        launch.pieces, *arguments, **constants,
+        TYPE=_TYPES[launch.dtype], ALIGNED=launch.aligned, BLOCK=PROGRAM_NUMEL, num_warps=PROGRAM_WARPS,
+    )  # fmt: skip
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
@@ -158,4 +160,4 @@ def _pairs(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether to sum in compensated float32, because float64 is slow: on all GPUs but those for data centres."""
     if device.type != "cuda" or torch.version.hip or dtype == torch.float64:
         return False
-    return torch.cuda.get_device_capability(device) not in {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
+    return torch.cuda.get_device_capability(device) not in FLOAT64_CAPABILITIES

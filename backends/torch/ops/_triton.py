@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradclip._coefficient import Coefficient
+from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar
@@ -90,7 +90,7 @@ def written(tensors: Sequence[Tensor]) -> None:
 def _joined(coefficients: Sequence[Coefficient]) -> Coefficient:
     """Return the one coefficient of all leaves, or else a batch of shape (n,) with that of each leaf."""
     first = coefficients[0]
-    if all(c is first for c in coefficients):
+    if is_shared(coefficients):
         return first
     zeroed = None if first.zeroed is None else torch.stack([c.zeroed for c in coefficients if c.zeroed is not None])
     divisor, factor, changed = (

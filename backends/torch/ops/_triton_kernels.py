@@ -4,6 +4,12 @@
 import triton
 import triton.language as tl
 
+SMALLEST = tl.constexpr(2.0**-1022)  # the smallest normal float64
+LARGEST = tl.constexpr(2.0**1022)  # whose reciprocal is normal, too
+# Below this times the number of elements, a sum may have lost more than 2^-28 (2^-58) of itself by underflow.
+LOST_FROM_FLOAT32 = tl.constexpr(2.0**-126 / 2.0**-28)
+LOST_FROM_FLOAT64 = tl.constexpr(2.0**-1022 / 2.0**-58)
+
 
 @triton.jit
 def _read(x, start, count, WIDE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):  # noqa: N803
@@ -15,6 +21,7 @@ def _read(x, start, count, WIDE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.co
 
 @triton.jit
 def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
+    """Return a float32 sum with ``part`` added, and the rounding error that is yet to be subtracted."""
     term = (part * part if ORDER == 2 else part) - lost
     after = value + term
     return after, (after - value) - term
@@ -22,6 +29,7 @@ def _kahan(value, lost, part, ORDER: tl.constexpr):  # noqa: N803
 
 @triton.jit
 def _add(value, part, p, ORDER: tl.constexpr):  # noqa: N803
+    """Return a sum of powers, or the maximum for ORDER 0, with ``part`` added."""
     if ORDER == 0:
         return tl.where((part > value) | (part != part), part, value)  # NaN stays, because no number is greater
     if ORDER == 3:
@@ -65,9 +73,16 @@ def _sum_of(
 @triton.jit
 def _safe(largest):
     """Return what elements can be divided by: never 0, inf or NaN, with a reciprocal that is in range too."""
-    low = 2.2250738585072014e-308
-    high = 4.49423283715579e307
-    return tl.where(largest < low, low, tl.where(largest <= high, largest, high))
+    return tl.where(largest < SMALLEST, SMALLEST, tl.where(largest <= LARGEST, largest, LARGEST))
+
+
+@triton.jit
+def _piece(row, TYPE: tl.constexpr, ALIGNED: tl.constexpr):  # noqa: N803
+    """Return the address and the number of elements of a piece, given its row in the table."""
+    x = tl.load(row).to(tl.pointer_type(TYPE))
+    if ALIGNED:
+        x = tl.multiple_of(x, 16)
+    return x, tl.load(row + 1).to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["p_bits"])
@@ -75,11 +90,9 @@ def partials_kernel(
     pieces, out, p_bits,
     ORDER: tl.constexpr, TYPE: tl.constexpr, PAIRS: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
+    """Write the partial norm of one piece: its scale and its total."""
     me = tl.program_id(0)
-    x = tl.load(pieces + 3 * me).to(tl.pointer_type(TYPE))
-    if ALIGNED:
-        x = tl.multiple_of(x, 16)
-    count = tl.load(pieces + 3 * me + 1).to(tl.int32)
+    x, count = _piece(pieces + 3 * me, TYPE, ALIGNED)
     unit = tl.full([], 1.0, tl.float64)
     p = _number(p_bits)
     if ORDER == 0:
@@ -89,10 +102,10 @@ def partials_kernel(
     else:
         total = _sum_of(x, count, unit, p, ORDER, PAIRS, False, BLOCK)
         if PAIRS:  # noqa: SIM102  # PAIRS is known when compiled, the next condition when run
-            if (total - total != 0) | (total < count.to(tl.float64) * 3.1554436208840472e-30):  # 2^-126 / 2^-28
+            if (total - total != 0) | (total < count.to(tl.float64) * LOST_FROM_FLOAT32):
                 total = _sum_of(x, count, unit, p, ORDER, False, False, BLOCK)
         if tl.float64 == TYPE:  # noqa: SIM102
-            if (total - total != 0) | (total < count.to(tl.float64) * 6.413179116770803e-291):  # 2^-1022 / 2^-58
+            if (total - total != 0) | (total < count.to(tl.float64) * LOST_FROM_FLOAT64):
                 unit = _safe(_sum_of(x, count, unit, p, 0, False, False, BLOCK))
                 total = _sum_of(x, count, unit, p, ORDER, False, True, BLOCK)
     tl.store(out + 2 * me, unit)
@@ -128,6 +141,7 @@ def _merge(parts, begin, count, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # no
 
 @triton.jit
 def merge_kernel(parts, ranges, out, ORDER: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    """Merge the partial norms of one tensor's pieces."""
     me = tl.program_id(0)
     begin = tl.load(ranges + 2 * me)
     count = (tl.load(ranges + 2 * me + 1) - begin).to(tl.int32)
@@ -172,17 +186,15 @@ def scale_kernel(
     pieces, divisors, factors, changed, zeroed, each,
     ZERO: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
+    """Multiply one piece; return at once if its tensor does not change."""
     me = tl.program_id(0)
     which = tl.load(pieces + 3 * me + 2) * each
     if tl.load(changed + which):
-        x = tl.load(pieces + 3 * me).to(tl.pointer_type(TYPE))
-        if ALIGNED:
-            x = tl.multiple_of(x, 16)
-        count = tl.load(pieces + 3 * me + 1).to(tl.int32)
+        x, count = _piece(pieces + 3 * me, TYPE, ALIGNED)
         divisor = tl.load(divisors + which)
         factor = tl.load(factors + which)
         both = factor / divisor
-        single = (both >= 2.2250738585072014e-308) & (both <= 4.49423283715579e307)
+        single = (both >= SMALLEST) & (both <= LARGEST)
         first = tl.where(single, both, 1.0 / divisor)  # in two steps if one number cannot hold it
         second = tl.where(single, 1.0, factor)
         zero = tl.load(zeroed + which) != 0 if ZERO else False
@@ -215,11 +227,9 @@ def clamp_kernel(
     pieces, low_bits, high_bits,
     TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
+    """Move the elements of one piece into the bounds; write only those that are outside."""
     me = tl.program_id(0)
-    x = tl.load(pieces + 3 * me).to(tl.pointer_type(TYPE))
-    if ALIGNED:
-        x = tl.multiple_of(x, 16)
-    count = tl.load(pieces + 3 * me + 1).to(tl.int32)
+    x, count = _piece(pieces + 3 * me, TYPE, ALIGNED)
     low, high = _number(low_bits), _number(high_bits)
     for start in range(0, count, BLOCK):
         lanes = start + tl.arange(0, BLOCK)

@@ -15,8 +15,9 @@ import pytest
 
 from gradclip import _namespace as ns
 from gradclip._tree import Leaves
-from gradclip.backends.cupy._places import Places
-from gradclip.backends.cupy._runtime import Uploaded, places_of
+from gradclip.backends.cupy import _table
+from gradclip.backends.cupy._places import Places, places_of
+from gradclip.backends.cupy._runtime import Runtime, Uploaded
 from gradclip.backends.cupy._table import table_of
 from gradclip.backends.cupy._tree import CupyLeaves, Source, leaves_of
 
@@ -31,7 +32,7 @@ DTYPES = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
-CODES = {"float16": 16, "bfloat16": 17, "float32": 32, "float64": 64}
+CODES = {name: code for name, code in _table.CODES.items() if name in DTYPES}
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++) to emulate the GPU with")
 
@@ -47,10 +48,15 @@ def library(folder: Path, code: int, pairs: int) -> ctypes.PyDLL:
     return ctypes.PyDLL(str(target))  # which keeps the GIL: the shim has one set of threads
 
 
-class EmulatedRuntime:
-    """NumPy's memory in the place of a GPU's; ``device_of`` may pretend that arrays are on several."""
+class EmulatedRuntime(Runtime):
+    """NumPy's memory in the place of a GPU's. ``devices`` may pretend that arrays are on several GPUs.
 
-    def __init__(self, folder: Path, *, pairs: bool = False, block: int = BLOCK) -> None:
+    With ``refused``, the kernels cannot be used, for this reason.
+    """
+
+    def __init__(self, folder: Path, *, pairs: bool = False, block: int = BLOCK, refused: str | None = None) -> None:
+        super().__init__(np)  # `Source` takes the arrays' type from it
+        self.refused = refused
         self.folder = folder
         self.pairs = pairs
         self.block = block
@@ -59,10 +65,10 @@ class EmulatedRuntime:
         self.uploads = 0
         self.devices: dict[int, int] = {}
         self.current = 0
-        self._tables: dict[tuple[Places, Places], Uploaded] = {}
+        self.uploaded: dict[tuple[Places, Places], Uploaded] = {}
 
-    cupy = np
-    """What `Source` takes the arrays' type from."""
+    def refusal(self, device: int) -> str | None:
+        return self.refused
 
     @contextmanager
     def on(self, device: int) -> Iterator[None]:
@@ -87,13 +93,13 @@ class EmulatedRuntime:
         return np.ndarray(shape, dtype, buffer=memory.base if memory.base is not None else memory, offset=offset)
 
     def table(self, sources: Places, targets: Places) -> Uploaded:
-        if (sources, targets) not in self._tables:
+        if (sources, targets) not in self.uploaded:
             self.uploads += 1
             table = table_of(sources.items, targets.items)
             memory = np.empty(max(1, table.nbytes), np.uint8)
             memory[: table.nbytes] = table.bytes_at(memory.ctypes.data)
-            self._tables[sources, targets] = Uploaded(table, memory, memory.ctypes.data)
-        return self._tables[sources, targets]
+            self.uploaded[sources, targets] = Uploaded(table, memory, memory.ctypes.data)
+        return self.uploaded[sources, targets]
 
     def launch(self, name: str, code: int, blocks: int, *arguments: Any) -> None:
         assert blocks > 0
@@ -126,7 +132,7 @@ class NumpySource(Source):
 
 def leaves(runtime: EmulatedRuntime, container: Any) -> CupyLeaves:
     """Return a container's leaves as the adapter does, on NumPy's arrays."""
-    source = NumpySource(runtime, "grad")  # type: ignore[arg-type]  # it is one in all that matters here
+    source = NumpySource(runtime, "grad")
     return leaves_of(source, container, "grads")
 
 

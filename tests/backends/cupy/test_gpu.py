@@ -22,6 +22,7 @@ def _cupy() -> tuple[Any, str]:
 cp, WHY = _cupy()
 pytestmark = pytest.mark.skipif(cp is None, reason=WHY)
 
+from gradclip._limits import KEPT_TABLES  # noqa: E402
 from gradclip.backends import cupy as gc  # noqa: E402
 from gradclip.backends.cupy import _runtime  # noqa: E402
 
@@ -111,10 +112,10 @@ def test_a_table_is_kept_for_each_set_of_arrays_and_stream():
 
 
 def test_tables_do_not_pile_up():
-    gpu, arrays = _runtime.runtime(), [cp.ones(3) for _ in range(_runtime.KEPT + 5)]
+    gpu, arrays = _runtime.runtime(), [cp.ones(3) for _ in range(KEPT_TABLES + 5)]
     for x in arrays:
         gpu.table(gpu.places([x]), gpu.places([x]))
-    assert len(gpu._tables) == _runtime.KEPT
+    assert len(gpu._tables) == KEPT_TABLES
     cp.cuda.Device().synchronize()
     gpu.table(gpu.places([arrays[0]]), gpu.places([arrays[0]]))
     assert gpu._staged == []
@@ -123,7 +124,7 @@ def test_tables_do_not_pile_up():
 @pytest.mark.parametrize("ord", [1.0, 2.0])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_as_a_device_whose_float64_is_slow(monkeypatch, dtype, ord):
-    monkeypatch.setattr(_runtime, "_CHEAP_DOUBLE", 0)
+    monkeypatch.setattr(_runtime, "CHEAP_FLOAT64_RATIO", 0)
     monkeypatch.setattr(_runtime.runtime(), "_functions", {})
     for scale in (1.0,) if dtype == "float16" else (1e-30, 1.0, 1e30):
         host = randn(100_003, dtype, scale=scale)

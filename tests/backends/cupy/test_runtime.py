@@ -1,16 +1,16 @@
-"""What can be said of the way to the GPU where there is none; ``test_gpu.py`` says the rest."""
+"""The runtime without a GPU: its source has no call that waits for the GPU, and places are cached."""
 
 from importlib import resources
 
 import numpy as np
 
-from gradclip.backends.cupy._runtime import places_of
+from gradclip.backends.cupy._places import places_of
 
 
 def test_nothing_is_synchronised():
     """No call that waits is in the adapter's source: synchronise, get, item, float of an array."""
     folder = resources.files("gradclip.backends.cupy")
-    for name in ("_ops.py", "_runtime.py", "_tree.py", "_result.py", "_places.py"):
+    for name in ("_ops.py", "_runtime.py", "_tree.py", "_result.py", "_places.py", "_table.py", "_gpu.py"):
         text = (folder / name).read_text()
         for call in (".synchronize(", ".get()", ".item(", "asnumpy"):
             assert call not in text, f"{name} calls {call}"

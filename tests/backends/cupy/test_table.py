@@ -5,10 +5,10 @@ import ctypes
 import numpy as np
 import pytest
 
-from gradclip.backends.cupy._places import Place, Places
+from gradclip._limits import LARGEST_PIECE_NBYTES, MOST_PIECES, PIECE_NBYTES
+from gradclip.backends.cupy._places import Place, places_of
 from gradclip.backends.cupy._result import PARTIAL_BYTES, RESULT_BYTES
-from gradclip.backends.cupy._runtime import places_of
-from gradclip.backends.cupy._table import LARGEST, MOST_PIECES, PIECE, PIECE_BYTES, table_of
+from gradclip.backends.cupy._table import PIECE, table_of
 from tests.backends.cupy.emulated import library, needs_compiler
 
 
@@ -28,7 +28,7 @@ def test_pieces_cover_each_leaf_once():
         assert mine["count"].sum() == place.size
         assert (mine["source"] == place.address + mine["start"].astype("u8") * np.uint64(place.width)).all()
         assert (mine["source"] == mine["target"]).all()
-        assert (mine["count"] * place.width <= PIECE_BYTES).all()
+        assert (mine["count"] * place.width <= PIECE_NBYTES).all()
 
 
 def test_pieces_grow_where_there_would_be_too_many():
@@ -39,7 +39,7 @@ def test_pieces_grow_where_there_would_be_too_many():
 def test_more_than_two_to_the_31_elements():
     place = dense(1 << 44, 5 << 31, "bfloat16", 2)
     table = table_of([place], [place])
-    assert len(table.pieces) == (5 << 32) // LARGEST
+    assert len(table.pieces) == (5 << 32) // LARGEST_PIECE_NBYTES
     assert table.pieces["count"].astype(np.int64).sum() == 5 << 31
     last = table.pieces[-1]
     assert int(last["source"]) + int(last["count"]) * 2 == (1 << 44) + (5 << 32)
@@ -63,28 +63,6 @@ def test_leaves_with_gaps_have_a_layout():
     where = table.bytes_at(1 << 40)[: table.pieces.nbytes].view(PIECE)
     layouts = (1 << 40) + table.ranges_at + table.ranges.nbytes
     assert where["layout"].tolist() == [0, layouts, 0, layouts + 80]
-
-
-def test_contiguous_in_all_but_name():
-    for shape, strides in (((1, 5), (99, 4)), ((0, 5), (7, 7)), ((5, 1, 2), (8, 3, 4)), ((), ())):
-        (place,) = places_of(((64, shape, strides, np.dtype(np.float32), 0),)).items
-        assert place.steps is None
-    (place,) = places_of(((64, (5, 2), (16, 4), np.dtype(np.float32), 0),)).items
-    assert place.steps == (16, 4)
-
-
-def test_places_are_the_same_object_while_arrays_stay():
-    x = np.zeros(3)
-    key = x.ctypes.data, x.shape, x.strides, x.dtype, 0
-    assert places_of((key,)) is places_of((key,))
-    assert places_of((key,)) is not places_of((key, key))
-    assert places_of((key, key)).slots == [0, 0]
-
-
-def test_overlap_is_seen_without_reading_memory():
-    assert Places((dense(4096, 10), dense(4136, 10))).apart
-    assert not Places((dense(4096, 10), dense(4132, 10))).apart
-    assert not Places((Place(4096, (4, 3), (0, 4), "float32", 4),)).apart
 
 
 def test_sizes_are_those_of_the_kernels_structs():

@@ -49,8 +49,9 @@ def test_without_a_gpu(monkeypatch, name, count, why):
     more = {"clip_with_norm": (1.0, 2.0), "clip_with_norm_": (1.0, 2.0)}.get(name, (1.0,))
     more = () if "norm" in name and "clip" not in name else more
     more = (np.ones(3),) if "adaptive" in name else more
+    arguments = () if name == "gpu_kernels" else ([np.ones(3)], *more)
     with pytest.raises(RuntimeError, match=rf"found no GPU \({why}\), expected an NVIDIA GPU and its driver"):
-        getattr(adapter, name)([np.ones(3)], *more)
+        getattr(adapter, name)(*arguments)
 
 
 def test_arguments_are_checked_all_the_same(monkeypatch):

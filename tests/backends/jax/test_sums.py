@@ -1,4 +1,4 @@
-"""Small leaves, laid end to end to be read."""
+"""Sums of squares of small leaves that are joined into one array."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Thresholds that cannot be checked, for they are traced or on a device: a negative one never turns a step round."""
+"""Thresholds that cannot be checked, because they are traced or on a device: a negative one counts as 0."""
 
 import jax
 import jax.numpy as jnp

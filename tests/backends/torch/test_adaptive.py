@@ -176,3 +176,44 @@ def test_tied_weights_are_left_out_by_any_of_their_names(bias):
     before = made["head"].weight.grad.clone()
     adaptive_grad_clip_(made, 1e-6, exclude="head")
     assert torch.equal(made["head"].weight.grad, before)
+
+
+LAYOUTS = {
+    "C order": lambda x: x.clone(),
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "units last in memory": lambda x: x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "gaps": lambda x: torch.stack([x, x], -1)[..., 0],
+}
+
+
+@pytest.mark.parametrize("of_weights", LAYOUTS)
+@pytest.mark.parametrize("of_grads", LAYOUTS)
+def test_layouts_in_memory_beside_each_other(of_grads, of_weights):
+    shape = (5, 3, 2, 4)
+    made = [param(LAYOUTS[of_grads](normal(*shape))), param(normal(7)), param(normal(4, 0)), param(normal(3, 3))]
+    made[0].data = LAYOUTS[of_weights](normal(*shape, seed=1) * torch.logspace(-3, 3, 5)[:, None, None, None])
+    want = [right(p, 0.1, 1e-3) for p in made]
+    adaptive_grad_clip_(made, 0.1)
+    for p, w in zip(made, want, strict=True):
+        torch.testing.assert_close(p.grad.double(), w, rtol=1e-6, atol=1e-30)
+
+
+def test_units_of_float64_far_apart_beside_narrower_ones():
+    made = [param(torch.ones(3, 4, dtype=torch.float64)), param(normal(3, 4)), param(normal(6).bfloat16())]
+    with torch.no_grad():
+        made[0].grad *= torch.tensor([1e-200, 1.0, 1e200], dtype=torch.float64)[:, None]
+        made[0][...] = torch.tensor([1e-170, 1e-300, 1e250], dtype=torch.float64)[:, None]
+        made[1].fill_(0.1), made[2].fill_(0.1)
+    adaptive_grad_clip_(made, 0.5, 1e-280)
+    want = torch.tensor([1e-200, 5e-281 / 2, 1e200], dtype=torch.float64)[:, None].expand(3, 4)
+    torch.testing.assert_close(made[0].grad, want, rtol=1e-14, atol=0)
+
+
+def test_only_gradients_of_which_a_unit_changes_count_as_written():
+    p, q = param(torch.ones(2, 2)), param(torch.ones(2, 2))
+    with torch.no_grad():
+        p.fill_(1.0), q[0].fill_(1.0), q[1].fill_(0.1)
+    adaptive_grad_clip_([p, q], 1.0)
+    assert p.grad._version == 0
+    assert q.grad._version > 0
+    torch.testing.assert_close(q.grad, torch.tensor([[1.0, 1.0], [0.1, 0.1]]))

@@ -14,7 +14,7 @@ from torch import optim
 
 from gradclip.backends.torch import attach
 from tests.backends.torch.helpers import normal
-from tests.backends.torch.test_attach_optimizers import Bare, Shares
+from tests.backends.torch.wrappers import Bare, Shares
 
 FUSED = {
     "SGD": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, fused=True),

@@ -82,7 +82,7 @@ def test_scaling(device_ops, dtype, max_norm, nonfinite, bad):
 
 def test_many_small_leaves_are_multiplied_in_groups(monkeypatch):
     monkeypatch.setattr(_device, "_in_memory", lambda x: False)
-    monkeypatch.setattr(_device, "_JOINED_NUMEL", 100)
+    monkeypatch.setattr(_device, "JOINED_NUMEL", 100)
     some = [normal(3, n, seed=n).t() for n in range(40)]
     want = [x * 0.25 for x in some]
     c = coefficient(DEVICE.partial([torch.full((), 4.0)], 2.0), 1.0)

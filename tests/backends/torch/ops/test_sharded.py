@@ -1,4 +1,4 @@
-"""Gradients on a mesh of devices: FSDP2, tensor parallelism and both, on real gloo processes."""
+"""Gradients that are spread over ranks, on real gloo processes: meshes, groups, stages, experts, FSDP1."""
 
 import os
 import socket
@@ -20,13 +20,18 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+CHECKS = {"on_ranks": 11, "on_ranks_of_a_group": 19, "on_ranks_laws": 6}
+"""The modules that each rank runs, with the number of their checks."""
+
+
+@pytest.mark.parametrize("module", CHECKS)
 @pytest.mark.parametrize("world", [2, 4])
-def test_on_several_ranks(world, tmp_path):
+def test_on_several_ranks(world, module, tmp_path):
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
     outputs = [(tmp_path / f"rank{rank}.txt").open("w+") for rank in range(world)]
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.backends.torch.ops.on_ranks"],
+            [sys.executable, "-m", f"tests.backends.torch.ops.{module}"],
             cwd=ROOT,
             env={**os.environ, **address, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
             stdout=output,
@@ -45,4 +50,4 @@ def test_on_several_ranks(world, tmp_path):
         said.append(output.read())
         output.close()
     assert codes == [0] * world, "\n\n".join(said)
-    assert sum(line.startswith("passed ") for line in said[0].splitlines()) == 11
+    assert sum(line.startswith("passed ") for line in said[0].splitlines()) == CHECKS[module]

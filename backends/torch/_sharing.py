@@ -1,0 +1,129 @@
+"""What a call says of other ranks: ``group=`` and ``replicated=``, or what can be inferred without them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from torch import Tensor
+from torch.nn import Module
+
+from gradclip.backends.torch._walk import named_tensors
+from gradclip.backends.torch.ops._exchange import Exchange
+from gradclip.backends.torch.ops._ownership import any_distributed, inferred, is_distributed
+from gradclip.backends.torch.ops._rank_ops import Spread
+from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized, ranks_of
+
+Group: TypeAlias = Any
+"""A ProcessGroup, a DeviceMesh, or None."""
+
+Replicated: TypeAlias = Any
+"""A Module, an iterable of tensors, or a bool: the parameters that are the same on all ranks."""
+
+
+class Sharing:
+    """How the gradients of one call are shared with other ranks.
+
+    It is a context: an error that is raised within it, before ranks exchanged anything, is told to the other ranks, so
+    that none waits for this one.
+
+    Parameters
+    ----------
+    parameters : object
+        What the call was given, for an error that is raised before the parameters are found.
+    group : ProcessGroup, DeviceMesh or None
+        The ranks over which the gradients are spread; None: they are inferred.
+    replicated : bool, Module or iterable of Tensor
+        The parameters that are the same on all ranks; True: all that are plain tensors.
+    """
+
+    def __init__(self, parameters: object, group: Any, replicated: Any) -> None:
+        self._given, self._replicated = parameters, replicated
+        self._fixed = None if group is None else ranks_of(group)
+        self._holders: Sequence[Tensor] | None = None
+        self._path_of: Callable[[int], str] = "parameters[{}]".format
+        self._same: frozenset[int] = frozenset()
+        self._inferred: Ranks | None = None
+        self.exchange = Exchange(self._ranks)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process has no other ranks."""
+        return self is _ALONE
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.exchange.__exit__(kind, error, trace)
+
+    def spread(
+        self, grads: Sequence[Tensor], paths: Callable[[], list[str]], holders: Sequence[Tensor]
+    ) -> Spread | None:
+        """Return how distinct gradients are spread over ranks; None if each rank has them all.
+
+        Raises
+        ------
+        ValueError
+            If it is not known, because other ranks may hold parameters that this rank does not know of.
+        """
+        self._holders, self._same = holders, _same_everywhere(self._replicated, holders)
+        spread = Spread(grads, paths, holders, self._same)
+        self._path_of = partial(_path_of, spread)
+        if self._fixed is None and not any_distributed(holders):
+            self._ranks()
+            return None
+        return spread
+
+    def _ranks(self) -> Ranks | None:
+        if self._fixed is not None:
+            return self._fixed
+        if self._holders is None:  # nothing is known: an error was raised early
+            return everyone() if is_initialized() and _has_dtensors(self._given) else None
+        if self._inferred is None:
+            self._inferred = inferred(self._holders, self._path_of, self._same)
+        return self._inferred
+
+
+def _path_of(spread: Spread, holder: int) -> str:
+    """Return the path of a holder's gradient, or its position if it has none."""
+    at = spread.held[holder]
+    return spread.paths()[at] if at >= 0 else f"parameters[{holder}]"
+
+
+def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> Sharing:
+    """Return how the gradients of a call are shared.
+
+    Raises
+    ------
+    TypeError
+        If ``group`` is neither a ProcessGroup nor a DeviceMesh.
+    ValueError
+        If this process has no other ranks, or is not in the group.
+    """
+    if group is None and not is_initialized():
+        return _ALONE
+    return Sharing(parameters, group, replicated)
+
+
+def _same_everywhere(replicated: Any, holders: Sequence[Tensor]) -> frozenset[int]:
+    """Return the ``id`` of the parameters that are declared replicated, and of their gradients."""
+    if replicated is True:
+        chosen: Iterable[Any] = (x for x in holders if not is_distributed(x))
+    elif replicated is False or replicated == ():
+        return frozenset()
+    else:
+        chosen = (x for _, x in named_tensors(replicated, "replicated", strict=False))
+    return frozenset(id(y) for x in chosen for y in (x, x.grad) if y is not None)
+
+
+def _has_dtensors(given: object) -> bool:
+    return any_distributed(
+        given.parameters() if isinstance(given, Module) else given if isinstance(given, list | tuple) else ()
+    )
+
+
+_ALONE = Sharing((), None, ())
+"""The sharing of a process without other ranks."""

@@ -1,0 +1,180 @@
+"""`StepClipper`: the arguments of `attach`, and the states of its policies."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip import _checks
+from gradclip._decision import Rule
+from gradclip._types import AnyScalar, Nonfinite
+from gradclip._words import short
+from gradclip.backends.torch._arguments import norm_order
+from gradclip.backends.torch._compiled_step import clip_groups_compiled_
+from gradclip.backends.torch._groups import Part, parts_of
+from gradclip.backends.torch._leaves import gradients
+from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
+from gradclip.backends.torch._step import Scope, Told, any_of, clip_scopes_, together
+from gradclip.policies._as_policy import saved
+from gradclip.policies._policy import AnyPolicy, Policy
+
+
+class StepClipper:
+    """Clips the gradients of param groups by the arguments of `attach`, which it checks and keeps.
+
+    Parameters
+    ----------
+    max_norm, max_value, norm_type, nonfinite, eps, per_group, group, replicated
+        As for `attach`.
+    """
+
+    def __init__(
+        self,
+        max_norm: AnyScalar | AnyPolicy | None,
+        max_value: AnyScalar | None,
+        norm_type: float | str,
+        nonfinite: Nonfinite,
+        eps: AnyScalar,
+        per_group: bool,
+        group: Group = None,
+        replicated: Replicated = (),
+    ) -> None:
+        self._norm_type = norm_order(norm_type)
+        self._nonfinite: Nonfinite = _checks.policy(nonfinite)
+        self._eps = _checks.not_negative(eps, "eps")
+        self._per_group = bool(per_group)
+        self._group, self._replicated = group, replicated
+        self._states: dict[str, Any] = {}
+        self._max_value: AnyScalar | None = None
+        self.max_norm, self.max_value = max_norm, max_value
+
+    @property
+    def max_norm(self) -> AnyScalar | AnyPolicy | None:
+        """The threshold, or the policy that chooses it."""
+        return self._max_norm
+
+    @max_norm.setter
+    def max_norm(self, value: AnyScalar | AnyPolicy | None) -> None:
+        if isinstance(value, type):
+            raise TypeError(f"max_norm is the class {value.__name__}, expected a policy; pass {value.__name__}()")
+        chosen = value if isinstance(value, Policy) else _checks.live_threshold(value, "max_norm")
+        self._check_together(chosen, self._max_value)
+        if not hasattr(self, "_max_norm") or chosen != self._max_norm:
+            self._states = {name: state for name, state in self._states.items() if name != "all"}
+        self._max_norm = chosen
+
+    @property
+    def max_value(self) -> AnyScalar | None:
+        """The bound of each element."""
+        return self._max_value
+
+    @max_value.setter
+    def max_value(self, value: AnyScalar | None) -> None:
+        bound = _checks.live_threshold(value, "max_value")
+        self._check_together(self._max_norm, bound)
+        self._max_value = bound
+
+    def skips(self, groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a policy may skip steps."""
+        return any(isinstance(p, Policy) and p.skips for p in map(self._limit, self._parts(groups)))
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether the host waits for the device at each step."""
+        return self._nonfinite == "error"
+
+    def clip_(
+        self, groups: Sequence[dict[str, Any]], loss_scale: AnyScalar, unless: bool | Tensor, before: Told | None
+    ) -> Told:
+        """Clip the gradients of param groups, and return what was done.
+
+        Parameters
+        ----------
+        groups : sequence of dict
+            The param groups.
+        loss_scale : float or 0-d tensor
+            What the gradients are multiplied by.
+        unless : bool or 0-d tensor
+            If True, the step is skipped anyway: results and states stay those of before.
+        before : Told or None
+            The results of the step before.
+        """
+        parts = self._parts(groups)
+        bound = _checks.threshold(self._max_value, "max_value")
+        rule = Rule(None, self._norm_type, self._nonfinite, 1.0, self._eps)
+        with ExitStack() as ranks:  # an error on one rank is told to the others
+            scopes = [self._scope(part, groups, ranks) for part in parts]
+            each, states = clip_scopes_(scopes, rule, bound, loss_scale)
+        told = together(each) if self._per_group else each[0]._replace(skipped=_any([x.skipped for x in each]))
+        named = zip(parts, scopes, states, strict=True)
+        next_states = {part.name: (scope.state, state) for part, scope, state in named if scope.policy is not None}
+        if isinstance(unless, Tensor):
+            told = told_unless(unless, before, told)
+            next_states = {name: (old, _state_unless(unless, old, new)) for name, (old, new) in next_states.items()}
+        self._states |= {name: new for name, (_, new) in next_states.items()}
+        return told
+
+    def clip_compiled_(self, groups: Sequence[dict[str, Any]]) -> Told | None:
+        """Clip as one operation of the graph that is being compiled; None if that cannot be."""
+        plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
+        if not plain or self._group is not None or any("max_norm" in group or "clip" in group for group in groups):
+            return None
+        return clip_groups_compiled_(
+            groups, self._max_norm, self._max_value, self._eps, self._norm_type, self._nonfinite, self._per_group
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of policies as plain numbers, lists and tensors."""
+        return {name: state if isinstance(state, Mapping) else saved(state) for name, state in self._states.items()}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Load states that `state_dict` returned; they become those of the policies at the next step."""
+        if not isinstance(states, Mapping) or not all(s is None or isinstance(s, Mapping) for s in states.values()):
+            raise TypeError(f"states is {short(states)}, expected the dict that state_dict() returned; pass that")
+        self._states = dict(states)
+
+    def _parts(self, groups: Sequence[Mapping[str, Any]]) -> list[Part]:
+        return parts_of(groups, per_group=self._per_group)
+
+    def _limit(self, part: Part) -> Any:
+        return part.max_norm if part.own else self._max_norm
+
+    def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]], ranks: ExitStack) -> Scope:
+        """Return the gradients of a part with its threshold, or its policy and that policy's state."""
+        limit = self._limit(part)
+        name = "optimizer's parameters" if part.name == "all" else f"optimizer's param_groups[{part.groups[0]}]"
+        params = [p for i in part.groups for p in groups[i]["params"]]
+        sharing = ranks.enter_context(sharing_of(params, self._group, self._replicated))
+        leaves = gradients(params, name, sharing=sharing)
+        if isinstance(limit, Policy):
+            return Scope(leaves, None, limit, self._states.get(part.name))
+        return Scope(leaves, _checks.threshold(limit, "max_norm"))
+
+    def _check_together(self, max_norm: object, max_value: object) -> None:
+        if isinstance(max_norm, Policy) and max_norm.per_leaf and max_value is not None and self._nonfinite == "zero":
+            raise ValueError(
+                f'max_value={short(max_value)} with nonfinite="zero" and {type(max_norm).__name__} was asked for, '
+                "expected two of them: a bound makes inf finite before each gradient's own norm is known; leave one out"
+            )
+
+
+def _any(flags: Sequence[bool | Tensor]) -> bool | Tensor:
+    return flags[0] if len(flags) == 1 else any_of(flags)
+
+
+def told_unless(skipped: Tensor, before: Told | None, told: Told) -> Told:
+    """Return the results of the step before if this step is skipped on the device, else those of this step."""
+    if before is None or before.norm.shape != told.norm.shape:
+        before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
+    kept = (torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(before[:3], told[:3], strict=True))
+    return Told(*kept, told.threshold, told.skipped)
+
+
+def _state_unless(skipped: Tensor, old: Any, new: Any) -> Any:
+    """Return a policy's state of before if the step is skipped on the device, else the new one."""
+    if old is None or isinstance(old, Mapping) or not any(isinstance(x, Tensor) for x in new):
+        return new
+    return type(new)(*(torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(old, new, strict=True)))

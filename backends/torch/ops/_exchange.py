@@ -1,0 +1,160 @@
+"""The exchange of one row of numbers a rank, which all ranks check alike: so all raise, or none does."""
+
+import math
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from gradclip._dtypes import is_double
+from gradclip._partial import NormPartial, merge_elements
+from gradclip._types import AnyScalar
+from gradclip.backends.torch.ops._ranks import Ranks, named
+
+_NO_LIMIT = -1.0
+"""What a row holds for ``max_norm=None``; a threshold is at least 0."""
+
+
+class Pending(NamedTuple):
+    """The sums that a rank has yet to make: with how many ranks, the first of them, and the numel of all sums."""
+
+    ranks: int = 0
+    first: int = -1
+    numel: int = 0
+
+
+class Row(NamedTuple):
+    """What a rank tells the others. All are numbers; ``failed`` is 1 if it raised an error and has no norm."""
+
+    scale: Any = 1.0
+    total: Any = 0.0
+    double: float = 0.0
+    ord: float = 0.0
+    max_norm: Any = _NO_LIMIT
+    pending_ranks: float = 0.0
+    pending_first: float = -1.0
+    pending_numel: float = 0.0
+    failed: float = 0.0
+
+    def tensor(self) -> Tensor:
+        """Return the row as a float64 tensor (float32 on a device without float64) beside the partial norm."""
+        like = self.total if isinstance(self.total, Tensor) else torch.zeros((), dtype=torch.float64)
+        return torch.stack([torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in self])
+
+
+def row_of(local: NormPartial, max_norm: AnyScalar | None, pending: Pending) -> Row:
+    """Return the row for the partial norm of what this rank owns."""
+    limit = _NO_LIMIT if max_norm is None else max_norm
+    return Row(local.scale, local.total, float(is_double(local.dtype)), local.ord, limit, *map(float, pending))
+
+
+class Exchange:
+    """What a call exchanges with other ranks. As a context, it tells them of an error that only this rank found.
+
+    Parameters
+    ----------
+    ranks : callable
+        Returns the ranks, or None if there are no others. It may raise an error, which all ranks then raise.
+    """
+
+    def __init__(self, ranks: Callable[[], Ranks | None]) -> None:
+        self.ranks = ranks
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or self._begun:
+            return
+        try:
+            ranks = self.ranks()
+        except (TypeError, ValueError):  # other ranks find the same, and wait for nobody
+            return
+        if ranks is not None:
+            self._begun = True
+            ranks.gathered(Row(failed=1.0).tensor())
+
+    def members(self) -> tuple[int, ...]:
+        """Return the ranks that take part, in the order of what they exchange."""
+        ranks = self.ranks()
+        assert ranks is not None
+        return ranks.members
+
+    def objects(self, value: object) -> list[Any]:
+        """Return what every rank passed, in the order of `members`: for errors and reports, because it is slow."""
+        ranks = self.ranks()
+        assert ranks is not None
+        self._begun = True
+        return ranks.gathered_objects(value)
+
+    def merged(self, row: Row) -> tuple[NormPartial, bool]:
+        """Return the partial norm of all ranks, and whether any rank has sums that are yet to be made.
+
+        Raises
+        ------
+        ValueError
+            On every rank, if they were called with different arguments.
+        RuntimeError
+            On every rank, if another one raised an error.
+        """
+        ranks = self.ranks()
+        assert ranks is not None
+        self._begun = True
+        rows = ranks.gathered(row.tensor()).to(row.total.device)
+        columns = Row(*rows.unbind(1))
+        total = columns.total
+        pending = False
+        if rows.device.type == "cpu":
+            told = [Row(*numbers) for numbers in rows.tolist()]
+            _check(told, ranks.members)
+            pending = any(other.pending_ranks for other in told)
+            dtype = torch.float64 if any(other.double for other in told) else torch.float32
+        else:  # nothing is read back: ranks that differ get NaN instead of an error
+            alike = [(x == x[0]) | (x.isnan() & x[0].isnan()) for x in (columns.ord, columns.max_norm, columns.failed)]
+            total = torch.where(torch.stack(alike).all(), total, math.nan)
+            dtype = torch.float64 if row.double else torch.float32
+        return merge_elements(NormPartial(columns.scale, total, row.ord, dtype), axis=0), pending
+
+
+def _check(rows: Sequence[Row], members: Sequence[int]) -> None:
+    """Raise if a rank failed, or if ranks differ. Every rank has the same rows, so that all raise the same."""
+    failed = [rank for rank, row in zip(members, rows, strict=True) if row.failed]
+    if failed:
+        raise RuntimeError(
+            f"{named(failed)} raised an error before the norm was known, expected gradients of all ranks; nothing was "
+            "written on any rank. The error of that rank says what to do"
+        )
+    for name, told in (("norm_type", "ord"), ("max_norm", "max_norm")):
+        of: dict[float, list[int]] = {}
+        for rank, row in zip(members, rows, strict=True):
+            of.setdefault(getattr(row, told), []).append(rank)
+        if len(of) > 1:
+            found = "; ".join(f"{_shown(value)} on {named(ranks)}" for value, ranks in of.items())
+            raise ValueError(f"{name} is {found}, expected the same on all ranks; nothing was written on any rank")
+    _check_pending(rows, members)
+
+
+def _check_pending(rows: Sequence[Row], members: Sequence[int]) -> None:
+    """Raise if sums cannot be made, because not all ranks that have a part of them have a gradient."""
+    of: dict[float, list[tuple[int, Row]]] = {}
+    for rank, row in zip(members, rows, strict=True):
+        if row.pending_ranks:
+            of.setdefault(row.pending_first, []).append((rank, row))
+    for some in of.values():
+        told = {(row.pending_ranks, row.pending_numel) for _, row in some}
+        if len(told) > 1 or some[0][1].pending_ranks != len(some):
+            found = "; ".join(f"{row.pending_numel:.0f} elements on rank {rank}" for rank, row in some)
+            raise ValueError(
+                f"gradients with a Partial placement differ between ranks ({found}), expected the same on the "
+                f"{some[0][1].pending_ranks:.0f} ranks that have a part of the sum; set missing gradients to zero, or "
+                "redistribute them before clipping; nothing was written on any rank"
+            )
+
+
+def _shown(value: float) -> str:
+    return "None" if value == _NO_LIMIT else f"{value:g}"

@@ -1,0 +1,236 @@
+"""Which rank counts a part of a gradient: of the ranks that hold the same part, the first.
+
+DTensor says for each dimension of its mesh whether a tensor is split along it (``Shard``), is the same on all of its
+ranks (``Replicate``), or is a sum that is yet to be made (``Partial``), which is the same on all once it was made.
+Plain tensors say nothing: each rank's counts, unless the caller declares them replicated.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, distributed
+
+from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized
+
+
+@lru_cache(maxsize=256)
+def _is_dtensor(kind: Any) -> bool:
+    return hasattr(kind, "device_mesh") and hasattr(kind, "placements")
+
+
+def is_distributed(x: object) -> bool:
+    """Whether a tensor is a DTensor."""
+    return _is_dtensor(type(x))
+
+
+def any_distributed(tensors: Iterable[object]) -> bool:
+    """Whether any tensor is a DTensor."""
+    return any(map(_is_dtensor, set(map(type, tensors))))
+
+
+class Layout(NamedTuple):
+    """The tensors that are spread in the same way.
+
+    Parameters
+    ----------
+    mesh : DeviceMesh or None
+        None for plain tensors.
+    placements : tuple of Placement
+    which : list of int
+        The positions of the tensors.
+    """
+
+    mesh: Any
+    placements: tuple[Any, ...]
+    which: list[int]
+
+    @property
+    def split(self) -> tuple[int, ...]:
+        """The dimensions of the mesh along which the tensors are split."""
+        return tuple(i for i, p in enumerate(self.placements) if not (p.is_replicate() or p.is_partial()))
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """The dimensions of the mesh along which the tensors are sums that are yet to be made."""
+        return tuple(i for i, p in enumerate(self.placements) if p.is_partial())
+
+
+def layouts_of(tensors: Iterable[Any]) -> list[Layout]:
+    """Return the layouts of tensors, each with the positions of its tensors."""
+    found: dict[tuple[int, tuple[Any, ...]], Layout] = {}
+    for i, x in enumerate(tensors):
+        mesh = getattr(x, "device_mesh", None)
+        placements = () if mesh is None else x.placements
+        layout = found.get((id(mesh), placements))
+        if layout is None:
+            layout = found[id(mesh), placements] = Layout(mesh, placements, [])
+        layout.which.append(i)
+    return list(found.values())
+
+
+def part_of(x: Any) -> Tensor:
+    """Return this rank's part of a tensor, in the same memory."""
+    part: Tensor = x.to_local() if is_distributed(x) else x
+    return part
+
+
+def whole_of(x: Any) -> Tensor:
+    """Return the whole of a DTensor on each rank."""
+    whole: Tensor = x.full_tensor()
+    return whole
+
+
+class Ownership:
+    """Who counts which part.
+
+    Parameters
+    ----------
+    holders : iterable of Tensor
+        All parameters or gradients of the call. Their meshes tell along which dimensions of a root mesh this model is
+        spread: a tensor that is only on some of these dimensions is the same along the others.
+    ranks : Ranks
+        The ranks that take part.
+    replicated : set of int
+        The ``id`` of tensors that are declared the same on all ranks.
+    """
+
+    def __init__(self, holders: Iterable[Any], ranks: Ranks, replicated: frozenset[int] = frozenset()) -> None:
+        self._ranks, self._replicated = ranks, replicated
+        self._used = _used_dims(_meshes(holders).values())
+
+    def owned(self, grads: Sequence[Any], layouts: Sequence[Layout], paths: Callable[[], list[str]]) -> list[int]:
+        """Return the positions of the gradients of which this rank counts its part, in order.
+
+        Raises
+        ------
+        ValueError
+            If other parts of a gradient are on ranks that take no part.
+        """
+        leader = self._ranks.members[0]
+        owned: list[int] = []
+        for layout in layouts:
+            if layout.mesh is not None and not self._is_first(layout, paths):
+                continue
+            leads = layout.mesh is None and distributed.get_rank() == leader
+            leads = leads or (layout.mesh is not None and leader in layout.mesh.mesh.flatten().tolist())
+            owned += [i for i in layout.which if leads or id(grads[i]) not in self._replicated]
+        return sorted(owned)
+
+    def _is_first(self, layout: Layout, paths: Callable[[], list[str]]) -> bool:
+        """Whether this rank is the first of those that hold its parts of DTensors."""
+        mesh, split = layout.mesh, layout.split
+        here = mesh.get_coordinate()
+        if here is None:
+            return False
+        others = slice_of(mesh.mesh, here, free=split)
+        outside = sorted(set(others) - set(self._ranks.members))
+        if outside:
+            raise ValueError(
+                f"{paths()[layout.which[0]]} is split over the ranks {others}, of which {outside} take no part, "
+                "expected a group that holds all of them; pass group=torch.distributed.group.WORLD, or the ranks over "
+                "which it is split"
+            )
+        root, names = _root(mesh), mesh.mesh_dim_names
+        if names is None:
+            same = slice_of(mesh.mesh, here, free=[i for i in range(mesh.ndim) if i not in split])
+        else:  # the same along the dimensions on which only other tensors are spread, too
+            whole = [name for name in self._used[root] if name not in names or names.index(name) not in split]
+            free = [i for i, name in enumerate(root.mesh_dim_names) if name in whole]
+            same = slice_of(root.mesh, root.get_coordinate(), free=free)
+        return min(set(same) & set(self._ranks.members)) == distributed.get_rank()
+
+
+def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: frozenset[int]) -> Ranks | None:
+    """Return the ranks of tensors for which the caller names none: all; or None if every tensor is whole on each rank.
+
+    Parameters
+    ----------
+    holders : sequence of Tensor
+    path_of : callable
+        Returns the path of one of them, for error messages.
+    replicated : frozenset of int
+        The ``id`` of those that are declared the same on all ranks.
+
+    Raises
+    ------
+    ValueError
+        If other ranks may hold parameters that this rank does not know of, so that each would get a norm of its own.
+    """
+    if not is_initialized():
+        return None
+    if not any_distributed(holders):
+        _refuse_flat(holders, path_of)
+        return None
+    plain = [i for i, x in enumerate(holders) if not hasattr(x, "device_mesh") and id(x) not in replicated]
+    if plain:
+        raise ValueError(
+            f"{path_of(plain[0])} is a plain tensor among DTensors (plain: {len(plain)} of {len(holders)}), expected "
+            "to be told whether all ranks hold the same of it or each its own; pass replicated= with such parameters "
+            "if they are the same, else group=torch.distributed.group.WORLD"
+        )
+    meshes = _meshes(holders)
+    used = _used_dims(meshes.values())
+    for key, mesh in meshes.items():
+        at = next(i for i, x in enumerate(holders) if is_distributed(x) and id(x.device_mesh) == key)
+        if id(holders[at]) not in replicated:
+            _check_covered(mesh, used, partial(path_of, at))
+    return everyone()
+
+
+def _check_covered(mesh: Any, used: dict[Any, set[str]], path: Callable[[], str]) -> None:
+    """Check that the dimensions along which the model is spread hold all ranks."""
+    root, names = _root(mesh), mesh.mesh_dim_names
+    sizes = [n for i, n in enumerate(root.shape) if names is None or root.mesh_dim_names[i] in used[root]]
+    size, world = math.prod(sizes), distributed.get_world_size()
+    if size != world:
+        raise ValueError(
+            f"{path()} is on a mesh of {size} of {world} ranks, expected all, because the others may hold other "
+            "parameters, as experts and pipeline stages do; pass group=torch.distributed.group.WORLD if they do, or "
+            "the mesh itself as group= if they hold copies"
+        )
+
+
+def _refuse_flat(holders: Sequence[Any], path_of: Callable[[int], str]) -> None:
+    """Raise for the flat parameters of FSDP1, of which each rank holds another part. With NO_SHARD they are whole."""
+    flat = [i for i, x in enumerate(holders) if getattr(x, "_fsdp_flattened", False)]
+    if flat and all(_is_shard(holders[i]) for i in flat):
+        raise ValueError(
+            f"{path_of(flat[0])} is a parameter of FSDP1 (FullyShardedDataParallel), of which each rank holds a part, "
+            "expected the group over which it is split; pass group=model.process_group, or use FSDP2 (fully_shard)"
+        )
+
+
+def _is_shard(x: Any) -> bool:
+    """Whether a parameter of FSDP1 is a part: flat ones know their whole size, others are views of one dimension."""
+    whole = getattr(x, "_unpadded_unsharded_size", None)
+    return bool(x.dim() == 1 if whole is None else x.numel() != whole.numel())
+
+
+def _meshes(tensors: Iterable[Any]) -> dict[int, Any]:
+    """Return the distinct meshes of tensors by their ``id``."""
+    return {id(mesh): mesh for x in tensors if (mesh := getattr(x, "device_mesh", None)) is not None}
+
+
+def _used_dims(meshes: Iterable[Any]) -> dict[Any, set[str]]:
+    """Return, by root mesh, the names of the dimensions along which any tensor is spread; equal meshes are the same."""
+    used: dict[Any, set[str]] = {}
+    for mesh in meshes:
+        used.setdefault(_root(mesh), set()).update(mesh.mesh_dim_names or ())
+    return used
+
+
+def _root(mesh: Any) -> Any:
+    """Return the mesh of which a mesh has some or all dimensions, found by their names; else the mesh itself."""
+    root = mesh._get_root_mesh() if hasattr(mesh, "_get_root_mesh") else mesh
+    named = set(mesh.mesh_dim_names or ()), set(root.mesh_dim_names or ())
+    return root if named[0] and named[0] <= named[1] and root.get_coordinate() is not None else mesh
+
+
+def slice_of(ranks: Tensor, here: Sequence[int], free: Iterable[int]) -> list[int]:
+    """Return the ranks of a mesh that differ from a coordinate along the ``free`` dimensions only."""
+    free = set(free)
+    index = tuple(slice(None) if i in free else where for i, where in enumerate(here))
+    found: list[int] = ranks[index].flatten().tolist()
+    return found

@@ -1,0 +1,229 @@
+"""``Ops`` for gradients that are spread over ranks: DTensors, as FSDP2 and tensor parallelism make them, and others.
+
+Every rank measures the parts that it owns. Their partial norm, two numbers, is gathered with a few numbers that must
+agree, and merged in the order of the ranks. So all ranks get the same bits from one collective, and no gradient is
+sent; only sums that are yet to be made (``Partial``) are made before, of a copy.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip._coefficient import Coefficient
+from gradclip._decision import Decision, Rule, decide_by_arrays
+from gradclip._dtypes import is_double
+from gradclip._partial import NormPartial
+from gradclip._types import AnyScalar, Axes
+from gradclip.backends.torch.ops._device import TensorOps
+from gradclip.backends.torch.ops._exchange import Exchange, Pending, row_of
+from gradclip.backends.torch.ops._ownership import Ownership, layouts_of
+from gradclip.backends.torch.ops._pending import pending_of, refuse_pending, summed, waiting_of
+from gradclip.backends.torch.ops._scope import Scope, merged_along, scope_of
+
+
+class Spread:
+    """How the gradients of a call are spread over ranks.
+
+    Parameters
+    ----------
+    grads : sequence of Tensor
+        The distinct gradients as they are, DTensors or plain tensors: one for each leaf, in the same order.
+    paths : callable
+        Returns their paths, for error messages.
+    holders : sequence of Tensor
+        All parameters of the call, also those without a gradient: the same on all ranks that hold parts of them.
+    replicated : frozenset of int
+        The ``id`` of gradients that are declared the same on all ranks.
+    """
+
+    def __init__(
+        self,
+        grads: Sequence[Any],
+        paths: Callable[[], list[str]],
+        holders: Sequence[Any],
+        replicated: frozenset[int] = frozenset(),
+    ) -> None:
+        self.grads, self.paths, self.holders, self.replicated = grads, paths, holders, replicated
+        self.layouts = layouts_of(grads)
+
+    @property
+    def held(self) -> list[int]:
+        """For each holder, the position of its gradient in ``grads``; -1 if it has none."""
+        position = {id(g): i for i, g in enumerate(self.grads)}
+        return [position.get(id(x), position.get(id(x.grad), -1)) for x in self.holders]
+
+
+class RankOps:
+    """The operations of ``Ops`` for this rank's parts of gradients.
+
+    Parameters
+    ----------
+    here : TensorOps
+        The operations for the parts themselves.
+    spread : Spread
+        The gradients that the leaves are parts of.
+    exchange : Exchange
+        What is exchanged with other ranks.
+    """
+
+    def __init__(self, here: TensorOps, spread: Spread, exchange: Exchange) -> None:
+        self.here, self._spread, self._exchange = here, spread, exchange
+
+    def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
+        """Return the norm of all gradients of all ranks laid end to end and the coefficient."""
+        return decide_by_arrays(self._partial(leaves, rule.ord, rule.max_norm), rule)
+
+    def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return the partial norm of all gradients of all ranks."""
+        return self._partial(leaves, ord, None)
+
+    def _partial(self, leaves: Sequence[Tensor], ord: float, max_norm: AnyScalar | None) -> NormPartial:
+        owned, waiting = self._owned(), waiting_of(self._spread.layouts)
+        pending = self._pending()
+        ready = [i for i in owned if i not in waiting] if waiting else owned
+        mine = self._measured(leaves, ready, ord)
+        later = mine.total.device.type == "cpu"  # a host checks that all ranks have the same sums before it makes them
+        if waiting and not later:
+            mine = mine.merge(self._sums(waiting, owned, ord))
+        whole, any_pending = self._exchange.merged(row_of(mine, max_norm, pending))
+        if any_pending:
+            if waiting:
+                mine = mine.merge(self._sums(waiting, owned, ord))
+            whole, _ = self._exchange.merged(row_of(mine, max_norm, pending))
+        return whole
+
+    def own_partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return the partial norm of the parts that this rank owns; other ranks need not call it.
+
+        Raises
+        ------
+        ValueError
+            If a gradient is a sum that is yet to be made, to which other ranks would have to contribute.
+        """
+        refuse_pending(self._spread.layouts, self._spread.paths)
+        return self._measured(leaves, self._owned(), ord)
+
+    def _owned(self) -> list[int]:
+        """Return the positions of the leaves that this rank counts."""
+        spread, ranks = self._spread, self._exchange.ranks()
+        assert ranks is not None
+        ownership = Ownership([*spread.holders, *spread.grads], ranks, spread.replicated)
+        return ownership.owned(spread.grads, spread.layouts, spread.paths)
+
+    def _pending(self) -> Pending:
+        return pending_of(self._spread.grads, self._spread.layouts, self._spread.paths)
+
+    def _sums(self, waiting: Sequence[int], owned: Sequence[int], ord: float) -> NormPartial:
+        """Make the sums that are yet to be made, and return the partial norm of those which this rank counts."""
+        made = summed([self._spread.grads[i] for i in waiting])
+        mine = [x for i, x in zip(waiting, made, strict=True) if i in owned]
+        return self.here.partial(mine, ord) if mine else _nothing(made, ord)
+
+    def _measured(self, leaves: Sequence[Tensor], which: Sequence[int], ord: float) -> NormPartial:
+        mine = leaves if len(which) == len(leaves) else [leaves[i] for i in which]
+        return self.here.partial(mine, ord) if mine else _nothing(leaves, ord)
+
+    def partials(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+        """Return one partial norm for each whole gradient: on each rank that has a part of it, the same.
+
+        All ranks of a gradient's mesh take part, also those on which the gradient is None.
+        """
+        refuse_pending(self._spread.layouts, self._spread.paths)
+        local = self.here.partials(leaves, ord) if leaves else _nothings(0, leaves, ord)
+        scale, total = local.scale.clone(), local.total.clone()
+        held = self._spread.held
+        for scope, holders in self._scopes():
+            if scope.mesh is None or scope.mesh.get_coordinate() is None:
+                continue
+            found = [(k, held[i]) for k, i in enumerate(holders) if held[i] >= 0]
+            batch = _nothings(len(holders), leaves, ord)
+            rows, which = ([pair[i] for pair in found] for i in (0, 1))
+            batch.scale[rows], batch.total[rows] = scale[which], total[which]
+            whole = merged_along(scope, replace(batch, dtype=local.dtype))
+            scale[which], total[which] = whole.scale[rows], whole.total[rows]
+        return NormPartial(scale, total, ord, local.dtype)
+
+    def _scopes(self) -> list[tuple[Scope, list[int]]]:
+        """Return the positions of the holders of each scope, in an order that is the same on all ranks."""
+        found: dict[Scope, list[int]] = {}
+        for layout in layouts_of(self._spread.holders):
+            found.setdefault(scope_of(layout), []).extend(layout.which)
+        return sorted(((scope, sorted(which)) for scope, which in found.items()), key=lambda pair: pair[0][:2])
+
+    def named_partials(self, leaves: Sequence[Tensor], names: Sequence[str], ord: float) -> dict[str, NormPartial]:
+        """Return the partial norm of each whole gradient by name, of all ranks: for reports.
+
+        Parameters
+        ----------
+        names : sequence of str
+            A name for each leaf; parts of one gradient have the same name on all ranks.
+        """
+        owned, waiting = self._owned(), waiting_of(self._spread.layouts)
+        self._exchange.merged(row_of(_nothing(leaves, ord), None, self._pending()))  # all agree, or all raise
+        made = summed([self._spread.grads[i] for i in waiting]) if waiting else []
+        measured = {**dict(enumerate(leaves)), **dict(zip(waiting, made, strict=True))}
+        parts = {i: self.here.partials([x], ord) for i, x in measured.items() if i in owned}
+        double = {i: is_double(leaves[i].dtype) for i in parts}
+        told = {names[i]: (float(p.scale[0]), float(p.total[0]), double[i]) for i, p in parts.items()}
+        merged: dict[str, NormPartial] = {}
+        for rank in self._exchange.objects(told):
+            for name, (scale, total, double) in rank.items():
+                numbers = (torch.tensor(x, dtype=torch.float64) for x in (scale, total))
+                part = NormPartial(*numbers, ord, torch.float64 if double else torch.float32)
+                merged[name] = merged[name].merge(part) if name in merged else part
+        return merged
+
+    def nonfinite(self, leaves: Sequence[Tensor], paths: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the paths of gradients that have NaN or inf on any rank, with the rank; all ranks call it."""
+        totals = self.here.partials(leaves, 2.0).total.isfinite().tolist() if leaves else []
+        mine = [path for path, finite in zip(paths, totals, strict=True) if not finite]
+        ranks = self._exchange.members()
+        everyone = zip(ranks, self._exchange.objects(mine), strict=True)
+        return [(path, f" on rank {rank}") for rank, some in everyone for path in some]
+
+    def partial_along(self, leaf: Tensor, ord: float, axes: Axes) -> NormPartial:
+        """Raise: a slice of a whole tensor may lie on several ranks."""
+        raise NotImplementedError(_NO_SLICES)
+
+    def apart(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether it is known that no two elements of leaves share memory."""
+        return self.here.apart(leaves)
+
+    def scale(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> list[Tensor]:
+        """Return each part times its gradient's coefficient."""
+        return self.here.scale(leaves, coefficients)
+
+    def scale_(self, leaves: Sequence[Tensor], coefficients: Sequence[Coefficient]) -> None:
+        """Multiply each part by its gradient's coefficient in place."""
+        self.here.scale_(leaves, coefficients)
+
+    def scaled_sum(self, leaf: Tensor, coefficient: Coefficient) -> Tensor:
+        """Raise: an example of a whole tensor may lie on several ranks."""
+        raise NotImplementedError(_NO_SLICES)
+
+    def clamp(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> list[Tensor]:
+        """Return each part with its elements moved into the bounds."""
+        return self.here.clamp(leaves, low, high)
+
+    def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
+        """Move the elements of each part into the bounds in place."""
+        refuse_pending(self._spread.layouts, self._spread.paths)
+        self.here.clamp_(leaves, low, high)
+
+
+_NO_SLICES = "the parts of a DTensor have no slices of their own; pass plain tensors"
+
+
+def _nothing(leaves: Sequence[Tensor], ord: float) -> NormPartial:
+    """Return a zero partial norm on the leaves' device."""
+    one = leaves[0].new_ones((), dtype=torch.float64) if leaves else torch.ones((), dtype=torch.float64)
+    return NormPartial(one, one * 0, ord, torch.float32)
+
+
+def _nothings(n: int, leaves: Sequence[Tensor], ord: float) -> NormPartial:
+    """Return a batch of zero partial norms on the leaves' device."""
+    one = leaves[0].new_ones(n, dtype=torch.float64) if leaves else torch.ones(n, dtype=torch.float64)
+    return NormPartial(one, one * 0, ord, torch.float32)

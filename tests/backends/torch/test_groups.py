@@ -1,0 +1,96 @@
+"""Param groups with a threshold of their own, and groups that are left out."""
+
+import math
+
+import pytest
+import torch
+
+from gradclip.backends.torch import attach, clip_grad_norm_, clip_grad_value_, explain, get_total_norm, grad_norms
+from gradclip.policies import EmaClip, ZClip
+from tests.backends.torch.helpers import param
+
+
+def groups(**second: object) -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:
+    params = [param(torch.tensor([3.0, 4.0])), param(torch.tensor([30.0, 40.0]))]
+    return params, torch.optim.SGD([{"params": params[:1]}, {"params": params[1:], **second}], lr=0.0)
+
+
+def test_a_group_that_is_left_out_is_neither_measured_nor_clipped():
+    params, optimizer = groups(clip=False)
+    handle = attach(optimizer, 1.0)
+    optimizer.step()
+    assert handle.norm == 5
+    assert params[1].grad.tolist() == [30, 40]
+    torch.testing.assert_close(params[0].grad, torch.tensor([0.6, 0.8]))
+
+
+@pytest.mark.parametrize("source", [lambda o: o, lambda o: o.param_groups])
+def test_functions_leave_it_out_too(source):
+    params, optimizer = groups(clip=False)
+    assert clip_grad_norm_(source(optimizer), 1.0) == 5
+    assert params[1].grad.tolist() == [30, 40]
+    clip_grad_value_(source(optimizer), 0.1)
+    assert params[1].grad.tolist() == [30, 40]
+    assert len(grad_norms(source(optimizer))) == len(explain(source(optimizer))) == 1
+    assert get_total_norm(optimizer) < 1
+
+
+def test_a_group_with_a_threshold_of_its_own():
+    params, optimizer = groups(max_norm=10.0)
+    handle = attach(optimizer, 1.0)
+    optimizer.step()
+    assert handle.norm == 5, "the norm of the groups without one"
+    torch.testing.assert_close(params[0].grad, torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(params[1].grad, torch.tensor([6.0, 8.0]))
+
+
+def test_clip_grad_norm_honours_it():
+    params, optimizer = groups(max_norm=10.0)
+    assert clip_grad_norm_(optimizer, 1.0) == 5
+    torch.testing.assert_close(params[0].grad, torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(params[1].grad, torch.tensor([6.0, 8.0]))
+
+
+def test_a_policy_of_its_own():
+    params, optimizer = groups(max_norm=EmaClip(1.1))
+    handle = attach(optimizer, 1.0)
+    optimizer.step()
+    params[1].grad = torch.tensor([300.0, 400.0])
+    optimizer.step()
+    assert params[1].grad.norm() < 60
+    assert set(handle.state_dict()["policies"]) == {"group 1"}
+    with pytest.raises(TypeError, match=r"param_groups\[1\]\['max_norm'\] is a policy.*attach"):
+        clip_grad_norm_(optimizer, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "words"),
+    [
+        ({"clip": 0}, TypeError, r"param_groups\[1\]\['clip'\] is 0, expected True or False"),
+        ({"max_norm": -1.0}, ValueError, r"param_groups\[1\]\['max_norm'\]=-1.0"),
+        ({"max_norm": "much"}, TypeError, r"param_groups\[1\]\['max_norm'\]"),
+        ({"max_norm": math.nan}, ValueError, r"param_groups\[1\]\['max_norm'\]"),
+    ],
+)
+def test_bad_values_are_named_with_the_group(keys, error, words):
+    _, optimizer = groups(**keys)
+    with pytest.raises(error, match=words):
+        attach(optimizer, 1.0)
+    with pytest.raises(error, match=words):
+        clip_grad_norm_(optimizer, 1.0)
+
+
+def test_the_keys_survive_a_checkpoint():
+    _, optimizer = groups(clip=False)
+    _, other = groups()
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[1]["clip"] is False
+
+
+def test_per_group_with_a_policy_has_a_state_for_each():
+    _, optimizer = groups()
+    handle = attach(optimizer, ZClip(), per_group=True)
+    optimizer.step()
+    assert set(handle.state_dict()["policies"]) == {"group 0", "group 1"}
+    assert handle.norm.tolist() == [5, 50]
+    assert handle.threshold.shape == (2,)
