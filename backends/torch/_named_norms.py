@@ -5,6 +5,7 @@ from torch import Tensor
 from gradclip.backends.torch._explain import grad_norms
 from gradclip.backends.torch._leaves import Parameters, gradients
 from gradclip.backends.torch._walk import named_tensors
+from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._rank_ops import RankOps
 
 
@@ -23,17 +24,21 @@ class NamedNorms:
     """
 
     def __init__(self, parameters: Parameters) -> None:
-        self._named = named_tensors(parameters, "parameters", "NamedNorms")
+        found = named_tensors(parameters, "parameters", "NamedNorms")
+        self._names, self._params = [name for name, _ in found], [p for _, p in found]
 
     def __call__(self) -> tuple[list[str], Tensor] | dict[str, Tensor]:
         """Return the names of parameters that have a gradient, and the Euclidean norms of these, shape ``(names,)``.
 
         Where a norm takes several ranks or devices, or parameters share a gradient, a dict of 0-d norms is returned.
         """
-        kept = [(name, p) for name, p in self._named if p.grad is not None]
-        params = [p for _, p in kept]
-        leaves = gradients(params)
-        alone = len({g.device for g in leaves.arrays}) == 1 and not isinstance(leaves.ops, RankOps)
-        if not alone or len(leaves.arrays) < len(kept):
-            return grad_norms(kept)
-        return [name for name, _ in kept], leaves.partials(2.0).norm()
+        names, leaves = self._names, gradients(self._params)
+        if len(leaves.arrays) < len(names):
+            kept = [(name, p) for name, p in zip(names, self._params, strict=True) if p.grad is not None]
+            if len(leaves.arrays) < len(kept):  # a shared gradient is one leaf
+                return grad_norms(kept)
+            names = [name for name, _ in kept]
+        if isinstance(leaves.ops, RankOps | SeveralDevices):
+            return grad_norms(zip(names, (p for p in self._params if p.grad is not None), strict=True))
+        partials = leaves.partials(2.0)
+        return names, (partials.scale * partials.total.sqrt()).to(partials.dtype)

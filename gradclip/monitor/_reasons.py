@@ -44,7 +44,7 @@ def say_explosion(norms: Floats, begin: int, end: int) -> str:
     lost = norms.size - finite.size
     said = [f"they reach {finite.max():.3g}"] if finite.size else []
     said += [f"{lost:,} of the last {norms.size:,} norms are NaN or inf"] if lost else []
-    when = f"by step {end:,}: from step {begin:,} on, the norms do not come back"
+    when = f"before step {end + 1:,}: from step {begin:,} on, the norms do not come back"
     return (
         f"Your gradients explode {when}; {' and '.join(said)}. Clipping may delay this, but look for the cause: a "
         "learning rate that is too high, a warm-up that is too short, bad data, low precision."
@@ -55,10 +55,12 @@ def say_calm(norms: Floats) -> str:
     """Return that norms need no clipping."""
     middle, largest = float(np.median(norms)), float(norms.max())
     if largest == norms.min():
-        return f"All norms are {middle:.3g}. A threshold above does nothing; one below scales every step alike."
+        return (
+            f"Do not clip: all norms are {middle:.3g}. A larger threshold does nothing, a smaller one scales all steps."
+        )
     return (
-        f"No norm stands out: the largest, {largest:.3g}, is {largest / middle:.3g} times the median, {middle:.3g}. "
-        "Clipping would protect against nothing that happened in these steps."
+        f"Do not clip: no norm stands out. The largest, {largest:.3g}, is {largest / middle:.3g} times the median, "
+        f"{middle:.3g}, so that clipping would protect against nothing that happened in these steps."
     )
 
 
@@ -104,7 +106,7 @@ def say_drift(found: Trend, norms: Floats) -> str:
     return (
         f"The norms {way} by a factor of {math.exp(abs(found.change)):.2g} over the run, so this number fits only its "
         f"end, the last {norms.size:,} steps, which were used. A policy that follows the norms fits the whole run: "
-        "gradclip.policies.ZClip or AutoClip."
+        "ZClip or AutoClip of gradclip.policies."
     )
 
 

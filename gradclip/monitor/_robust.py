@@ -22,6 +22,9 @@ DEVIATION_PER_MAD = 1.4826
 TREND_BATCHES_MOST = 50
 """Of a trend test, which compares all pairs of batches."""
 
+MSER_TOLERANCE = 1.1
+"""Of squared standard errors: without it, chance may move the point far beyond the end of a warm-up."""
+
 NOISE_LEAST = 0.005
 """The standard deviation of logarithms below which norms count as equal: 0.5 %."""
 
@@ -92,8 +95,9 @@ def settled_from(logs: Floats) -> int:
     """Return the position of the step at which the warm-up is over: 0 if there is none, or if it never is.
 
     It is the truncation point of the marginal standard error rule (MSER, White 1997): of all points in the first half,
-    the one for which the mean of what follows has the least standard error. It is applied to the medians of batches of
-    logarithms, so that spikes do not move it. If the best point is the last, the history does not settle.
+    the one for which the mean of what follows has the least standard error; here the first whose squared error is at
+    most 1.1 times the least. It is applied to the medians of batches of logarithms, so that spikes do not move it. If
+    only the last point is that good, the history does not settle.
     """
     cut = batches(logs)
     kept = np.isfinite(cut.medians)
@@ -105,7 +109,7 @@ def settled_from(logs: Floats) -> int:
     ends = medians[::-1] - medians.mean()  # centred: the difference of two large sums would lose digits
     sums, squares = np.cumsum(ends)[::-1], np.cumsum(ends**2)[::-1]
     errors = np.maximum(0.0, squares - sums**2 / left) / left.astype(np.float64) ** 2
-    first = int(np.argmin(errors[: half + 1]))
+    first = int(np.argmax(errors[: half + 1] <= MSER_TOLERANCE * errors[: half + 1].min()))
     return int(starts[first]) if first < half else 0
 
 

@@ -19,7 +19,7 @@ from gradclip.monitor._reasons import (
     say_too_few,
     say_warmup,
 )
-from gradclip.monitor._robust import deviations, logarithms, settled_from, spikes, trend, usable
+from gradclip.monitor._robust import Trend, deviations, logarithms, settled_from, spikes, trend, usable
 
 Verdict = Literal["clip", "do not clip", "exploding", "unknown"]
 
@@ -74,8 +74,7 @@ class Suggestion:
 
     def __str__(self) -> str:
         """Return the threshold and the reason."""
-        said = f"max_norm = {self.max_norm:.3g}" if self.max_norm is not None else self.verdict
-        return f"{said}: {self.reason}"
+        return self.reason if self.max_norm is None else f"max_norm = {self.max_norm:.3g}: {self.reason}"
 
 
 def suggest(history: History, *, share: float = 0.05) -> Suggestion:
@@ -90,9 +89,9 @@ def suggest(history: History, *, share: float = 0.05) -> Suggestion:
     3. A tenth of the norms equal the largest: they were recorded after clipping, "unknown".
     4. Warm-up: the beginning is cut off where the marginal standard error rule (MSER) [1]_ says, in the first half, if
        its norms differ from the rest by a factor of 1.25 and by more than one standard deviation.
-    5. Drift: if what remains rises or falls by a factor of 1.5, by Theil and Sen's slope [2]_, and Mann and Kendall's
-       test finds that this is no chance (score above 3), only the last third is used, and the answer says that no
-       single number fits the whole run.
+    5. Drift: if what remains still rises or falls, by a slope [2]_ that makes a factor of 1.5 over the run, and the
+       test of Mann and Kendall finds that this is no chance (score above 3), then there is no warm-up to cut off. Only
+       the last third is used, and the answer says that no single number fits the whole run.
     6. Calm: no norm exceeds 1.5 times the median, "do not clip".
     7. Else the threshold is the norm that ``share`` of the remaining steps exceed. If more steps than that are spikes
        (6 robust standard deviations and a factor of 2 above the norms around them), it is the largest norm that is no
@@ -135,7 +134,7 @@ def suggest(history: History, *, share: float = 0.05) -> Suggestion:
     >>> found.reason.partition(";")[0]
     '20 % of the steps, 40 of 200, exceed it'
     >>> print(suggest(History(np.arange(200), np.ones(200))))
-    do not clip: All norms are 1. A threshold above does nothing; one below scales every step alike.
+    Do not clip: all norms are 1. A larger threshold does nothing, a smaller one scales all steps.
     """
     if not 0 < share < 1:
         raise ValueError(f"share={share!r}, expected a number between 0 and 1; pass 0.05 to clip 5 % of the steps")
@@ -149,7 +148,9 @@ def suggest(history: History, *, share: float = 0.05) -> Suggestion:
         largest = float(before[np.isfinite(before)].max())
         return Suggestion(None, say_ceiling(largest))
     first = _settled(before)
-    found = _for_settled(before[first:], share)
+    drift = _drift(before, first)
+    first = first if drift is None else 0
+    found = _for_settled(before[first:], share, drift)
     settled = before[first:]
     middle = float(np.median(settled[np.isfinite(settled)]))
     said = [found.reason, say_warmup(before[:first], int(steps[first]), middle, found.max_norm)]
@@ -201,23 +202,31 @@ def _settled(norms: Floats) -> int:
     return first if apart >= max(math.log(WARMUP_TIMES), deviations(logs[first:])[1]) else 0
 
 
-def _for_settled(norms: Floats, share: float) -> Suggestion:
-    """Return the suggestion for norms without warm-up and explosion."""
+def _drift(norms: Floats, first: int) -> Trend | None:
+    """Return the trend of norms if it goes on after a warm-up, and is large over all of them; else None."""
     logs = logarithms(norms)
-    drift = trend(logs)
-    drifts = abs(drift.change) >= math.log(DRIFT_TIMES) and abs(drift.score) >= DRIFT_SCORE
-    part = slice(-(norms.size // DRIFT_PART), None) if drifts else slice(None)
+    rest = trend(logs[first:])
+    change = rest.change * norms.size / (norms.size - first)
+    if abs(rest.score) < DRIFT_SCORE or abs(change) < math.log(DRIFT_TIMES):
+        return None
+    return trend(logs) if first else rest
+
+
+def _for_settled(norms: Floats, share: float, drift: Trend | None) -> Suggestion:
+    """Return the suggestion for norms without warm-up and explosion; those that drift by their last part."""
+    logs = logarithms(norms)
+    part = slice(None) if drift is None else slice(-(norms.size // DRIFT_PART), None)
     high = spikes(logs)
     counted, spiked = norms[part][np.isfinite(logs[part])], high[part][np.isfinite(logs[part])]
     if counted.size < STEPS_LEAST // DRIFT_PART:
         return Suggestion(None, say_too_few(norms[part], STEPS_LEAST))
     nonfinite = int((~np.isfinite(norms)).sum())
-    if not drifts and counted.max() <= CALM_TIMES * np.median(counted):
+    if drift is None and counted.max() <= CALM_TIMES * np.median(counted):
         return Suggestion(None, _joined(say_calm(counted), say_nonfinite(nonfinite)), "do not clip")
     max_norm, by_spikes = _threshold(counted, spiked, share)
     above = norms[np.isfinite(norms)] > max_norm
     reason = say_threshold(counted, max_norm, share, spikes=int(spiked.sum()), by_spikes=by_spikes)
-    said = _joined(reason, say_drift(drift, norms[part]) if drifts else "", say_nonfinite(nonfinite))
+    said = _joined(reason, say_drift(drift, norms[part]) if drift else "", say_nonfinite(nonfinite))
     return Suggestion(max_norm, said, "clip", float(above.mean()))
 
 

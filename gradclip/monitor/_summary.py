@@ -1,7 +1,7 @@
 """`summary`: what the norms of a run were like."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,6 +55,9 @@ class Summary:
         The share of the steps that were clipped, and skipped, 0 to 1. None if it was not recorded.
     spikes : list of Spike
         The spikes, the largest first.
+    shares : dict of str to float
+        The share of each parameter in the squared norm, 0 to 1, as the mean over the steps; the largest first. Empty if
+        the norms of parameters were not recorded.
     """
 
     steps: int
@@ -65,6 +68,7 @@ class Summary:
     clipped: float | None
     skipped: float | None
     spikes: list[Spike]
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def summary(history: History) -> Summary:
@@ -106,7 +110,8 @@ def summary(history: History) -> Summary:
         largest=float(finite.max()) if finite.size else math.nan,
         clipped=_share(history.clipped),
         skipped=_share(history.skipped),
-        spikes=_spikes(history),
+        spikes=spikes_of(history),
+        shares=_mean_shares(history.parameters),
     )
 
 
@@ -114,7 +119,8 @@ def _share(flags: Flags | None) -> float | None:
     return None if flags is None or not flags.size else float(flags.mean())
 
 
-def _spikes(history: History) -> list[Spike]:
+def spikes_of(history: History) -> list[Spike]:
+    """Return the spikes of a history, the largest first."""
     logs = logarithms(history.norm)
     above = deviations(logs)[0]
     found = sorted(np.flatnonzero(spikes(logs)).tolist(), key=lambda i: -logs[i])
@@ -132,14 +138,25 @@ def _blamed(parameters: dict[str, Floats], at: int) -> dict[str, float]:
     """Return the largest shares of the squared norm at a step. Norms that are NaN or inf share 1 equally."""
     norms = {name: float(values[at]) for name, values in parameters.items()}
     lost = [name for name, norm in norms.items() if not math.isfinite(norm)]
-    return dict.fromkeys(lost[:BLAMED_MOST], 1 / len(lost)) if lost else shares(norms, BLAMED_MOST)
-
-
-def shares(norms: dict[str, float], most: int) -> dict[str, float]:
-    """Return the largest shares of finite norms in the sum of their squares, the largest first."""
+    if lost:
+        return dict.fromkeys(lost[:BLAMED_MOST], 1 / len(lost))
     largest = max(norms.values(), default=0.0)
     if not largest:
         return {}
     squares = {name: (norm / largest) ** 2 for name, norm in norms.items()}  # divided, so that none overflows
     whole = sum(squares.values())
-    return {name: squares[name] / whole for name in sorted(squares, key=lambda name: -squares[name])[:most]}
+    return {name: squares[name] / whole for name in sorted(squares, key=lambda name: -squares[name])[:BLAMED_MOST]}
+
+
+def _mean_shares(parameters: dict[str, Floats]) -> dict[str, float]:
+    """Return the mean share of each parameter, over the steps at which a norm is finite and not all are 0."""
+    if not parameters:
+        return {}
+    largest = np.fmax.reduce(list(parameters.values()))
+    usable = np.isfinite(largest) & (largest > 0)
+    squares = {name: (norms[usable] / largest[usable]) ** 2 for name, norms in parameters.items()}
+    whole = sum(np.nan_to_num(square) for square in squares.values())
+    means = {
+        name: float(np.mean(np.nan_to_num(square) / whole)) if usable.any() else 0.0 for name, square in squares.items()
+    }
+    return dict(sorted(means.items(), key=lambda pair: -pair[1]))

@@ -1,0 +1,98 @@
+"""`Transfer`: rows on their way from a device to the host."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from gradclip import _namespace as ns
+from gradclip.monitor._row import Known, Row, reduced
+
+
+class Transfer:
+    """Starts to copy the numbers of rows to the host, all of one device and dtype together, and does not wait.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Their numbers may be floats, or arrays of any framework and device.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        self._places: list[tuple[tuple[Any, ...], int] | list[float]] = []
+        for value in _values(rows):
+            if (here := _on_host(value)) is not None:
+                self._places.append(here)
+                continue
+            key = type(value), ns.device(value), value.dtype
+            self._places.append((key, ns.numel(value)))
+            groups.setdefault(key, []).append(value)
+        self._copies = {key: _begin(_joined(values)) for key, values in groups.items()}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all numbers were on the host already."""
+        return not self._copies
+
+    def finish(self) -> list[Known]:
+        """Wait until the numbers are on the host, and return the rows."""
+        copied = {key: iter(read()) for key, read in self._copies.items()}
+        found = iter(self._places)
+
+        def following() -> list[float]:
+            place = next(found)
+            return place if isinstance(place, list) else list(islice(copied[place[0]], place[1]))
+
+        known = []
+        for row in self._rows:
+            numbers = {name: reduced(name, following()) for name in row.numbers}
+            norms = [norm for _ in row.norms for norm in following()]
+            known.append(Known(row.step, numbers, row.names, norms))
+        return known
+
+
+def _values(rows: Sequence[Row]) -> Iterator[Any]:
+    for row in rows:
+        yield from row.numbers.values()
+        yield from row.norms
+
+
+def _on_host(value: Any) -> list[float] | None:
+    """Return the numbers of a value that the host can read at once, else None."""
+    if isinstance(value, bool | int | float):
+        return [value]
+    if not getattr(value, "is_cpu", isinstance(value, np.ndarray)):  # a tensor of PyTorch says it in less time
+        if not ns.is_array(value):
+            return [float(value)]
+        if not ns.is_host(value):
+            return None
+    numbers = value.tolist()
+    return numbers if isinstance(numbers, list) else [numbers]
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Return the numbers of arrays, laid end to end on their device."""
+    xp = ns.namespace(values)
+    return xp.concat([xp.reshape(value, (-1,)) for value in values])
+
+
+def _begin(numbers: Any) -> Callable[[], Sequence[Any]]:
+    """Start a copy to the host where the framework can do that without waiting; return what waits and reads it."""
+    if hasattr(numbers, "copy_to_host_async"):  # JAX
+        numbers.copy_to_host_async()
+        return lambda: np.asarray(numbers).tolist()
+    if getattr(numbers, "is_cuda", False):  # PyTorch, which the user imported
+        copy = numbers.to("cpu", non_blocking=True)
+        copied = sys.modules["torch"].cuda.current_stream(numbers.device).record_event()
+
+        def read() -> list[Any]:
+            copied.synchronize()
+            listed: list[Any] = copy.tolist()
+            return listed
+
+        return read
+    return lambda: numbers.tolist()
