@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gradclip._types import AnyArray, AnyScalar
+from gradclip.monitor._history import Floats
 
 KEYS = {
     "norm": "grad_norm",
@@ -51,13 +52,13 @@ class Known(NamedTuple):
     step: int
     numbers: dict[str, float]
     names: tuple[str, ...]
-    norms: list[float]
+    norms: Floats
 
 
 def logged(row: Known) -> dict[str, float]:
     """Return the numbers of a row by the names that loggers show."""
     named = {KEYS[name]: value for name, value in row.numbers.items()}
-    named.update((PARAMETER + name, norm) for name, norm in zip(row.names, row.norms, strict=True))
+    named.update((PARAMETER + name, norm) for name, norm in zip(row.names, row.norms.tolist(), strict=True))
     return named
 
 
@@ -69,7 +70,7 @@ def reduced(name: str, values: Sequence[float]) -> float:
     """
     if len(values) == 1:
         return float(values[0])
-    if not values:
+    if len(values) == 0:
         return math.nan
     if name in {"norm", "update_norm"}:
         return math.hypot(*values)
@@ -81,7 +82,7 @@ def parameters_of(found: NamedNorms) -> tuple[tuple[str, ...], Sequence[AnyScala
     if isinstance(found, Mapping):
         return tuple(found), list(found.values())
     names, norms = found
-    return tuple(names), [norms]
+    return names if isinstance(names, tuple) else tuple(names), [norms]
 
 
 def snapshot(value: Any) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 from gradclip import _namespace as ns
 from gradclip.monitor._row import Known, Row, reduced
 
+_NOTHING = np.empty(0)
+
 
 class Transfer:
     """Starts to copy the numbers of rows to the host, all of one device and dtype together, and does not wait.
@@ -23,7 +25,7 @@ class Transfer:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         groups: dict[tuple[Any, ...], list[Any]] = {}
-        self._places: list[tuple[tuple[Any, ...], int] | list[float]] = []
+        self._places: list[tuple[tuple[Any, ...], int] | Sequence[float]] = []
         for value in _values(rows):
             if (here := _on_host(value)) is not None:
                 self._places.append(here)
@@ -43,14 +45,15 @@ class Transfer:
         copied = {key: iter(read()) for key, read in self._copies.items()}
         found = iter(self._places)
 
-        def following() -> list[float]:
+        def following() -> Sequence[float]:
             place = next(found)
-            return place if isinstance(place, list) else list(islice(copied[place[0]], place[1]))
+            return list(islice(copied[place[0]], place[1])) if isinstance(place, tuple) else place
 
         known = []
         for row in self._rows:
             numbers = {name: reduced(name, following()) for name in row.numbers}
-            norms = [norm for _ in row.norms for norm in following()]
+            parts = [following() for _ in row.norms]
+            norms = np.concatenate(parts, dtype=np.float64) if parts else _NOTHING
             known.append(Known(row.step, numbers, row.names, norms))
         return known
 
@@ -61,7 +64,7 @@ def _values(rows: Sequence[Row]) -> Iterator[Any]:
         yield from row.norms
 
 
-def _on_host(value: Any) -> list[float] | None:
+def _on_host(value: Any) -> Sequence[float] | None:
     """Return the numbers of a value that the host can read at once, else None."""
     if isinstance(value, bool | int | float):
         return [value]
@@ -70,8 +73,7 @@ def _on_host(value: Any) -> list[float] | None:
             return [float(value)]
         if not ns.is_host(value):
             return None
-    numbers = value.tolist()
-    return numbers if isinstance(numbers, list) else [numbers]
+    return [value.item()] if not value.ndim else np.asarray(value).reshape(-1)
 
 
 def _joined(values: Sequence[Any]) -> Any:

@@ -84,7 +84,7 @@ class Window:
             column = self._column(self._numbers, name)
             column[start : self._count] = [row.numbers.get(name, math.nan) for row in rows]
         for names, first, last in _alike(rows):
-            norms = np.array([row.norms for row in rows[first:last]], np.float64)
+            norms = np.stack([row.norms for row in rows[first:last]])
             for i, name in enumerate(names):
                 self._column(self._parameters, name)[start + first : start + last] = norms[:, i]
 

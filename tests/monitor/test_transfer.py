@@ -15,7 +15,8 @@ def test_floats_and_arrays_of_numpy_are_there_at_once():
     assert transfer.is_done
     known = transfer.finish()
     assert [row.step for row in known] == [0, 1, 2]
-    assert known[2] == (2, {"norm": 2.0, "clipped": 1.0}, ("a", "b"), [2.0, 4.0])
+    assert known[2][:3] == (2, {"norm": 2.0, "clipped": 1.0}, ("a", "b"))
+    assert known[2].norms.tolist() == [2.0, 4.0]
     assert all(type(value) is float for value in known[2].numbers.values())
 
 
@@ -34,14 +35,15 @@ def test_arrays_of_jax_wait_for_the_end():
     assert not transfer.is_done
     known = transfer.finish()
     assert [row.numbers for row in known] == [{"norm": i + 0.5, "loss": 2.0, "clipped": float(i > 0)} for i in range(4)]
-    assert [row.norms for row in known] == [[float(i), 1.0 + i] for i in range(4)]
+    assert [row.norms.tolist() for row in known] == [[float(i), 1.0 + i] for i in range(4)]
 
 
 def test_tensors_of_a_host_are_read():
     torch = pytest.importorskip("torch")
     rows = [Row(0, {"norm": torch.tensor(3.0), "clipped": torch.tensor(True)}, ("a",), [torch.tensor(2.0)])]
     (known,) = Transfer(rows).finish()
-    assert known == (0, {"norm": 3.0, "clipped": 1.0}, ("a",), [2.0])
+    assert known[:3] == (0, {"norm": 3.0, "clipped": 1.0}, ("a",))
+    assert known.norms.tolist() == [2.0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gradclip.monitor._window import Window
 
 
 def row(step: int, norm: float, names: tuple[str, ...] = (), norms: tuple[float, ...] = (), **numbers: float) -> Known:
-    return Known(step, {"norm": norm, **numbers}, names, list(norms))
+    return Known(step, {"norm": norm, **numbers}, names, np.array(norms, np.float64))
 
 
 def filled(size: int, count: int, at_a_time: int) -> Window:

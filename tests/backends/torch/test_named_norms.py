@@ -22,9 +22,17 @@ def test_they_are_those_of_grad_norms():
     model[1].bias.grad = None
     names, norms = NamedNorms(model)()
     wanted = grad_norms(model)
-    assert names == list(wanted)
-    assert norms.tolist() == [float(norm) for norm in wanted.values()]
-    assert norms.dtype == torch.float32
+    assert names == tuple(wanted)
+    assert norms.tolist() == pytest.approx([float(norm) for norm in wanted.values()], rel=1e-6)
+
+
+def test_norms_of_large_and_small_gradients_are_in_range():
+    params = [nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(3)]
+    for p, value in zip(params, (3e200, 3e-200, 3.0), strict=True):
+        p.grad = torch.tensor([value, value / 3 * 4], dtype=torch.float64)
+    names, norms = NamedNorms(zip("abc", params, strict=True))()
+    assert names == ("a", "b", "c")
+    assert norms.tolist() == pytest.approx([5e200, 5e-200, 5.0], rel=1e-14)
 
 
 def test_a_gradient_that_two_parameters_share_has_both_names():
