@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from gradclip._types import AnyArray, AnyScalar
 from gradclip.monitor._history import Floats
 
@@ -62,7 +64,7 @@ def logged(row: Known) -> dict[str, float]:
     return named
 
 
-def reduced(name: str, values: Sequence[float]) -> float:
+def reduced(name: str, values: Sequence[float] | NDArray[Any]) -> float:
     """Return one number for those of several groups of gradients.
 
     Norms become the Euclidean norm of all, "clipped" and "skipped" whether one was; else the smallest is kept, which

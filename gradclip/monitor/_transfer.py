@@ -6,9 +6,12 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradclip import _namespace as ns
 from gradclip.monitor._row import Known, Row, reduced
+
+Numbers = Sequence[float] | NDArray[Any]
 
 _NOTHING = np.empty(0)
 
@@ -25,7 +28,7 @@ class Transfer:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         groups: dict[tuple[Any, ...], list[Any]] = {}
-        self._places: list[tuple[tuple[Any, ...], int] | Sequence[float]] = []
+        self._places: list[tuple[tuple[Any, ...], int] | Numbers] = []
         for value in _values(rows):
             if (here := _on_host(value)) is not None:
                 self._places.append(here)
@@ -45,7 +48,7 @@ class Transfer:
         copied = {key: iter(read()) for key, read in self._copies.items()}
         found = iter(self._places)
 
-        def following() -> Sequence[float]:
+        def following() -> Numbers:
             place = next(found)
             return list(islice(copied[place[0]], place[1])) if isinstance(place, tuple) else place
 
@@ -64,7 +67,7 @@ def _values(rows: Sequence[Row]) -> Iterator[Any]:
         yield from row.norms
 
 
-def _on_host(value: Any) -> Sequence[float] | None:
+def _on_host(value: Any) -> Numbers | None:
     """Return the numbers of a value that the host can read at once, else None."""
     if isinstance(value, bool | int | float):
         return [value]

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -99,7 +99,7 @@ def writer_of(target: object) -> Writer:
     """
     if isinstance(target, str | os.PathLike):
         path = Path(target)
-        kinds = {".jsonl": JsonLines, ".ndjson": JsonLines, ".csv": Csv}
+        kinds: dict[str, Callable[[Path], Writer]] = {".jsonl": JsonLines, ".ndjson": JsonLines, ".csv": Csv}
         if path.suffix not in kinds:
             raise ValueError(f"{path} has the suffix {short(path.suffix)}, expected .jsonl or .csv; rename it")
         if not path.parent.is_dir():
