@@ -1,6 +1,7 @@
 """`attach`: clip an optimizer's gradients before every ``step()``, by PyTorch's public hooks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -95,7 +96,7 @@ def attach(
     >>> clipping
     Clipping(max_norm=0.5, attached to SGD; last step: norm=5, coefficient=0.2, clipped=True)
     """
-    several = [optimizer] if not isinstance(optimizer, list | tuple) else list(optimizer)
+    several: list[Any] = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
     inner = list(map(hooked, several))
     if not inner or len(set(map(id, inner))) < len(inner):
         raise ValueError(

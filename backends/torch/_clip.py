@@ -125,8 +125,10 @@ def clip_grad_norm_(
     parameters = listed(parameters)
     policy = "error" if error_if_nonfinite else nonfinite
     if own := groups_of(parameters):
-        order, given = norm_order(norm_type), {"group": group, "replicated": replicated}
-        return clip_parts_(own, Rule(max_norm, order, policy, scale, eps), **given)
+        rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
+        clip: Any = torch.compiler.disable(clip_parts_)
+        whole: Tensor = clip(own, rule, group, replicated)
+        return whole
     if torch.compiler.is_compiling():
         return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
     with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:
@@ -135,9 +137,8 @@ def clip_grad_norm_(
         return norm
 
 
-@torch.compiler.disable
 @torch.no_grad()
-def clip_parts_(groups: Sequence[Mapping[str, Any]], rule: Rule, *, group: Group, replicated: Replicated) -> Tensor:
+def clip_parts_(groups: Sequence[Mapping[str, Any]], rule: Rule, group: Group, replicated: Replicated) -> Tensor:
     """Clip param groups of which some have thresholds of their own; return the norm of the others."""
     with ExitStack() as ranks:
         decided: list[tuple[TorchLeaves, Decision]] = []

@@ -30,8 +30,10 @@ def clip_groups_compiled_(
         norm = torch.zeros((len(sizes),) if per_group else ())
         return Told(norm, torch.ones_like(norm), torch.zeros_like(norm, dtype=torch.bool))
     limit, bound = (None if x is None else as_scalar(x) for x in (max_norm, max_value))
-    told = torch.ops.gradclip.clip_step_(grads, sizes, limit, bound, as_scalar(eps), ord, nonfinite, per_group)
-    return Told(*told, math.inf if max_norm is None else max_norm)
+    norm, coefficient, clipped = torch.ops.gradclip.clip_step_(
+        grads, sizes, limit, bound, as_scalar(eps), ord, nonfinite, per_group
+    )
+    return Told(norm, coefficient, clipped, math.inf if max_norm is None else max_norm)
 
 
 @torch.library.custom_op("gradclip::clip_step_", mutates_args={"grads"})

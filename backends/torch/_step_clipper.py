@@ -48,6 +48,7 @@ class StepClipper:
         self._per_group = bool(per_group)
         self._group, self._replicated = group, replicated
         self._states: dict[str, Any] = {}
+        self._max_norm: AnyScalar | AnyPolicy | None = None
         self._max_value: AnyScalar | None = None
         self.max_norm, self.max_value = max_norm, max_value
 
@@ -62,7 +63,7 @@ class StepClipper:
             raise TypeError(f"max_norm is the class {value.__name__}, expected a policy; pass {value.__name__}()")
         chosen = value if isinstance(value, Policy) else _checks.live_threshold(value, "max_norm")
         self._check_together(chosen, self._max_value)
-        if not hasattr(self, "_max_norm") or chosen != self._max_norm:
+        if not (isinstance(chosen, Policy) and isinstance(self._max_norm, Policy) and chosen == self._max_norm):
             self._states = {name: state for name, state in self._states.items() if name != "all"}
         self._max_norm = chosen
 
@@ -169,8 +170,8 @@ def told_unless(skipped: Tensor, before: Told | None, told: Told) -> Told:
     """Return the results of the step before if this step is skipped on the device, else those of this step."""
     if before is None or before.norm.shape != told.norm.shape:
         before = Told(told.norm * math.nan, torch.ones_like(told.norm), torch.zeros_like(told.clipped))
-    kept = (torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(before[:3], told[:3], strict=True))
-    return Told(*kept, told.threshold, told.skipped)
+    kept = [torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(before[:3], told[:3], strict=True)]
+    return told._replace(norm=kept[0], coefficient=kept[1], clipped=kept[2])
 
 
 def _state_unless(skipped: Tensor, old: Any, new: Any) -> Any:

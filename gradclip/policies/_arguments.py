@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from gradclip._number import as_number
 from gradclip._words import short
@@ -53,7 +53,7 @@ def count(value: object, name: str, remedy: str, *, least: int = 1) -> int:
     ValueError
         If it is too small.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name}={short(value)}, expected an integer number of steps; pass {remedy}")
     found = int(value.__index__())
     if found < least:

@@ -106,19 +106,19 @@ class Exchange:
         assert ranks is not None
         self._begun = True
         rows = ranks.gathered(row.tensor()).to(row.total.device)
-        columns = Row(*rows.unbind(1))
-        total = columns.total
+        scale, total = rows[:, 0], rows[:, 1]
         pending = False
         if rows.device.type == "cpu":
-            told = [Row(*numbers) for numbers in rows.tolist()]
-            _check(told, ranks.members)
-            pending = any(other.pending_ranks for other in told)
-            dtype = torch.float64 if any(other.double for other in told) else torch.float32
+            each = [Row(*numbers) for numbers in rows.tolist()]
+            _check(each, ranks.members)
+            pending = any(other.pending_ranks for other in each)
+            dtype = torch.float64 if any(other.double for other in each) else torch.float32
         else:  # nothing is read back: ranks that differ get NaN instead of an error
-            alike = [(x == x[0]) | (x.isnan() & x[0].isnan()) for x in (columns.ord, columns.max_norm, columns.failed)]
-            total = torch.where(torch.stack(alike).all(), total, math.nan)
+            told = rows[:, [Row._fields.index(name) for name in ("ord", "max_norm", "failed")]]
+            alike = (told == told[0]) | (told.isnan() & told[0].isnan())
+            total = torch.where(alike.all(), total, math.nan)
             dtype = torch.float64 if row.double else torch.float32
-        return merge_elements(NormPartial(columns.scale, total, row.ord, dtype), axis=0), pending
+        return merge_elements(NormPartial(scale, total, row.ord, dtype), axis=0), pending
 
 
 def _check(rows: Sequence[Row], members: Sequence[int]) -> None:

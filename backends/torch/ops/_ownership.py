@@ -22,12 +22,14 @@ def _is_dtensor(kind: Any) -> bool:
 
 def is_distributed(x: object) -> bool:
     """Whether a tensor is a DTensor."""
-    return _is_dtensor(type(x))
+    kind: Any = type(x)  # any type is hashable
+    return _is_dtensor(kind)
 
 
 def any_distributed(tensors: Iterable[object]) -> bool:
     """Whether any tensor is a DTensor."""
-    return any(map(_is_dtensor, set(map(type, tensors))))
+    kinds: set[Any] = set(map(type, tensors))
+    return any(map(_is_dtensor, kinds))
 
 
 class Layout(NamedTuple):

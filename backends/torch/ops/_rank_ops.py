@@ -166,13 +166,13 @@ class RankOps:
         made = summed([self._spread.grads[i] for i in waiting]) if waiting else []
         measured = {**dict(enumerate(leaves)), **dict(zip(waiting, made, strict=True))}
         parts = {i: self.here.partials([x], ord) for i, x in measured.items() if i in owned}
-        double = {i: is_double(leaves[i].dtype) for i in parts}
-        told = {names[i]: (float(p.scale[0]), float(p.total[0]), double[i]) for i, p in parts.items()}
+        wide = {i: is_double(leaves[i].dtype) for i in parts}
+        told = {names[i]: (float(p.scale[0]), float(p.total[0]), wide[i]) for i, p in parts.items()}
         merged: dict[str, NormPartial] = {}
         for rank in self._exchange.objects(told):
             for name, (scale, total, double) in rank.items():
-                numbers = (torch.tensor(x, dtype=torch.float64) for x in (scale, total))
-                part = NormPartial(*numbers, ord, torch.float64 if double else torch.float32)
+                s, t = torch.tensor([scale, total], dtype=torch.float64)
+                part = NormPartial(s, t, ord, torch.float64 if double else torch.float32)
                 merged[name] = merged[name].merge(part) if name in merged else part
         return merged
 
