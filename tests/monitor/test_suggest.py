@@ -32,14 +32,19 @@ def test_stationary_norms_are_clipped_as_often_as_asked(share):
     assert f"{100 * share:g} % of the steps" in found.reason
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_threshold_is_near_that_of_the_distribution(seed):
-    """Also where steps depend on those before (AR(1), 0.5): neither a warm-up nor a drift is invented."""
-    noise = np.random.default_rng(seed).standard_normal(2000)
-    for i in range(1, 2000):
-        noise[i] = 0.5 * noise[i - 1] + math.sqrt(0.75) * noise[i]
-    found = suggest(of(np.exp(0.3 * noise)))
-    assert suggested(found) == pytest.approx(QUANTILE, rel=0.06)
+def correlated(seed: int, steps: int, correlation: float) -> np.ndarray:
+    """Return lognormal norms of which each depends on the one before."""
+    noise = np.random.default_rng(seed).standard_normal(steps)
+    for i in range(1, steps):
+        noise[i] = correlation * noise[i - 1] + math.sqrt(1 - correlation**2) * noise[i]
+    return np.exp(0.3 * noise)
+
+
+@pytest.mark.parametrize(("correlation", "error"), [(0.0, 0.04), (0.5, 0.06), (0.9, 0.2)])
+@pytest.mark.parametrize("seed", range(40))
+def test_neither_a_warm_up_nor_a_drift_is_invented(seed, correlation, error):
+    found = suggest(of(correlated(seed, 2000, correlation)))
+    assert suggested(found) == pytest.approx(QUANTILE, rel=error)
     assert found.steady_from == 10
     assert "over the run" not in found.reason
 
