@@ -79,7 +79,8 @@ def measure_of(source: Any, parameters: Any) -> Measure:
             f"parameters is {kind(parameters)}, expected a callable that returns norms by name, because the source is "
             f"{kind(source)} and no handle of attach(); pass lambda: gradclip.leaf_norms(grads)"
         )
-    measure: Measure = parameters
+    given: Any = parameters
+    measure: Measure = given
     return measure
 
 

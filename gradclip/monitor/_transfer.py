@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,13 @@ from gradclip.monitor._row import Known, Row, reduced
 Numbers = Sequence[float] | NDArray[Any]
 
 _NOTHING = np.empty(0)
+
+
+class _Place(NamedTuple):
+    """Where the numbers of a value come: among those of arrays of one type, device and dtype."""
+
+    key: tuple[Any, ...]
+    numel: int
 
 
 class Transfer:
@@ -28,13 +35,13 @@ class Transfer:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         groups: dict[tuple[Any, ...], list[Any]] = {}
-        self._places: list[tuple[tuple[Any, ...], int] | Numbers] = []
+        self._places: list[_Place | Numbers] = []
         for value in _values(rows):
             if (here := _on_host(value)) is not None:
                 self._places.append(here)
                 continue
             key = type(value), ns.device(value), value.dtype
-            self._places.append((key, ns.numel(value)))
+            self._places.append(_Place(key, ns.numel(value)))
             groups.setdefault(key, []).append(value)
         self._copies = {key: _begin(_joined(values)) for key, values in groups.items()}
 
@@ -50,7 +57,7 @@ class Transfer:
 
         def following() -> Numbers:
             place = next(found)
-            return list(islice(copied[place[0]], place[1])) if isinstance(place, tuple) else place
+            return list(islice(copied[place.key], place.numel)) if isinstance(place, _Place) else place
 
         known = []
         for row in self._rows:
