@@ -13,13 +13,13 @@ import gradclip
 from gradclip import backends
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("_native", "monitor", "policies")
+PARTS = ("_native", "policies", "monitor", "monitor/_files")
 CORE = sorted(path for part in ("", *PARTS) for path in (ROOT / "gradclip" / part).glob("*.py"))
 CLI = sorted((ROOT / "gradclip" / "_cli").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "backends").rglob("*.py"))
 DEMO = sorted((ROOT / "demo").glob("*.py"))
 FRAMEWORKS = {"torch", "jax", "jaxlib", "optax", "cupy", "dask", "triton", "flax", "equinox"}
-OPTIONAL = {"typer", "rich", "matplotlib"}
+OPTIONAL = {"typer", "rich", "matplotlib", "uniplot"}
 
 
 def imports(path: Path, *, top_only: bool = False) -> set[str]:

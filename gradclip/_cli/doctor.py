@@ -1,15 +1,17 @@
-"""``gradclip doctor``: versions, adapters, and which kernels are used on which device."""
+"""``gradclip doctor``: versions, adapters, which kernels are used on which device, and whether results are right."""
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module, metadata
-from typing import TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from rich.console import Console
 from rich.text import Text
 
 from gradclip import _native
+from gradclip._cli.selfcheck import CHECKS, AbsentError, check
 from gradclip._version import __version__
 from gradclip.backends import ADAPTERS
 
@@ -20,12 +22,56 @@ PACKAGES = ("numpy", "array_api_compat", "optree", "torch", "triton", "jax", "op
 """Import names of the packages that gradclip needs, then of the frameworks."""
 
 
-def show_findings(console: Console) -> None:
-    """Print one finding per line; errors are red on a terminal."""
+State: TypeAlias = Literal["ok", "absent", "failed"]
+
+NOT_INSTALLED: Final = "not installed"
+
+STYLES: Final = {"ok": "", "absent": "dim", "failed": "red"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found, in a few words, and whether it is "ok", "absent" (not installed, no such device), or "failed"."""
+
+    text: str
+    state: State
+
+
+def show_findings(console: Console) -> bool:
+    """Print one finding per line; failures are red on a terminal. Return whether nothing failed."""
+    well = True
     for title, findings in sections().items():
         console.print(Text(title, style="bold"))
         for name, finding in findings.items():
-            console.print(_line(name, finding), soft_wrap=True)
+            found = look(finding)
+            well &= found.state != "failed"
+            console.print(Text(f"  {name:<24} ").append(found.text, STYLES[found.state]), soft_wrap=True)
+    return well
+
+
+def findings_as_json() -> tuple[dict[str, object], bool]:
+    """Return all findings by section and name, and whether nothing failed."""
+    found = {
+        title.lower(): {name: asdict(look(finding)) for name, finding in findings.items()}
+        for title, findings in sections().items()
+    }
+    well = all(one["state"] != "failed" for findings in found.values() for one in findings.values())
+    return {"ok": well, **found}, well
+
+
+def look(finding: Finding) -> Found:
+    """Return what a finding says, or its error."""
+    state: State = "ok"
+    try:
+        said = finding()
+    except (ModuleNotFoundError, AbsentError) as error:
+        said, state = str(error), "absent"
+    except ImportError as error:
+        said, state = str(error), "failed"
+    except Exception as error:
+        said, state = f"{type(error).__name__}: {error}", "failed"
+    text = " ".join(said.split())
+    return Found(text, "absent" if text == NOT_INSTALLED else state)
 
 
 def sections() -> Mapping[str, Mapping[str, Finding]]:
@@ -43,21 +89,14 @@ def sections() -> Mapping[str, Mapping[str, Finding]]:
             "jax": _jax_devices,
             "cupy": _cupy_devices,
         },
+        "Self-check": {name: partial(check, name) for name in CHECKS},
     }
-
-
-def _line(name: str, finding: Finding) -> Text:
-    try:
-        said, style = finding(), ""
-    except Exception as error:
-        said, style = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}", "red"
-    return Text(f"  {name:<24} ").append(" ".join(said.split()), style)
 
 
 def _version(package: str) -> str:
     """Return a package's version without importing it. Several distributions may contain it, as for CuPy."""
     found = sorted(set(_distributions().get(package, ())))
-    return ", ".join(_named(package, distribution) for distribution in found) or "not installed"
+    return ", ".join(_named(package, distribution) for distribution in found) or NOT_INSTALLED
 
 
 @cache
@@ -97,7 +136,10 @@ def _cupy_devices() -> str:
     from gradclip.backends.cupy import gpu_kernels
     from gradclip.backends.cupy._runtime import runtime
 
-    gpus = runtime().cupy.cuda.runtime
+    try:
+        gpus = runtime().cupy.cuda.runtime
+    except RuntimeError as error:
+        raise AbsentError(str(error)) from error
     names = [gpus.getDeviceProperties(i)["name"].decode() for i in range(gpus.getDeviceCount())]
     return _listed(f"{name}, with {gpu_kernels(i)}" for i, name in enumerate(names))
 

@@ -1,14 +1,16 @@
 """The command from outside, and what happens without its packages."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gradclip import __version__
-from gradclip._cli import main
+from gradclip._cli import doctor, selfcheck
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,29 +27,36 @@ def python(*arguments):
     )
 
 
-@pytest.fixture
-def gradclip(monkeypatch, capsys):
-    """Return the command as a function: arguments to exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gradclip", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
 def test_version_and_help(gradclip):
     assert gradclip("--version")[1] == f"gradclip {__version__}\n"
-    assert "doctor" in gradclip("--help")[1]
+    for command in ("doctor", "suggest", "plot", "compare", "watch"):
+        assert command in gradclip("--help")[1]
+        assert f"gradclip {command}" in gradclip(command, "--help")[1]
 
 
-def test_doctor_ends_well(gradclip):
+def test_doctor_ends_well(gradclip, monkeypatch):
+    monkeypatch.setattr(doctor, "CHECKS", {"numpy": selfcheck.CHECKS["numpy"]})
     code, output, _ = gradclip("doctor")
     assert code == 0
     assert output.startswith("Versions\n")
     assert __version__ in output.splitlines()[1]
+    code, output, _ = gradclip("doctor", "--json")
+    found = json.loads(output)
+    assert (code, found["ok"]) == (0, True)
+    assert found["versions"]["gradclip"] == {"text": __version__, "state": "ok"}
+    assert found["self-check"]["numpy"]["state"] == "ok"
+
+
+def test_doctor_ends_with_1_if_a_result_is_wrong(gradclip, monkeypatch):
+    right = selfcheck.CHECKS["numpy"]()
+    wrong = replace(right, read=lambda x: right.read(x) * (1 + 1e-5))
+    monkeypatch.setattr(doctor, "CHECKS", {"numpy": None})
+    monkeypatch.setitem(selfcheck.CHECKS, "numpy", lambda: wrong)
+    code, output, _ = gradclip("doctor")
+    assert code == 1
+    assert "exact results are not met; the first: global_norm" in output
+    code, output, _ = gradclip("doctor", "--json")
+    assert (code, json.loads(output)["ok"]) == (1, False)
 
 
 @pytest.mark.parametrize("arguments", [["doctor", "--deep"], ["doctor", "extra"], ["demo"]])

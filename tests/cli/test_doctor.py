@@ -27,13 +27,14 @@ def said(**terminal):
 def one_finding_each(monkeypatch):
     """Keep the devices of this machine out of the tests."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor, "CHECKS", {"numpy": None})
 
 
 def test_every_finding_has_one_plain_line():
     lines = said().splitlines()
     names = [line.split()[0] for line in lines if line.startswith("  ")]
     assert names == [name for findings in doctor.sections().values() for name in findings]
-    assert [line for line in lines if not line.startswith("  ")] == ["Versions", "Adapters", "Devices"]
+    assert [line for line in lines if not line.startswith("  ")] == ["Versions", "Adapters", "Devices", "Self-check"]
     assert f"  {'gradclip':<24} {__version__}" in lines
     assert f"  {'numpy':<24} {np.__version__}" in lines
     assert f"  {'torch':<24} CPU; no GPU found" in lines
@@ -74,3 +75,16 @@ def test_a_framework_that_fails_is_red_on_a_terminal_and_the_rest_goes_on(monkey
     monkeypatch.setattr(torch.cuda, "device_count", fails)
     assert "RuntimeError: the driver is too old\n" in said()
     assert "\x1b[31mRuntimeError: the driver is too old" in said(force_terminal=True)
+
+
+def test_what_is_not_installed_is_no_failure():
+    def absent():
+        raise ModuleNotFoundError("needs x, which is not installed")
+
+    def broken():
+        raise ImportError("libx.so: cannot open shared object file")
+
+    assert doctor.look(absent).state == "absent"
+    assert doctor.look(lambda: "not installed").state == "absent"
+    assert doctor.look(broken).state == "failed"
+    assert doctor.look(lambda: "1.0") == doctor.Found("1.0", "ok")

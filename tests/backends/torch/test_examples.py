@@ -30,6 +30,15 @@ def test_the_critic_brings_the_generator_to_the_ring():
     assert samples.isfinite().all()
 
 
+@pytest.mark.parametrize("policy", ["none", "Fixed(0.5)", "AutoClip()", "ZClip()", "AdaGC()", "SkipStep()"])
+def test_the_experiment_runs_with_each_policy(policy, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    run = load("torch_policies")["train"](policy, seed=0, steps=12)
+    assert run.losses[-1] < run.losses[0]
+    assert len(run.norms) == len(run.changed) == 12
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("torch_*.py")), ids=lambda p: p.stem)
 def test_examples_say_how_to_run_them(path):
     assert f"python examples/{path.name}" in path.read_text()

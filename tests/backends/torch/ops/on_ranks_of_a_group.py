@@ -12,7 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-from gradclip.backends.torch import clip_grad_norm_, clip_grads_with_norm_, explain, get_total_norm, grad_norms
+from gradclip.backends.torch import attach, clip_grad_norm_, clip_grads_with_norm_, explain, get_total_norm, grad_norms
+from gradclip.policies import ZClip
 from tests import exact
 from tests.backends.torch.ops.on_ranks import backward, main, net
 
@@ -328,6 +329,24 @@ def stages_of_sharded_layers() -> None:
     parameter.grad = distribute_tensor(whole[at], mesh["data"], [Shard(0)])
     norm = clip_grad_norm_([parameter], 1.0, group=groups.WORLD)
     assert math.isclose(float(norm), float(exact.norm(torch.cat(whole).tolist(), 2.0)), rel_tol=1e-6)
+
+
+@check
+def attach_has_one_norm_and_one_threshold() -> None:
+    """Stages with optimizers of their own: the policy sees the same norms, and so its state is the same on all."""
+    mine = stage(rank())
+    optimizer = torch.optim.SGD(mine, lr=0.0)
+    handle = attach(optimizer, ZClip(warmup_steps=2, max_norm=None), group=groups.WORLD)
+    want = norm_of([p for of in range(world()) for p in stage(of)])
+    for factor in (1.0, 1.01, 100.0):
+        for p, fresh in zip(mine, stage(rank()), strict=True):
+            p.grad = fresh.grad * factor
+        optimizer.step()
+        assert math.isclose(float(handle.norm), want * factor, rel_tol=1e-6)
+        same_on_all(float(handle.threshold))
+        same_on_all(handle.state_dict())
+    assert handle.clipped
+    assert float(handle.threshold) < 1.1 * want
 
 
 @check

@@ -20,7 +20,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-CHECKS = {"on_ranks": 11, "on_ranks_of_a_group": 19, "on_ranks_laws": 6}
+CHECKS = {"on_ranks": 11, "on_ranks_of_a_group": 20, "on_ranks_laws": 6}
 """The modules that each rank runs, with the number of their checks."""
 
 

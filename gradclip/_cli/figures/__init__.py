@@ -1,0 +1,1 @@
+"""Figures of gradient norms, drawn with matplotlib."""

@@ -1,0 +1,68 @@
+"""``gradclip suggest``: a max_norm for each log, with the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from gradclip._cli.words import counted, short
+from gradclip.monitor import suggest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from gradclip.monitor import History, Suggestion
+
+__all__ = ["as_json", "show"]
+
+PERCENTILES: Final = (1, 10, 50, 90, 95, 99)
+
+
+def show(console: Console, path: Path, history: History, share: float) -> None:
+    """Print what is suggested for a log, and the percentiles of its norms."""
+    suggestion = suggest(history, share=share)
+    console.print(Text(f"{path}", style="bold").append(f"  {counted(history.step.size, 'step')}", style="default"))
+    console.print(_headline(suggestion))
+    console.print(Text(suggestion.reason), soft_wrap=not console.is_terminal)
+    console.print(_percentiles(history))
+
+
+def as_json(path: Path, history: History, share: float) -> dict[str, Any]:
+    """Return the same for scripts; numbers that JSON lacks are None."""
+    suggestion = suggest(history, share=share)
+    return {
+        "file": str(path),
+        "steps": int(history.step.size),
+        "max_norm": suggestion.max_norm,
+        "reason": suggestion.reason,
+        "share": share,
+        "nonfinite": int((~np.isfinite(history.norm)).sum()),
+        "percentiles": {f"{p:g}": value for p, value in _values(history)},
+    }
+
+
+def _headline(suggestion: Suggestion) -> Text:
+    if suggestion.max_norm is None:
+        return Text("no max_norm", style="bold yellow")
+    return Text(f"max_norm = {short(suggestion.max_norm)}", style="bold green")
+
+
+def _values(history: History) -> list[tuple[int, float]]:
+    finite = history.norm[np.isfinite(history.norm)]
+    if not finite.size:
+        return []
+    values = np.percentile(finite, (*PERCENTILES, 100)).tolist()
+    return list(zip((*PERCENTILES, 100), values, strict=True))
+
+
+def _percentiles(history: History) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for percentile, _ in _values(history):
+        table.add_column(f"{percentile} %" if percentile < 100 else "max", justify="right")
+    table.add_row(*(short(value) for _, value in _values(history)))
+    return table

@@ -1,0 +1,26 @@
+"""Numbers and counts as text, the same in tables and figures."""
+
+import math
+
+__all__ = ["counted", "percent", "short"]
+
+
+def short(value: float) -> str:
+    """Return a number with three digits: 0.0123, 1.5, 1200, 3.4e+08, inf."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+        text = f"{value:.{digits}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.2g}"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent: "0 %", "0.02 %", "3.1 %", "45 %"."""
+    return f"{short(float(f'{100 * share:.2g}'))} %"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 step", "1,500 steps"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
