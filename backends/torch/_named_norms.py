@@ -57,5 +57,5 @@ class NamedNorms:
 
 def _norms(partials: NormPartial) -> Tensor:
     """Return Euclidean norms, in the dtype of partial norms; where scales are 1, rounding is all that they change."""
-    norms: Tensor = partials.scale * partials.total.sqrt()
+    norms: Tensor = partials.total.sqrt_().mul_(partials.scale)  # nobody else has these partial norms
     return norms

@@ -64,12 +64,14 @@ def logged(row: Known) -> dict[str, float]:
     return named
 
 
-def reduced(name: str, values: Sequence[float] | NDArray[Any]) -> float:
+def reduced(name: str, values: float | Sequence[float] | NDArray[Any]) -> float:
     """Return one number for those of several groups of gradients.
 
     Norms become the Euclidean norm of all, "clipped" and "skipped" whether one was; else the smallest is kept, which
     for a coefficient or a threshold is that of the gradients that were clipped most.
     """
+    if isinstance(values, float):
+        return values
     if len(values) == 1:
         return float(values[0])
     if len(values) == 0:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from gradclip import _namespace as ns
 from gradclip.monitor._row import Known, Row, reduced
 
-Numbers = Sequence[float] | NDArray[Any]
+Numbers = float | Sequence[float] | NDArray[Any]
+"""A number, or several."""
 
 _NOTHING = np.empty(0)
 
@@ -62,8 +63,7 @@ class Transfer:
         known = []
         for row in self._rows:
             numbers = {name: reduced(name, following()) for name in row.numbers}
-            parts = [following() for _ in row.norms]
-            norms = np.concatenate(parts, dtype=np.float64) if parts else _NOTHING
+            norms = np.hstack([following() for _ in row.norms]) if row.norms else _NOTHING
             known.append(Known(row.step, numbers, row.names, norms))
         return known
 
@@ -76,14 +76,19 @@ def _values(rows: Sequence[Row]) -> Iterator[Any]:
 
 def _on_host(value: Any) -> Numbers | None:
     """Return the numbers of a value that the host can read at once, else None."""
-    if isinstance(value, bool | int | float):
-        return [value]
-    if not getattr(value, "is_cpu", isinstance(value, np.ndarray)):  # a tensor of PyTorch says it in less time
+    if isinstance(value, float | int):  # and bool
+        return float(value)
+    if not getattr(value, "is_cpu", False):  # a tensor of PyTorch says it in less time
         if not ns.is_array(value):
-            return [float(value)]
+            return float(value)
         if not ns.is_host(value):
             return None
-    return [value.item()] if not value.ndim else np.asarray(value).reshape(-1)
+    if not value.ndim:
+        return float(value.item())
+    try:
+        return np.asarray(value).reshape(-1)
+    except TypeError:  # NumPy has no bfloat16
+        return np.asarray(value.tolist()).reshape(-1)
 
 
 def _joined(values: Sequence[Any]) -> Any:

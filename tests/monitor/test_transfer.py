@@ -46,6 +46,14 @@ def test_tensors_of_a_host_are_read():
     assert known.norms.tolist() == [2.0]
 
 
+def test_numbers_of_16_bits_are_read():
+    torch = pytest.importorskip("torch")
+    rows = [Row(0, {"norm": torch.tensor(3.0, dtype=torch.bfloat16)}, ("a", "b"), [torch.ones(2).bfloat16()])]
+    (known,) = Transfer(rows).finish()
+    assert known.numbers == {"norm": 3.0}
+    assert known.norms.tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("name", "values", "wanted"),
     [
