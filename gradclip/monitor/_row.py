@@ -70,8 +70,8 @@ def reduced(name: str, values: float | Sequence[float] | NDArray[Any]) -> float:
     Norms become the Euclidean norm of all, "clipped" and "skipped" whether one was; else the smallest is kept, which
     for a coefficient or a threshold is that of the gradients that were clipped most.
     """
-    if isinstance(values, float):
-        return values
+    if isinstance(values, float | int):
+        return float(values)
     if len(values) == 1:
         return float(values[0])
     if len(values) == 0:
