@@ -7,7 +7,7 @@ from typing import cast
 
 from benchmarks.row import Framework, Row, Skipped
 
-NAMES = ("numpy", "torch", "jax")
+NAMES = ("numpy", "torch", "jax", "monitor")
 """In the order in which they are measured."""
 
 

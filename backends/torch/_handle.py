@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from gradclip._types import AnyScalar
 from gradclip._words import short
 from gradclip.backends.torch import _optimizers
+from gradclip.backends.torch._leaves import Parameters
+from gradclip.backends.torch._named_norms import NamedNorms
 from gradclip.backends.torch._round import Round
 from gradclip.backends.torch._skip import Skipping
 from gradclip.backends.torch._step_clipper import StepClipper
@@ -48,7 +50,8 @@ class Clipping:
     skipped : bool, Tensor or None
         Whether the last step was skipped, as `gradclip.policies.SkipStep` may say. None before the first step.
     observers : list of callable
-        Called with this handle after each clipping, before the optimizer's step.
+        Called with this handle after each clipping, before the optimizer's step. If one has a method
+        ``before_clipping``, that is called with this handle and the loss scale before each clipping.
     """
 
     __slots__ = (
@@ -134,6 +137,16 @@ class Clipping:
     def check(self, optimizers: Sequence[Optimizer]) -> None:
         """Check what the param groups of optimizers say of clipping."""
         self._clipper.skips([group for optimizer in optimizers for group in optimizer.param_groups])
+
+    def named_norms(self, parameters: Parameters) -> NamedNorms:
+        """Return what computes the norm of each parameter's gradient, for `gradclip.monitor.NormMonitor`.
+
+        Parameters
+        ----------
+        parameters : Module, Optimizer, iterable or dict
+            As for `grad_norms`.
+        """
+        return NamedNorms(parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of policies, by which a resumed run has the thresholds that this one would have had.
@@ -231,7 +244,7 @@ class Clipping:
         if not torch.compiler.is_compiling():
             self._clip_now(optimizer)
             return
-        single = len(self._optimizers) == 1 and not _optimizers.has_scaler(optimizer)
+        single = len(self._optimizers) == 1 and not self.observers and not _optimizers.has_scaler(optimizer)
         told = self._clipper.clip_compiled_(optimizer.param_groups) if single else None
         if told is None:
             cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
@@ -249,6 +262,9 @@ class Clipping:
             return
         scale = _optimizers.loss_scale(optimizer, alone=len(together) == 1)
         groups = [group for o in together for group in o.param_groups]
+        for observer in self.observers:
+            if (before := getattr(observer, "before_clipping", None)) is not None:
+                before(self, scale)
         self._told = self._clipper.clip_(groups, scale, unless, self._told)
         self._round.begin(optimizer, together)
         for observer in self.observers:

@@ -63,16 +63,26 @@ class LogHistogram:
         bins = np.ceil(np.log(positive) / math.log(_GROWTH)).astype(np.int64) - _FIRST
         np.add.at(self.counts, np.clip(bins, 0, _BINS - 1), 1)
 
-    def quantile(self, q: float) -> float:
+    def quantile(self, q: float, *, finite: bool = False) -> float:
         """Return the norm that a share ``q`` of the norms does not exceed, to 1 %; NaN if there are none.
 
         Parameters
         ----------
         q : float
             Between 0 and 1.
+        finite : bool
+            Whether only finite norms count.
+
+        Raises
+        ------
+        ValueError
+            If ``q`` is not between 0 and 1.
         """
-        rank = q * (self.count - 1)
-        if self.count == 0:
+        if not 0 <= q <= 1:
+            raise ValueError(f"q={q!r}, expected a number between 0 and 1; pass 0.95 for the 95th percentile")
+        count = self.count - (self.infs if finite else 0)
+        rank = q * (count - 1)
+        if count == 0:
             return math.nan
         if rank < self.zeros:
             return 0.0

@@ -1,173 +1,243 @@
-"""``suggest``: a threshold for the norms of a run, with the reason in words."""
+"""`suggest`: a ``max_norm`` for the norms of a run, with the reason in words."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from gradclip._words import short
-from gradclip.monitor._history import History
-from gradclip.monitor._windows import WINDOWS, Norms, medians, spikes, steady_from, usable
+from gradclip.monitor._explosion import Explosion, explosion
+from gradclip.monitor._history import Flags, Floats, History, Steps
+from gradclip.monitor._reasons import (
+    TOO_EARLY,
+    say_calm,
+    say_ceiling,
+    say_drift,
+    say_explosion,
+    say_nonfinite,
+    say_threshold,
+    say_too_few,
+    say_warmup,
+)
+from gradclip.monitor._robust import Trend, deviations, logarithms, settled_from, spikes, trend, usable
 
-FEWEST = 50
-"""The fewest usable norms that say anything about a threshold."""
+Verdict = Literal["clip", "do not clip", "exploding", "unknown"]
 
-EXPLOSION = 100.0
-"""How many times as large norms have become when they have exploded."""
+STEPS_LEAST = 30
+"""The number of finite norms above 0 that a suggestion needs."""
 
-DRIFT = 1.5
-"""How many times as large, or as small, norms become in a steady part that drifts."""
+CALM_TIMES = 1.5
+"""Norms that never exceed this many times their median need no clipping."""
 
-CALM = 1.5
-"""If no norm is more than this many times the median, nothing stands out that should be clipped."""
+WARMUP_TIMES = 1.25
+"""A beginning is left out if its median norm differs from that of the rest by this factor."""
+
+DRIFT_TIMES = 1.5
+DRIFT_SCORE = 3.0
+"""A drift is a trend by this factor at least, and of at least this Mann-Kendall score (two-sided p = 0.003)."""
+
+DRIFT_PART = 3
+"""Of norms that drift, the last third decides."""
+
+CEILING_SHARE = 0.1
+CEILING_WIDTH, CEILING_REACH = 1e-3, 0.2
+"""Norms that were recorded after clipping: this share is within 0.1 % of the largest, and some are within 20 %."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A threshold, and the reason for it.
+    """What `suggest` found.
 
     Parameters
     ----------
     max_norm : float or None
-        The suggested threshold; None: do not clip, or nothing can be said.
+        The threshold; None: do not clip, or it cannot be told.
     reason : str
-        The reason, in one to three sentences.
-    share : float
-        The share of all recorded steps whose norm exceeds the threshold, 0 to 1.
+        Why, in sentences.
+    verdict : {"clip", "do not clip", "exploding", "unknown"}
+        "exploding": gradients explode; ``max_norm``, if there is one, is for the steps before. "unknown": the history
+        does not tell.
+    share : float or None
+        The share of the steps from ``steady_from`` on, before any explosion, whose norm exceeds ``max_norm``.
     steady_from : int or None
-        The step from which on norms are steady: those before are the warm-up.
+        The step at which the warm-up is over, from which on norms were considered.
     explodes_at : int or None
-        The step at which the norms explode.
+        The step at which gradients explode.
     """
 
     max_norm: float | None
     reason: str
-    share: float = 0.0
+    verdict: Verdict = "unknown"
+    share: float | None = None
     steady_from: int | None = None
     explodes_at: int | None = None
 
+    def __str__(self) -> str:
+        """Return the threshold and the reason."""
+        return self.reason if self.max_norm is None else f"max_norm = {self.max_norm:.3g}: {self.reason}"
+
 
 def suggest(history: History, *, share: float = 0.05) -> Suggestion:
-    r"""Return a threshold that clips about a share of the steps, or say why there should be none.
+    """Return a ``max_norm`` that clips a share of the steps, and the reason; or say why there should be none.
 
-    The rule, in this order, with norms on a logarithmic scale:
+    The same history gives the same answer. Everything is computed from logarithms of norms, by medians and ranks, so
+    that a few wild steps change little. In this order:
 
-    1. With fewer than 50 norms that are finite and above 0, nothing is suggested.
-    2. The norms explode if, from some step on, at least half of them are NaN or inf; or if the median of the last
-       twentieth of the run is 100 times that of the run's first half, and each window before it is larger than the one
-       before. Then only the steps before are looked at.
-    3. The warm-up is left out: the steady part is the longest end of the run in which the medians of windows of a
-       twentieth of the run are within a factor of 2 of that of the last quarter.
-    4. If the largest norm of the steady part is at most 1.5 times its median, nothing stands out: do not clip.
-    5. Otherwise the threshold is the quantile 1 - share of the steady part. If the steady part drifts, so that the
-       medians of its first and last third differ by a factor of 1.5, it is that of the last third.
+    1. Fewer than 30 finite norms above 0: "unknown". All 0: no gradient reaches the parameters.
+    2. Explosion: norms grow by a factor of 100 or become NaN or inf, and do not come back until the end. The answer
+       names the step. What follows uses only the steps before.
+    3. A tenth of the norms equal the largest: they were recorded after clipping, "unknown".
+    4. Warm-up: the beginning is cut off where the marginal standard error rule (MSER) [1]_ says, in the first half, if
+       its norms differ from the rest by a factor of 1.25 and by more than one standard deviation.
+    5. Drift: if what remains still rises or falls, by a slope [2]_ that makes a factor of 1.5 over the run, and the
+       test of Mann and Kendall finds that this is no chance (score above 3), then there is no warm-up to cut off. Only
+       the last third is used, and the answer says that no single number fits the whole run.
+    6. Calm: no norm exceeds 1.5 times the median, "do not clip".
+    7. Else the threshold is the norm that ``share`` of the remaining steps exceed. If more steps than that are spikes
+       (6 robust standard deviations and a factor of 2 above the norms around them), it is the largest norm that is no
+       spike, so that all spikes are clipped.
+
+    NaN and inf do not count for the threshold: clipping does not mend them.
 
     Parameters
     ----------
     history : History
-        The norms before clipping.
+        The norms of a run, before clipping.
     share : float
-        The share of steps to clip, between 0 and 1.
+        The share of steps to clip, greater than 0 and less than 1.
 
     Returns
     -------
     Suggestion
+        The threshold or None, the reason, the verdict, and the steps that were considered.
 
     Raises
     ------
     ValueError
         If ``share`` is not between 0 and 1.
 
+    References
+    ----------
+    .. [1] K. P. White, "An effective truncation heuristic for bias reduction in simulation output", Simulation 69(6),
+       1997.
+    .. [2] P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", Journal of the American
+       Statistical Association 63, 1968.
+
     Examples
     --------
     >>> import numpy as np
     >>> from gradclip.monitor import History, suggest
     >>> norms = np.tile([0.9, 1.0, 1.1, 1.0, 6.0], 40)
-    >>> found = suggest(History(np.arange(200), norms), share=0.25)
-    >>> round(found.max_norm, 2), found.share
-    (1.1, 0.2)
+    >>> found = suggest(History(np.arange(200), norms))
+    >>> found.verdict, found.max_norm, found.share
+    ('clip', 1.1, 0.2)
+    >>> found.reason.partition(";")[0]
+    '20 % of the steps, 40 of 200, exceed it'
+    >>> print(suggest(History(np.arange(200), np.ones(200))))
+    Do not clip: all norms are 1. A larger threshold does nothing, a smaller one scales all steps.
     """
     if not 0 < share < 1:
-        raise ValueError(
-            f"share={short(share)}, expected a number between 0 and 1, such as 0.05; pass a share of steps"
-        )
+        raise ValueError(f"share={share!r}, expected a number between 0 and 1; pass 0.05 to clip 5 % of the steps")
     norms, steps = history.norm, history.step
-    count = usable(norms).size
-    if count < FEWEST:
-        return Suggestion(None, _too_few(norms, count))
-    end = _explosion(norms)
-    before = norms if end is None else norms[:end]
-    if usable(before).size < FEWEST:
-        assert end is not None
-        return Suggestion(
-            None,
-            f"Your gradients explode before step {steps[end]}, too early to tell what is usual. Lower the learning "
-            "rate, or begin it with a warm-up; then look again.",
-            explodes_at=int(steps[end]),
-        )
-    first = steady_from(before)
-    steady = before[first:]
-    found = _for_steady(steady, share)
-    exceeded = 0.0 if found.max_norm is None else float(np.mean(~(norms <= found.max_norm)))
-    reason = found.reason
-    if first:
-        reason += f" The steps before {steps[first]} are left out: norms settle there."
-    if end is not None:
-        reason = (
-            f"Your gradients explode before step {steps[end]}: clipping delays that, a lower learning rate prevents "
-            f"it. Before, {reason[0].lower()}{reason[1:]}"
-        )
-    return Suggestion(found.max_norm, reason, exceeded, int(steps[first]), None if end is None else int(steps[end]))
+    exploding = explosion(norms)
+    end = None if exploding is None else exploding.begin
+    before = norms[:end]
+    if usable(logarithms(before)).size < STEPS_LEAST:
+        return _without_enough(norms, steps, exploding)
+    if _has_ceiling(before):
+        largest = float(before[np.isfinite(before)].max())
+        return Suggestion(None, say_ceiling(largest))
+    first = _settled(before)
+    drift = _drift(before, first)
+    first = first if drift is None else 0
+    found = _for_settled(before[first:], share, drift)
+    settled = before[first:]
+    middle = float(np.median(settled[np.isfinite(settled)]))
+    said = [found.reason, say_warmup(before[:first], int(steps[first]), middle, found.max_norm)]
+    if exploding is not None:
+        said = [_exploding(norms, steps, exploding), f"For the steps before: {said[0]}", said[1]]
+    return Suggestion(
+        found.max_norm,
+        _joined(*said),
+        found.verdict if end is None else "exploding",
+        found.share,
+        int(steps[first]),
+        None if end is None else int(steps[end]),
+    )
 
 
-def _for_steady(norms: Norms, share: float) -> Suggestion:
-    """Return the suggestion for norms without warm-up and explosion."""
-    some = usable(norms)
-    middle, largest = float(np.median(some)), float(some.max())
-    wild = norms.size - int(np.isfinite(norms).sum())
-    if largest <= CALM * middle and not wild:
-        return Suggestion(
-            None,
-            f"Do not clip: nothing stands out. The largest norm, {largest:.3g}, is {largest / middle:.2g} times the "
-            f"median, {middle:.3g}.",
-        )
-    thirds = [usable(part) for part in np.array_split(norms, 3)]
-    drift = float(np.median(thirds[2]) / np.median(thirds[0])) if all(part.size for part in thirds) else 1.0
-    drifts = not 1 / DRIFT <= drift <= DRIFT
-    base = np.where(np.isfinite(norms), norms, math.inf)[-(norms.size // 3) if drifts else 0 :]
-    threshold = float(np.quantile(base, 1 - share, method="higher" if np.isinf(base).any() else "linear"))
-    if not math.isfinite(threshold):
-        threshold = float(some.max())
-    count = int(spikes(norms).sum())
-    spiky = f" {count} steps are spikes, far above the others." if count else ""
-    reason = f"{share:.0%} of the steady steps have a larger norm; the median is {middle:.3g}.{spiky}"
-    if drifts:
-        way = "rise" if drift > 1 else "fall"
-        reason = (
-            f"The norms {way} by a factor of {max(drift, 1 / drift):.2g}, so no single number fits the whole run: "
-            f"{share:.0%} of the last steps have a larger norm than this one. A policy that follows the norms, such as "
-            f"ZClip(), fits better.{spiky}"
-        )
-    return Suggestion(threshold, reason)
+def _without_enough(norms: Floats, steps: Steps, exploding: Explosion | None) -> Suggestion:
+    """Return what can be said of fewer than `STEPS_LEAST` usable norms."""
+    if exploding is None:
+        return Suggestion(None, say_too_few(norms, STEPS_LEAST))
+    reason = f"{_exploding(norms, steps, exploding)} {TOO_EARLY}"
+    return Suggestion(None, reason, "exploding", explodes_at=int(steps[exploding.begin]))
 
 
-def _too_few(norms: Norms, count: int) -> str:
-    if norms.size and not norms.any():
-        return f"All {norms.size} norms are 0: no gradient reaches the parameters. Nothing is to be clipped."
-    return f"{count} of {norms.size} norms are finite and above 0, expected at least {FEWEST}: record more steps."
+def _exploding(norms: Floats, steps: Steps, where: Explosion) -> str:
+    return say_explosion(norms[where.begin :], int(steps[where.begin]), int(steps[where.end]))
 
 
-def _explosion(norms: Norms) -> int | None:
-    """Return the position at which norms explode, or None."""
-    bad = ~np.isfinite(norms)
-    if bad.any():
-        rest = np.cumsum(bad[::-1])[::-1] / np.arange(norms.size, 0, -1)  # the share of bad norms from here on
-        from_here = np.flatnonzero(bad & (rest >= 0.5))
-        if from_here.size and norms.size - from_here[0] >= 3:
-            return int(from_here[0])
-    middles = medians(norms)
-    start = np.nanmedian(middles[: WINDOWS // 2]) if np.isfinite(middles[: WINDOWS // 2]).any() else math.nan
-    if middles[-1] > EXPLOSION * start and (np.diff(middles[-3:]) > 0).all():
-        large = np.flatnonzero(np.isfinite(norms) & (norms > EXPLOSION / 10 * start))
-        return int(large[0])
-    return None
+def _has_ceiling(norms: Floats) -> bool:
+    """Whether norms look as if they were recorded after clipping.
+
+    Then many equal the largest, few are just beneath, and those farther beneath differ from one another.
+    """
+    finite = norms[np.isfinite(norms) & (norms > 0)]
+    below = 1 - finite / finite.max()
+    top, next_to_it = float(np.mean(below < CEILING_WIDTH)), float(np.mean(below < 2 * CEILING_WIDTH))
+    beneath = finite[(below >= CEILING_WIDTH) & (below < CEILING_REACH)]
+    piled_up = top >= CEILING_SHARE and next_to_it - top < top / 10
+    return piled_up and beneath.size > 0 and 2 * np.unique(beneath).size > beneath.size
+
+
+def _settled(norms: Floats) -> int:
+    """Return the position at which the warm-up is over; 0 if the beginning is like the rest."""
+    logs = logarithms(norms)
+    first = settled_from(logs)
+    early, late = usable(logs[:first]), usable(logs[first:])
+    if not early.size or late.size < STEPS_LEAST:
+        return 0
+    apart = abs(float(np.median(early) - np.median(late)))
+    return first if apart >= max(math.log(WARMUP_TIMES), deviations(logs[first:])[1]) else 0
+
+
+def _drift(norms: Floats, first: int) -> Trend | None:
+    """Return the trend of norms if it goes on after a warm-up, and is large over all of them; else None."""
+    logs = logarithms(norms)
+    rest = trend(logs[first:])
+    change = rest.change * norms.size / (norms.size - first)
+    if abs(rest.score) < DRIFT_SCORE or abs(change) < math.log(DRIFT_TIMES):
+        return None
+    return trend(logs) if first else rest
+
+
+def _for_settled(norms: Floats, share: float, drift: Trend | None) -> Suggestion:
+    """Return the suggestion for norms without warm-up and explosion; those that drift by their last part."""
+    logs = logarithms(norms)
+    part = slice(None) if drift is None else slice(-(norms.size // DRIFT_PART), None)
+    high = spikes(logs)
+    counted, spiked = norms[part][np.isfinite(logs[part])], high[part][np.isfinite(logs[part])]
+    if counted.size < STEPS_LEAST // DRIFT_PART:
+        return Suggestion(None, say_too_few(norms[part], STEPS_LEAST))
+    nonfinite = int((~np.isfinite(norms)).sum())
+    if drift is None and counted.max() <= CALM_TIMES * np.median(counted):
+        return Suggestion(None, _joined(say_calm(counted), say_nonfinite(nonfinite)), "do not clip")
+    max_norm, by_spikes = _threshold(counted, spiked, share)
+    above = norms[np.isfinite(norms)] > max_norm
+    reason = say_threshold(counted, max_norm, share, spikes=int(spiked.sum()), by_spikes=by_spikes)
+    said = _joined(reason, say_drift(drift, norms[part]) if drift else "", say_nonfinite(nonfinite))
+    return Suggestion(max_norm, said, "clip", float(above.mean()))
+
+
+def _threshold(norms: Floats, spiked: Flags, share: float) -> tuple[float, bool]:
+    """Return the threshold for norms, and whether it is that of the spikes."""
+    quantile = float(np.quantile(norms, 1 - share))
+    usual = norms[~spiked]
+    if spiked.any() and usual.size and (fence := float(usual.max())) < quantile:
+        return fence, True
+    return quantile, False
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))

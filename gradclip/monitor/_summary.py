@@ -1,31 +1,34 @@
-"""``summary``: what the norms of a run were like."""
+"""`summary`: what the norms of a run were like."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradclip.monitor._history import History
-from gradclip.monitor._windows import spikes, steady_from, usable
+from gradclip.monitor._history import Flags, Floats, History
+from gradclip.monitor._robust import deviations, logarithms, spikes
 
 PERCENTILES = (1, 5, 25, 50, 75, 90, 95, 99)
-BLAMED = 3
-"""The number of parameters that are named for each spike."""
+
+BLAMED_MOST = 3
+"""The number of parameters that are named for a spike."""
 
 
 @dataclass(frozen=True)
 class Spike:
-    """A step whose norm is far above the others.
+    """A step whose norm is far above the norms around it.
 
     Parameters
     ----------
     step : int
+        The number of the step.
     norm : float
         The norm before clipping; inf if it overflowed.
     times : float
-        How many times the median it is.
+        How many times the level around it the norm is.
     parameters : dict of str to float
-        The largest shares of the squared norm, 0 to 1, by parameter, if the norms of parameters were recorded.
+        The parameters with the largest shares of the squared norm, at most 3, and these shares, 0 to 1. Empty if the
+        norms of parameters were not recorded.
     """
 
     step: int
@@ -41,34 +44,43 @@ class Summary:
     Parameters
     ----------
     steps : int
-        The number of recorded steps.
-    nonfinite : int
-        The number of norms that are NaN or inf.
+        The number of steps.
+    nonfinite, zero : int
+        The number of norms that are NaN or inf, and that are 0.
     percentiles : dict of int to float
-        Percentiles of the finite norms, by percent.
+        Percentiles of the finite norms, by percent: 1, 5, 25, 50, 75, 90, 95, 99. NaN if there are none.
     largest : float
-        The largest finite norm.
+        The largest finite norm; NaN if there is none.
     clipped, skipped : float or None
-        The share of steps, 0 to 1; None if that was not recorded.
+        The share of the steps that were clipped, and skipped, 0 to 1. None if it was not recorded.
     spikes : list of Spike
-        The spikes of the steady part, the largest first.
+        The spikes, the largest first.
+    shares : dict of str to float
+        The share of each parameter in the squared norm, 0 to 1, as the mean over the steps; the largest first. Empty if
+        the norms of parameters were not recorded.
     """
 
     steps: int
     nonfinite: int
+    zero: int
     percentiles: dict[int, float]
     largest: float
     clipped: float | None
     skipped: float | None
     spikes: list[Spike]
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def summary(history: History) -> Summary:
-    """Return percentiles, shares and spikes of a history.
+    """Return percentiles, the shares of clipped and skipped steps, and the spikes of a history.
+
+    A spike is 6 robust standard deviations of logarithms and a factor of 2 above the level around it, which is the
+    median of a fiftieth of the steps.
 
     Parameters
     ----------
     history : History
+        The norms of a run.
 
     Returns
     -------
@@ -80,45 +92,71 @@ def summary(history: History) -> Summary:
     >>> from gradclip.monitor import History, summary
     >>> norms = np.tile([0.9, 1.0, 1.1], 40)
     >>> norms[70] = 25.0
-    >>> found = summary(History(np.arange(120), norms))
-    >>> found.percentiles[50], found.spikes[0].step, found.spikes[0].times
-    (1.0, 70, 25.0)
+    >>> weight = norms / 2
+    >>> found = summary(History(np.arange(120), norms, parameters={"weight": weight, "bias": weight / 100}))
+    >>> found.percentiles[50], found.largest
+    (1.0, 25.0)
+    >>> [(spike.step, round(spike.times), list(spike.parameters)) for spike in found.spikes]
+    [(70, 24, ['weight', 'bias'])]
     """
     norms = history.norm
     finite = norms[np.isfinite(norms)]
-    values = np.percentile(finite, PERCENTILES) if finite.size else np.full(len(PERCENTILES), math.nan)
+    values = np.percentile(finite, PERCENTILES).tolist() if finite.size else [math.nan] * len(PERCENTILES)
     return Summary(
         steps=norms.size,
         nonfinite=norms.size - finite.size,
-        percentiles={p: float(value) for p, value in zip(PERCENTILES, values, strict=True)},
+        zero=int((norms == 0).sum()),
+        percentiles=dict(zip(PERCENTILES, values, strict=True)),
         largest=float(finite.max()) if finite.size else math.nan,
-        clipped=None if history.clipped is None else float(history.clipped.mean()) if norms.size else 0.0,
-        skipped=None if history.skipped is None else float(history.skipped.mean()) if norms.size else 0.0,
-        spikes=_spikes(history),
+        clipped=_share(history.clipped),
+        skipped=_share(history.skipped),
+        spikes=spikes_of(history),
+        shares=_mean_shares(history.parameters),
     )
 
 
-def _spikes(history: History) -> list[Spike]:
-    norms = history.norm
-    if usable(norms).size < 2:
-        return []
-    first = steady_from(norms)
-    reference = norms[first:]
-    middle = float(np.median(usable(reference))) if usable(reference).size else math.nan
-    found = [i for i in np.flatnonzero(spikes(norms, reference)) if i >= first]
-    found.sort(key=lambda i: -norms[i])
+def _share(flags: Flags | None) -> float | None:
+    return None if flags is None or not flags.size else float(flags.mean())
+
+
+def spikes_of(history: History) -> list[Spike]:
+    """Return the spikes of a history, the largest first."""
+    logs = logarithms(history.norm)
+    above = deviations(logs)[0]
+    found = sorted(np.flatnonzero(spikes(logs)).tolist(), key=lambda i: -logs[i])
     return [
-        Spike(int(history.step[i]), float(norms[i]), float(norms[i]) / middle, _shares(history, int(i))) for i in found
+        Spike(int(history.step[i]), float(history.norm[i]), _exp(above[i]), _blamed(history.parameters, i))
+        for i in found
     ]
 
 
-def _shares(history: History, at: int) -> dict[str, float]:
-    """Return the parameters with the largest shares of the squared norm at a step."""
-    norms = {name: float(values[at]) for name, values in history.parameters.items() if math.isfinite(values[at])}
+def _exp(log: float) -> float:
+    return float(np.exp(log)) if log < 700 else math.inf
+
+
+def _blamed(parameters: dict[str, Floats], at: int) -> dict[str, float]:
+    """Return the largest shares of the squared norm at a step. Norms that are NaN or inf share 1 equally."""
+    norms = {name: float(values[at]) for name, values in parameters.items()}
+    lost = [name for name, norm in norms.items() if not math.isfinite(norm)]
+    if lost:
+        return dict.fromkeys(lost[:BLAMED_MOST], 1 / len(lost))
     largest = max(norms.values(), default=0.0)
     if not largest:
         return {}
-    squares = {name: (norm / largest) ** 2 for name, norm in norms.items()}
+    squares = {name: (norm / largest) ** 2 for name, norm in norms.items()}  # divided, so that none overflows
     whole = sum(squares.values())
-    ranked = sorted(squares.items(), key=lambda pair: -pair[1])[:BLAMED]
-    return {name: square / whole for name, square in ranked}
+    return {name: squares[name] / whole for name in sorted(squares, key=lambda name: -squares[name])[:BLAMED_MOST]}
+
+
+def _mean_shares(parameters: dict[str, Floats]) -> dict[str, float]:
+    """Return the mean share of each parameter, over the steps at which a norm is finite and not all are 0."""
+    if not parameters:
+        return {}
+    largest = np.fmax.reduce(list(parameters.values()))
+    usable = np.isfinite(largest) & (largest > 0)
+    squares = {name: (norms[usable] / largest[usable]) ** 2 for name, norms in parameters.items()}
+    whole = sum(np.nan_to_num(square) for square in squares.values())
+    means = {
+        name: float(np.mean(np.nan_to_num(square) / whole)) if usable.any() else 0.0 for name, square in squares.items()
+    }
+    return dict(sorted(means.items(), key=lambda pair: -pair[1]))

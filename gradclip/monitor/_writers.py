@@ -1,11 +1,18 @@
 """Writers: what a monitor recorded, into JSON Lines, CSV, or a writer of TensorBoard's kind."""
 
 import csv
+import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from gradclip._words import kind, short
+
+Logged = Sequence[tuple[int, Mapping[str, float]]]
+"""Steps, and the numbers of each by the names that loggers show."""
 
 
 @runtime_checkable
@@ -17,76 +24,67 @@ class ScalarWriter(Protocol):
         ...
 
 
-Steps: TypeAlias = Sequence[tuple[int, Mapping[str, float]]]
-"""The numbers of steps, each with its values by name."""
-
-
 class Writer(Protocol):
     """Writes steps."""
 
-    def write(self, steps: Steps) -> None:
-        """Write the values of some steps."""
+    def write(self, rows: Logged) -> None:
+        """Write steps, so that they survive a crash of this process."""
         ...
 
 
 class JsonLines:
-    """Appends one JSON object a step to a file, which is open only while it is written."""
+    """Appends one JSON object for each step to a file. The file is closed between writes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, steps: Steps) -> None:
-        """Append lines; NaN and inf are written as strings, because JSON has no such numbers."""
-        with self._path.open("a", encoding="utf-8") as file:
-            for step, values in steps:
-                shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-                file.write(json.dumps({"step": step, **shown}) + "\n")
+    def write(self, rows: Logged) -> None:
+        """Append a line for each step. NaN and inf are strings, because JSON has no such numbers."""
+        lines = [
+            json.dumps({"step": step, **{name: x if math.isfinite(x) else str(x) for name, x in values.items()}})
+            for step, values in rows
+        ]
+        _append(self._path, "".join(line + "\n" for line in lines))
 
 
 class Csv:
-    """Appends one row a step to a file. Its columns are those of the first step, or of the file that is there."""
+    """Appends one row for each step to a file, whose first line names the columns. It is closed between writes.
+
+    A file that is there keeps its columns. If a step has others, the file is written anew with these too: into another
+    file first, which then takes its place.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._columns = path, _header(path)
+        self._path = path
 
-    def write(self, steps: Steps) -> None:
-        """Append rows; a column that a step lacks stays empty.
-
-        Raises
-        ------
-        ValueError
-            If a step has a value for which there is no column.
-        """
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            for step, values in steps:
-                if not self._columns:
-                    self._columns = ["step", *values]
-                    rows.writerow(self._columns)
-                self._check(values)
-                row = {"step": step, **values}
-                rows.writerow([row.get(name, "") for name in self._columns])
-
-    def _check(self, values: Mapping[str, float]) -> None:
-        unknown = [name for name in values if name not in self._columns]
-        if unknown:
-            raise ValueError(
-                f"{self._path} has no column {unknown[0]!r}, expected those of its first line: "
-                f"{', '.join(self._columns)}; write into another file, or as JSON Lines, which needs no columns"
-            )
+    def write(self, rows: Logged) -> None:
+        """Append a row for each step. A column that a step lacks stays empty."""
+        columns = _header(self._path)
+        new = [
+            name for name in dict.fromkeys(["step", *(name for _, row in rows for name in row)]) if name not in columns
+        ]
+        if columns and new:
+            _widen(self._path, [*columns, *new])
+        header = "" if columns else _line(new)
+        columns = [*columns, *new]
+        lines = [_line([step if name == "step" else row.get(name, "") for name in columns]) for step, row in rows]
+        _append(self._path, header + "".join(lines))
 
 
 class Scalars:
-    """Writes to what has ``add_scalar``."""
+    """Writes to an object that has ``add_scalar``."""
 
     def __init__(self, writer: ScalarWriter) -> None:
         self._writer = writer
 
-    def write(self, steps: Steps) -> None:
-        """Write each value under its name."""
-        for step, values in steps:
+    def write(self, rows: Logged) -> None:
+        """Write each value under its name, and flush the writer if it can be flushed."""
+        for step, values in rows:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+        flush = getattr(self._writer, "flush", None)
+        if callable(flush):
+            flush()
 
 
 def writer_of(target: object) -> Writer:
@@ -97,24 +95,53 @@ def writer_of(target: object) -> Writer:
     TypeError
         If it is neither.
     ValueError
-        If the suffix is unknown.
+        If the suffix is unknown, or there is no such folder.
     """
-    if isinstance(target, str | Path):
+    if isinstance(target, str | os.PathLike):
         path = Path(target)
-        if path.suffix not in (".jsonl", ".csv"):
-            raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .jsonl or .csv; rename it")
-        return Csv(path) if path.suffix == ".csv" else JsonLines(path)
+        kinds: dict[str, Callable[[Path], Writer]] = {".jsonl": JsonLines, ".ndjson": JsonLines, ".csv": Csv}
+        if path.suffix not in kinds:
+            raise ValueError(f"{path} has the suffix {short(path.suffix)}, expected .jsonl or .csv; rename it")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path} is in a folder that is not there, expected one that is; create {path.parent}")
+        return kinds[path.suffix](path)
     if isinstance(target, ScalarWriter):
         return Scalars(target)
     raise TypeError(
-        f"a writer is {target!r}, expected a path that ends in .jsonl or .csv, or an object with add_scalar(), such as "
-        "torch.utils.tensorboard.SummaryWriter; pass one of these"
+        f"a writer is {kind(target)}, expected a path that ends in .jsonl or .csv, or an object with add_scalar(), as "
+        "torch.utils.tensorboard.SummaryWriter has it; pass one of these"
     )
 
 
+def _append(path: Path, text: str) -> None:
+    """Append text to a file, on a line of its own even if a crash left the last one incomplete."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(text.encode())
+
+
+def _line(cells: Sequence[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
 def _header(path: Path) -> list[str]:
-    """Return the columns of a file that is there; none if it is empty or not there."""
+    """Return the columns of a file; none if it is empty or not there."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return next(csv.reader(file), [])
+
+
+def _widen(path: Path, columns: Sequence[str]) -> None:
+    """Write a file anew with more columns, which stay empty in the rows that are there."""
+    wider = path.with_name(path.name + ".new")
+    with path.open(encoding="utf-8", newline="") as rows, wider.open("w", encoding="utf-8", newline="") as out:
+        empty = "," * (len(columns) - len(next(csv.reader(rows))))
+        out.write(_line(columns))
+        out.writelines(line.rstrip("\r\n") + empty + "\n" for line in rows)
+    wider.replace(path)

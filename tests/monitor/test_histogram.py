@@ -3,6 +3,7 @@
 import json
 import math
 
+import ddsketch
 import numpy as np
 import pytest
 
@@ -33,7 +34,6 @@ def test_quantiles_are_right_to_1_percent(name):
 
 
 def test_it_agrees_with_ddsketch():
-    ddsketch = pytest.importorskip("ddsketch")
     sketch = ddsketch.DDSketch(0.01)
     for value in SAMPLES["lognormal"]:
         sketch.add(value)
@@ -64,3 +64,15 @@ def test_its_state_survives_json():
     assert np.array_equal(histogram.counts, other.counts)
     assert other.zeros == 500
     assert histogram.counts.nbytes < 100_000
+
+
+def test_a_share_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"q=1\.5, expected a number between 0 and 1"):
+        LogHistogram().quantile(1.5)
+
+
+def test_finite_norms_alone():
+    histogram = filled(np.array([1.0, 2.0, math.inf, math.inf]))
+    assert histogram.quantile(1.0) == math.inf
+    assert histogram.quantile(1.0, finite=True) == pytest.approx(2.0, rel=0.0101)
+    assert math.isnan(filled(np.array([math.inf])).quantile(0.5, finite=True))

@@ -1,157 +1,275 @@
-"""`NormMonitor`: what it records of handles, clippers, optax's states, and by hand."""
+"""`NormMonitor`: what it records of handles, clippers, states of optax, and by hand."""
 
+import copy
+import gc
 import json
 import math
+import pickle
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 import gradclip
-from gradclip.backends.torch import attach, grad_norms
+from gradclip.backends.torch import attach
 from gradclip.monitor import NormMonitor
-from gradclip.policies import SkipStep
+from gradclip.policies import AdaGC, SkipStep
 
 
 def model_and_optimizer():
     torch.manual_seed(0)
-    model = torch.nn.Linear(3, 2)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     return model, torch.optim.SGD(model.parameters(), lr=0.01)
 
 
 def train(model, optimizer, steps):
+    """Return the norm of each parameter's gradient before clipping, at each step."""
+    norms = []
     for _ in range(steps):
         optimizer.zero_grad()
         model(torch.randn(4, 3)).square().sum().backward()
-        yield [p.grad.clone() for p in model.parameters()]
+        norms.append([float(p.grad.double().norm()) for p in model.parameters()])
         optimizer.step()
+    return np.array(norms)
 
 
 def test_a_handle_is_watched():
     model, optimizer = model_and_optimizer()
-    handle = attach(optimizer, 1.0)
-    monitor = NormMonitor(handle, parameters=lambda: grad_norms(model))
-    wanted = [[float(g.norm()) for g in grads] for grads in train(model, optimizer, 7)]
+    monitor = NormMonitor(attach(optimizer, 1.0), parameters=model, fetch_every=3)
+    wanted = train(model, optimizer, 8)
     history = monitor.history()
-    assert history.step.tolist() == list(range(7))
-    np.testing.assert_allclose(history.norm, [math.hypot(*norms) for norms in wanted], rtol=1e-6)
-    assert list(history.parameters) == ["weight", "bias"]
-    np.testing.assert_allclose(history.parameters["weight"], [norms[0] for norms in wanted], rtol=1e-5)
+    assert history.step.tolist() == list(range(8))
+    np.testing.assert_allclose(history.norm, np.sqrt((wanted**2).sum(1)), rtol=1e-6)
+    assert list(history.parameters) == [name for name, _ in model.named_parameters()]
+    np.testing.assert_allclose(np.array(list(history.parameters.values())).T, wanted, rtol=1e-6)
     assert set(history.max_norm) == {1.0}
     assert history.clipped.tolist() == (history.norm > 1).tolist()
+    assert history.clipped.any()
     np.testing.assert_allclose(history.coefficient, np.minimum(1, 1 / history.norm), rtol=1e-6)
     last = monitor.last()
     assert set(last) == {
-        "grad_norm", "grad_norm/weight", "grad_norm/bias", "gradclip/coefficient", "gradclip/clipped",
-        "gradclip/max_norm", "gradclip/skipped",
+        "grad_norm", *(f"grad_norm/{name}" for name, _ in model.named_parameters()), "gradclip/coefficient",
+        "gradclip/clipped", "gradclip/max_norm", "gradclip/skipped",
     }  # fmt: skip
     assert all(type(value) is float for value in last.values())
+
+
+def test_norms_of_parameters_are_those_before_clipping_for_any_policy():
+    """Also where each gradient has a coefficient of its own, and where all become zero."""
+    for policy in (AdaGC(warmup_steps=1), 0.0):
+        model, optimizer = model_and_optimizer()
+        monitor = NormMonitor(attach(optimizer, policy), parameters=model)
+        wanted = train(model, optimizer, 4)
+        np.testing.assert_allclose(np.array(list(monitor.history().parameters.values())).T, wanted, rtol=1e-6)
+
+
+def test_gradients_that_are_scaled_have_unscaled_norms():
+    model, optimizer = model_and_optimizer()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    monitor = NormMonitor(attach(optimizer, 1.0), parameters=model)
+    optimizer.grad_scale = torch.tensor(1024.0)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 1024.0)
+    optimizer.step()
+    found = [float(norms[0]) for norms in monitor.history().parameters.values()]
+    np.testing.assert_allclose(found, [math.sqrt(p.numel()) for p in model.parameters()], rtol=1e-6)
+
+
+def test_a_threshold_in_a_tensor_is_recorded_as_it_was():
+    model, optimizer = model_and_optimizer()
+    limit = torch.tensor(1.0)
+    monitor = NormMonitor(attach(optimizer, limit))
+    for value in (1.0, 2.0, 3.0):
+        limit.fill_(value)
+        train(model, optimizer, 1)
+    assert monitor.history().max_norm.tolist() == [1, 2, 3]
+
+
+def test_groups_with_norms_of_their_own():
+    model, _ = model_and_optimizer()
+    optimizer = torch.optim.SGD([{"params": part.parameters()} for part in model], lr=0.01)
+    monitor = NormMonitor(attach(optimizer, 1.0, per_group=True))
+    wanted = train(model, optimizer, 3)
+    np.testing.assert_allclose(monitor.history().norm, np.sqrt((wanted**2).sum(1)), rtol=1e-6)
 
 
 def test_skipped_steps_are_recorded():
     model, optimizer = model_and_optimizer()
     monitor = NormMonitor(attach(optimizer, SkipStep(threshold=1e-6)))
-    list(train(model, optimizer, 3))
+    train(model, optimizer, 3)
     assert monitor.summary().skipped == 1.0
 
 
 def test_a_clipper_is_watched():
     clipper = gradclip.Clipper(2.0)
-    monitor = NormMonitor(clipper)
+    grads = {"w": np.array([1.0])}
+    monitor = NormMonitor(clipper, parameters=lambda: gradclip.leaf_norms(grads))
     for norm in (1.0, 5.0):
-        clipper([np.array([norm])])
-    assert monitor.history().norm.tolist() == [1, 5]
-    assert monitor.last()["gradclip/clipped"] == 1
-    assert monitor.last()["gradclip/max_norm"] == 2
+        grads = {"w": np.array([norm])}
+        clipper(grads)
+    history = monitor.history()
+    assert history.norm.tolist() == [1, 5]
+    assert history.parameters["w"].tolist() == [1, 5]
+    assert monitor.last() == {
+        "grad_norm": 5.0, "grad_norm/w": 5.0, "gradclip/coefficient": 0.4, "gradclip/clipped": 1.0,
+        "gradclip/skipped": 0.0, "gradclip/max_norm": 2.0,
+    }  # fmt: skip
 
 
-def test_a_state_of_optax_is_recorded():
-    pytest.importorskip("optax")
+def test_a_loop_that_ignores_skipped_steps_still_gets_an_error():
+    clipper = gradclip.Clipper(SkipStep(threshold=1.0))
+    monitor = NormMonitor(clipper)
+    clipper([np.array([3.0])])
+    with pytest.raises(RuntimeError, match="was not read after the last step"):
+        clipper([np.array([3.0])])
+    assert monitor.last()["gradclip/skipped"] == 1
+
+
+def test_a_state_of_optax_is_recorded_also_if_it_is_donated():
+    optax = pytest.importorskip("optax")
+    import jax
     import jax.numpy as jnp
 
     from gradclip.backends import optax as ours
 
-    tx = ours.clip_by_global_norm(2.5)
-    state = tx.init(jnp.zeros(2))
-    monitor = NormMonitor()
-    for grads in ([3.0, 4.0], [0.3, 0.4]):
-        _, state = tx.update(jnp.array(grads), state)
-        monitor.update(state, max_norm=2.5)
+    tx = optax.chain(ours.clip_by_global_norm(2.5), optax.adam(0.1))
+    params = jnp.zeros(2)
+    step = jax.jit(lambda grads, state: tx.update(grads, state, params), donate_argnums=1)
+    state = tx.init(params)
+    monitor = NormMonitor(fetch_every=2)
+    for grads in ([3.0, 4.0], [0.3, 0.4], [6.0, 8.0], [jnp.nan, 0.0], [0.0, 0.0]):
+        updates, state = step(jnp.array(grads), state)
+        monitor.update(state, max_norm=2.5, update_norm=optax.tree.norm(updates))
     history = monitor.history()
-    np.testing.assert_allclose(history.norm, [5, 0.5], rtol=1e-6)
-    assert history.clipped.tolist() == [True, False]
-    with pytest.raises(TypeError, match="expected the ClipState"):
-        monitor.update((state,))
+    np.testing.assert_allclose(history.norm, [5, 0.5, 10, math.nan, 0], rtol=1e-6)
+    assert history.clipped.tolist() == [True, False, True, True, False]
+    np.testing.assert_allclose(history.coefficient, [0.5, 1, 0.25, math.nan, 1], rtol=1e-6)
+    assert history.update_norm[0] == pytest.approx(0.1 * math.sqrt(2), rel=1e-3)
+    with pytest.raises(TypeError, match="state is a tuple, expected the ClipState"):
+        monitor.update((optax.EmptyState(),))
+    with pytest.raises(ValueError, match="holds 2 states of clipping"):
+        monitor.update((state, state))
 
 
 def test_memory_is_bounded_and_the_histogram_has_all():
     monitor = NormMonitor(window=50, fetch_every=7)
     for step in range(1000):
         monitor.record(1.0 + step)
-    assert monitor.history().step.tolist() == list(range(950, 1000))
+    assert 50 <= len(monitor.history()) <= 100
+    assert monitor.history().step[-1] == 999
     assert monitor.histogram.count == 1000
-    assert monitor.histogram.quantile(0.5) == pytest.approx(500, rel=0.02)
-    assert not monitor._waiting
+    assert monitor.summary().percentiles[50] == pytest.approx(500, rel=0.02)
 
 
-def test_arrays_are_kept_until_they_are_fetched():
+def test_arrays_are_read_only_after_as_many_steps_again():
+    """The values of an array that counts how often it is read."""
+    jnp = pytest.importorskip("jax.numpy")
     monitor = NormMonitor(fetch_every=10)
-    norm = torch.tensor(3.0)
-    monitor.record(norm)
-    assert monitor._waiting[0][1]["norm"] is norm
-    monitor.record(norm, step=10)
-    assert monitor.history().step.tolist() == [0, 10]
+    for _ in range(20):
+        monitor.record(jnp.float32(3.0))
+    collected = monitor._collected
+    assert len(collected.window) == 0
+    assert collected._transfer is not None
+    monitor.record(jnp.float32(3.0))
+    assert len(collected.window) == 10
+    assert len(monitor.history()) == 21
 
 
-def test_files_are_appended_to_by_a_resumed_run(tmp_path):
-    for begin in (0, 3):
-        monitor = NormMonitor(fetch_every=1, writers=[tmp_path / "norms.jsonl", tmp_path / "norms.csv"])
-        for step in range(begin, begin + 3):
-            monitor.record(float(step) if step != 1 else math.nan, step=step, max_norm=2.0)
-    lines = [json.loads(line) for line in (tmp_path / "norms.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(6))
-    assert lines[1]["grad_norm"] == "nan"
-    rows = (tmp_path / "norms.csv").read_text().splitlines()
-    assert rows[0] == "step,grad_norm,gradclip/max_norm"
-    assert len(rows) == 7
-    with pytest.raises(ValueError, match="has no column 'update_norm'"):
-        monitor.record(1.0, update_norm=2.0)
-
-
-def test_add_scalar_is_called():
-    class Writes:
-        def __init__(self):
-            self.seen = []
-
-        def add_scalar(self, tag, scalar_value, global_step):
-            self.seen.append((tag, scalar_value, global_step))
-
-    board = Writes()
-    monitor = NormMonitor(fetch_every=2, writers=[board])
-    monitor.record(1.0)
-    assert board.seen == []
-    monitor.record(2.0)
-    assert board.seen == [("grad_norm", 1.0, 0), ("grad_norm", 2.0, 1)]
-
-
-def test_a_resumed_monitor_goes_on():
+def test_arrays_are_recorded_as_they_were():
     monitor = NormMonitor()
-    for norm in (1.0, 2.0):
-        monitor.record(norm)
-    other = NormMonitor()
-    other.load_state_dict(json.loads(json.dumps(monitor.state_dict())))
-    other.record(3.0)
-    assert other.history().step.tolist() == [0, 1, 2]
-    assert other.histogram.count == 3
+    norm = np.array(3.0)
+    tensor = torch.tensor(2.0, requires_grad=True)
+    monitor.record(norm, loss=tensor, step=5)
+    norm[()] = 7.0
+    monitor.record(norm, loss=tensor)
+    history = monitor.history()
+    assert history.norm.tolist() == [3, 7]
+    assert history.step.tolist() == [5, 6]
+    assert history.loss.tolist() == [2, 2]
+
+
+def test_a_loss_is_noted_after_the_step():
+    model, optimizer = model_and_optimizer()
+    monitor = NormMonitor(attach(optimizer, 1.0), fetch_every=2)
+    for step in range(5):
+        train(model, optimizer, 1)
+        monitor.note(loss=torch.tensor(float(step)))
+    assert monitor.history().loss.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(RuntimeError, match="there is no step to add to"):
+        monitor.note(loss=1.0)
+    with pytest.raises(TypeError, match="accuracy was given, expected one of norm, max_norm"):
+        monitor.note(accuracy=1.0)
+
+
+def test_a_resumed_run_goes_on():
+    model, optimizer = model_and_optimizer()
+    whole = NormMonitor(attach(optimizer, 1.0), parameters=model, window=5)
+    train(model, optimizer, 17)
+    saved = json.loads(json.dumps(whole.state_dict()))
+    train(model, optimizer, 6)
+
+    model, optimizer = model_and_optimizer()
+    handle = attach(optimizer, 1.0)
+    train(model, optimizer, 17)
+    resumed = NormMonitor(handle, parameters=model, window=5)
+    resumed.load_state_dict(saved)
+    train(model, optimizer, 6)
+    assert resumed.last() == whole.last()
+    assert resumed.state_dict() == whole.state_dict()
+    assert resumed.summary() == whole.summary()
+    with pytest.raises(TypeError, match="expected what state_dict"):
+        resumed.load_state_dict({"window": {}})
+
+
+def test_its_state_is_loaded_as_weights_only(tmp_path):
+    model, optimizer = model_and_optimizer()
+    monitor = NormMonitor(attach(optimizer, 1.0), parameters=model)
+    train(model, optimizer, 3)
+    torch.save(monitor.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == monitor.state_dict()
+
+
+def test_files_of_a_run_have_each_step(tmp_path):
+    model, optimizer = model_and_optimizer()
+    files = [tmp_path / "norms.jsonl", tmp_path / "norms.csv"]
+    monitor = NormMonitor(attach(optimizer, 1.0), parameters=model, fetch_every=3, writers=files)
+    train(model, optimizer, 7)
+    assert len(files[0].read_text().splitlines()) == 6
+    monitor.remove()
+    train(model, optimizer, 2)
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(7))
+    assert {"step": 6, **monitor.last()} == lines[-1]
+    assert len(files[1].read_text().splitlines()) == 8
+
+
+def test_copies_of_what_is_watched_are_not_watched(tmp_path):
+    clipper = gradclip.Clipper(2.0)
+    monitor = NormMonitor(clipper, writers=[tmp_path / "norms.csv"])
+    for other in (copy.deepcopy(clipper), pickle.loads(pickle.dumps(clipper))):
+        other([np.ones(2)])
+    assert len(monitor.history()) == 0
+    clipper([np.ones(2)])
+    assert len(monitor.history()) == 1
+
+
+def test_a_monitor_of_nothing_is_freed(tmp_path):
+    reference = weakref.ref(NormMonitor(writers=[tmp_path / "norms.csv"]))
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"source": object()}, TypeError, "expected the handle of attach"),
+        ({"source": object()}, TypeError, r"source is an object, expected the handle of attach\(\)"),
+        ({"source": gradclip.Clipper(1.0), "parameters": {}}, TypeError, "parameters is a dict, expected a callable"),
+        ({"parameters": dict}, TypeError, "was given without a source"),
         ({"writers": ["norms.txt"]}, ValueError, "expected .jsonl or .csv"),
-        ({"writers": [3]}, TypeError, "a writer is 3, expected a path"),
+        ({"writers": [3]}, TypeError, "a writer is an int, expected a path"),
         ({"window": 0}, ValueError, "window=0, expected an integer of at least 1"),
+        ({"fetch_every": 2.5}, ValueError, "fetch_every=2.5, expected an integer"),
     ],
 )
 def test_what_it_cannot_do_it_says(arguments, error, words):
