@@ -118,6 +118,8 @@ class StepClipper:
         plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
         if not plain or self._group is not None or any("max_norm" in group or "clip" in group for group in groups):
             return None
+        if any(hasattr(p, "device_mesh") for group in groups for p in group["params"]):
+            return None
         rule = self._rule
         return clip_groups_compiled_(
             groups, self._max_norm, self._max_value, rule.eps, rule.ord, rule.nonfinite, self._per_group
@@ -151,6 +153,11 @@ class StepClipper:
         return Scope(leaves, _checks.threshold(limit, "max_norm"))
 
     def _check_together(self, max_norm: object, max_value: object) -> None:
+        if is_policy(max_norm) and max_norm.per_leaf and self._group is not None and self._rule.ord != 2:
+            raise ValueError(
+                f"norm_type={self._rule.ord:g} with group= and {type(max_norm).__name__} was asked for, expected "
+                "norm_type=2: from no other norm of the other ranks' gradients does the norm of all follow"
+            )
         if is_policy(max_norm) and max_norm.per_leaf and max_value is not None and self._rule.zero:
             raise ValueError(
                 f'max_value={short(max_value)} with nonfinite="zero" and {type(max_norm).__name__} was asked for, '
