@@ -1,6 +1,7 @@
 """Starts processes that work together on this machine, with a time limit, and ends them all."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-PATIENCE_S = 10
-"""How long the others may still run when one has failed: most then wait for it in vain."""
+PATIENCE_S = 60
+"""How long the others may still run when one has ended: after a failure, most wait for it in vain."""
 
 
 def free_port() -> int:
@@ -20,11 +21,14 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def run_ranks(module: str, world: int, folder: Path, arguments: Sequence[str] = (), seconds: float = 300) -> list[str]:
-    """Run a module in each of several processes, as torchrun would; return what each wrote, or fail with all of it."""
+def run_ranks(module: str, world: int, folder: Path, *, killed: int = 0, seconds: float = 300) -> list[str]:
+    """Run a module in each of several processes, as torchrun would; return what each wrote, or fail with all of it.
+
+    The last ``killed`` of them have to end by SIGKILL, which they send to themselves.
+    """
     port = str(free_port())
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world), "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-m", module]
     outputs = [(folder / f"rank{rank}.txt").open("w+") for rank in range(world)]
     ranks = [
         subprocess.Popen(
@@ -38,7 +42,8 @@ def run_ranks(module: str, world: int, folder: Path, arguments: Sequence[str] = 
         output.seek(0)
         said.append(output.read())
         output.close()
-    assert codes == [0] * world, f"{codes}\n\n" + "\n\n".join(said)
+    want = [0] * (world - killed) + [-signal.SIGKILL] * killed
+    assert codes == want, f"{codes}\n\n" + "\n\n".join(said)
     return said
 
 
@@ -68,7 +73,7 @@ def _codes(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> list
     last = time.monotonic() + seconds
     try:
         while any(process.poll() is None for process in processes) and time.monotonic() < last:
-            if any(process.poll() for process in processes):
+            if any(process.poll() is not None for process in processes):
                 last = min(last, time.monotonic() + PATIENCE_S)
             time.sleep(0.05)
         return [process.poll() for process in processes]

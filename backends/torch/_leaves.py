@@ -87,7 +87,7 @@ class TorchLeaves(Leaves):
         return targets
 
     def partial_for(self, rule: Rule) -> NormPartial:
-        """Return the partial norm of all gradients; if other ranks have gradients, check that the threshold is theirs."""
+        """Return the partial norm of all gradients; ranks must have the same threshold."""
         if isinstance(self.ops, RankOps):
             return self.ops.partial(self.arrays, rule.ord, rule.max_norm)
         return self.partial(rule.ord)

@@ -9,6 +9,7 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+import gradclip.backends.torch
 from tests.parallelism.recipe import SCALES, assert_clipped, part, recipe, whole_norm
 
 
@@ -25,6 +26,16 @@ def by_hand() -> None:
         mine = stage_of(rank, scale)
         norm = clip(mine, scale)
         assert_clipped(norm, [p.grad.numpy() for p in mine], rank, world, scale)
+
+
+def along_a_mesh() -> None:
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    mesh = init_device_mesh("cpu", (world // 2, 2))
+    clip = recipe("clip_over_mesh_")
+    clip.__globals__.update(torch=torch, gradclip=gradclip)
+    for scale in SCALES:
+        mine = stage_of(rank, scale)
+        assert_clipped(clip(mine, scale, mesh), [p.grad.numpy() for p in mine], rank, world, scale)
 
 
 def torchtitan_with_two_stage_groups() -> None:
@@ -50,7 +61,7 @@ def torchtitan_with_two_stage_groups() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
-    for check in (by_hand, torchtitan_with_two_stage_groups):
+    for check in (by_hand, along_a_mesh, torchtitan_with_two_stage_groups):
         check()
         distributed.barrier()
         print("passed", check.__name__, flush=True)

@@ -17,7 +17,7 @@ def passed(said: list[str], checks: int) -> bool:
 @pytest.mark.parametrize("world", [2, 4])
 def test_torch(world, tmp_path):
     pytest.importorskip("torch.distributed.fsdp", reason="PyTorch was built without distributed")
-    assert passed(run_ranks("tests.parallelism.on_torch", world, tmp_path), checks=2)
+    assert passed(run_ranks("tests.parallelism.on_torch", world, tmp_path), checks=3)
 
 
 def test_two_processes_of_jax(tmp_path):

@@ -7,12 +7,19 @@ from tests.processes import run_ranks
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
 
-CHECKS = {"on_ranks": 11, "on_ranks_of_a_group": 24, "on_ranks_laws": 6, "on_ranks_compiled": 7}
+CHECKS = {
+    "on_ranks": 11,
+    "on_ranks_of_a_group": 24,
+    "on_ranks_laws": 6,
+    "on_ranks_compiled": 7,
+    "on_ranks_failures": 7,
+    "on_ranks_together": 8,
+}
 """The modules that each rank runs, with the number of their checks."""
 
 
 @pytest.mark.parametrize("module", CHECKS)
 @pytest.mark.parametrize("world", [2, 4])
 def test_on_several_ranks(world, module, tmp_path):
-    said = run_ranks(f"tests.backends.torch.ops.{module}", world, tmp_path)
+    said = run_ranks(f"tests.backends.torch.ops.{module}", world, tmp_path, killed=int(module == "on_ranks_laws"))
     assert sum(line.startswith("passed ") for line in said[0].splitlines()) == CHECKS[module]
