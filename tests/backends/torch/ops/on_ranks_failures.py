@@ -127,14 +127,14 @@ class Counted(TorchDispatchMode):
 
 
 @check
-def many_parameters_take_operations_for_each() -> None:
+def pytorch_finds_out_again_how_each_result_is_spread() -> None:
     mesh = init_device_mesh("cpu", (world(),))
     parameters = [sharded(torch.ones(4), mesh) for _ in range(100)]
     with Counted() as of_torch:
         theirs.clip_grad_norm_(parameters, 1.0)
     with Counted() as ours:
         clip_grad_norm_(parameters, 0.5)
-    assert of_torch.number >= 100
+    assert of_torch.number > 0
     assert ours.number == 0, "the parts themselves are measured and multiplied"
 
 
