@@ -1,6 +1,6 @@
 """optax's clipping, with the same names and signatures, a correct norm, and a state that holds the norm.
 
-A threshold may be a policy of `gradclip.policies`, and `skip_steps` wraps an optimizer so that bad steps change nothing.
+A threshold may be a policy of `gradclip.policies`. `skip_steps` wraps an optimizer, so that bad steps change nothing.
 
 Write ``from gradclip.backends import optax as gradclip``, and in ``optax.chain`` use
 ``gradclip.clip_by_global_norm(1.0)`` instead of ``optax.clip_by_global_norm(1.0)``.

@@ -41,7 +41,7 @@ def by_global_norm(
     updates: Any, state: ClipState, max_norm: AnyScalar | None, *, nonfinite: Nonfinite, axes: tuple[str, ...]
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves = flatten(updates, axes=axes)
+    leaves = flatten(updates, "updates", axes=axes)
     clipped, decision = clip_leaves(leaves, Rule(scalar(leaves, max_norm, None), 2.0, nonfinite))
     return clipped, _told(state, decision.norm, [decision.coefficient] if leaves.arrays else [])
 
@@ -51,7 +51,7 @@ def by_policy(
     updates: Any, state: PolicyState, *, policy: AnyPolicy, nonfinite: Nonfinite, axes: tuple[str, ...]
 ) -> tuple[Any, PolicyState]:
     """Return the updates clipped by the threshold that a policy chooses, and the next state."""
-    leaves = flatten(updates, axes=axes)
+    leaves = flatten(updates, "updates", axes=axes)
     decision, max_norm, remembered = _decided(leaves, state, policy, nonfinite)
     found = coefficients_of(leaves, decision)
     told = _told(ClipState(*state[:4]), decision.norm, [decision.coefficient] if found else [])
@@ -62,7 +62,7 @@ def by_policy(
 @compiled("policy", "axes")
 def with_skip(updates: Any, state: SkipState, *, policy: AnyPolicy, axes: tuple[str, ...]) -> tuple[Any, SkipState]:
     """Return the updates, or zeros if the step is skipped, and the next state but for the inner one."""
-    leaves = flatten(updates, axes=axes)
+    leaves = flatten(updates, "updates", axes=axes)
     decision, max_norm, remembered = _decided(leaves, state, policy, "propagate")
     skipped = jnp.asarray(decision.skipped)
     kept = [jnp.where(skipped, jnp.zeros_like(x), x) for x in leaves.arrays]
@@ -98,7 +98,7 @@ def _decided(
 @compiled()
 def by_block_rms(updates: Any, state: ClipState, threshold: AnyScalar | None) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves = flatten(updates)
+    leaves = flatten(updates, "updates")
     if not leaves.arrays:
         return updates, _told(state, 0.0, [])
     groups, limit = alike(leaves), scalar(leaves, threshold, None)

@@ -43,8 +43,8 @@ def clipping(max_norm: object) -> AnyPolicy | None:
         return None
     if max_norm.skips:
         raise ValueError(
-            f"max_norm={max_norm!r} skips steps, expected a policy that clips: zeros from one part of a chain would still "
-            "move momentum and apply weight decay in another; wrap the whole optimizer: skip_steps(optimizer, policy)"
+            f"max_norm={max_norm!r} skips steps, expected a policy that clips: zeros from one part of a chain would "
+            "still move momentum and apply weight decay in another; wrap the optimizer: skip_steps(optimizer, policy)"
         )
     return hashable(max_norm)
 

@@ -123,7 +123,7 @@ def clip_by_global_norm(
     1.021 [1.021 0.   ]
     """
     policy = clipping(max_norm)
-    rule = Rule(None if policy or callable(max_norm) else max_norm, 2.0, nonfinite, 1.0, 0.0)
+    rule = Rule(None if policy is not None or callable(max_norm) else max_norm, 2.0, nonfinite, 1.0, 0.0)
     axes = names(axis_name)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
