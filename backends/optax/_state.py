@@ -113,11 +113,15 @@ def initial_of_policy(policy: AnyPolicy, params: Any, axes: tuple[str, ...] = ()
 
 
 def initial_of_skips(policy: AnyPolicy, params: Any, inner_state: Any, axes: tuple[str, ...] = ()) -> SkipState:
-    """Return the state before the first step of `skip_steps`, as `initial`."""
+    """Return the state before the first step of `skip_steps`, as `initial`.
+
+    Where devices skip steps of their own, because norms are not merged over all axes, so are their inner states.
+    """
     max_norm, remembered = _begun(policy, params, axes)
     norm, _, skipped, step = initial(params, axes)
-    last = vary(jnp.zeros((), dtype=bool), varying(skipped))
-    return SkipState(norm, max_norm, last, skipped, step, remembered, inner_state)
+    last = vary(jnp.zeros((), dtype=bool), varying(norm))
+    own = jax.tree.map(lambda x: vary(x, varying(norm)), inner_state) if varying(norm) else inner_state
+    return SkipState(norm, max_norm, last, skipped, step, remembered, own)
 
 
 def current(state: Any, kind: type[State], begin: Callable[[], State]) -> State:

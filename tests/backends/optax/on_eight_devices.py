@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from gradclip.backends import optax as ours
+from gradclip.policies import AdaGC, AutoClip, EmaClip, Schedule, SkipStep, ZClip
 
 if jax.device_count() < 8:
     pytest.skip("needs eight devices", allow_module_level=True)
@@ -31,6 +32,13 @@ TRANSFORMATIONS = {
     "global norm, injected": lambda axes: optax.inject_hyperparams(partial(ours.clip_by_global_norm, axis_name=axes))(
         max_norm=1.0
     ),
+    "global norm, by ZClip": lambda axes: ours.clip_by_global_norm(ZClip(), axis_name=axes),
+    "global norm, by AutoClip": lambda axes: ours.clip_by_global_norm(AutoClip(window=4), axis_name=axes),
+    "global norm, by Schedule": lambda axes: ours.clip_by_global_norm(
+        Schedule(lambda i: 1.0 / (1 + i)), axis_name=axes
+    ),
+    "global norm, by AdaGC": lambda axes: ours.clip_by_global_norm(AdaGC(), axis_name=axes),
+    "chain that is skipped": lambda axes: ours.skip_steps(optax.adam(0.1), SkipStep(1.0), axis_name=axes),
     "block RMS": lambda _: ours.clip_by_block_rms(0.3),
     "block RMS, scheduled": lambda _: ours.clip_by_block_rms(lambda step: 1.0 / (1 + step)),
     "adaptive": lambda _: ours.adaptive_grad_clip(0.1),
@@ -57,7 +65,7 @@ SPECS = {
 
 def everywhere(tree):
     """Return what may differ from device to device as one value, so that it can leave shard_map."""
-    return jax.tree.map(lambda x: lax.pmax(x, BOTH), tree)
+    return jax.tree.map(lambda x: lax.pmax(x.astype("int32") if x.dtype == bool else x, BOTH), tree)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,51 @@ def test_a_state_varies_no_more_than_its_norm(specs, axes):
     np.testing.assert_allclose(state.coefficient, 1 / NORM, rtol=1e-6)
     assert list(map(int, state[2:])) == [3, 3]
     np.testing.assert_allclose(updates["b"], -GRADS["b"] / NORM, rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", [ZClip(warmup_steps=1, max_norm=0.5), EmaClip(0.5), AdaGC(warmup_steps=1)], ids=repr)
+@pytest.mark.parametrize("specs", [{"w": P("data"), "b": P("model")}, {"w": P("data", "model"), "b": P()}])
+def test_the_thresholds_of_policies_are_those_of_one_device(policy, specs):
+    def train(grads, axes):
+        tx = ours.clip_by_global_norm(policy, axis_name=axes)
+
+        def step(state, size):
+            updates, state = tx.update(jax.tree.map(lambda g: g * size, grads), state)
+            return state, (updates, state.max_norm)
+
+        return lax.scan(step, tx.init(grads), jnp.asarray([1.0, 3.0, jnp.nan, 2.0, 9.0]))
+
+    state, (updates, limits) = train(jax.tree.map(jnp.asarray, GRADS), None)
+    stacked = {name: P(None, *spec) for name, spec in specs.items()}
+    sharded = jax.shard_map(partial(train, axes=BOTH), mesh=GRID, in_specs=(specs,), out_specs=(P(), (stacked, P())))
+    found = jax.jit(sharded)(GRADS)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves((state, (updates, limits))), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_all_devices_skip_the_same_steps():
+    """Where the norm of one device is below the threshold and that of all above it; also sharded under ``jit``."""
+    tx = ours.skip_steps(optax.sgd(1.0, momentum=0.9), SkipStep(threshold=NORM / 2), axis_name=BOTH)
+    specs = {"w": P(BOTH), "b": P("data")}
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=GRID, in_specs=(specs,), out_specs=(specs, P()))
+    def step(grads):
+        updates, state = tx.update(grads, tx.init(grads), grads)
+        return updates, state._replace(inner_state=None)
+
+    alone = ours.skip_steps(optax.sgd(1.0, momentum=0.9), SkipStep(threshold=NORM / 2))
+    for size, skipped in ((1.0, True), (0.4, False)):
+        grads = {name: np.float32(size) * x for name, x in GRADS.items()}
+        updates, state = step(grads)
+        assert bool(state.last_skipped) == skipped
+        np.testing.assert_allclose(state.norm, size * NORM, rtol=1e-6)
+        assert np.any(updates["w"]) != skipped
+        placed = {name: jax.device_put(x, jax.NamedSharding(GRID, specs[name])) for name, x in grads.items()}
+        moved, after = jax.jit(alone.update)(placed, alone.init(placed), placed)
+        assert moved["w"].sharding.is_equivalent_to(placed["w"].sharding, 2)
+        np.testing.assert_allclose(moved["w"], updates["w"], rtol=1e-6)
+        np.testing.assert_allclose(after.norm, state.norm, rtol=1e-6)
 
 
 def test_a_leaf_that_is_the_same_on_all_devices_stays_so():
