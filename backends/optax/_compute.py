@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from gradclip._adaptive import UnitRule
-from gradclip._by_norm import decide_each, numels_of
+from gradclip._by_norm import decide_each
 from gradclip._by_policy import coefficients_of, decide_by_policy
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
@@ -20,6 +20,7 @@ from gradclip._partial import NormPartial, merge_elements
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar, Axes, Nonfinite
 from gradclip.backends.jax._adaptive import matched
+from gradclip.backends.jax._by_norm import whole_numels
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._ops import JaxOps
 from gradclip.backends.jax._tree import alike, flatten, in_order, scalar
@@ -95,25 +96,34 @@ def _decided(
     return nothing, *policy.update(before, norms)
 
 
-@compiled()
-def by_block_rms(updates: Any, state: ClipState, threshold: AnyScalar | None) -> tuple[Any, ClipState]:
+@compiled("axes")
+def by_block_rms(
+    updates: Any, state: ClipState, threshold: AnyScalar | None, *, axes: tuple[str, ...]
+) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves = flatten(updates, "updates")
+    leaves = flatten(updates, "updates", axes=axes)
     if not leaves.arrays:
         return updates, _told(state, 0.0, [])
     groups, limit = alike(leaves), scalar(leaves, threshold, None)
-    decided = [decide_each(some, limit, 2.0, numels_of(some)) for _, some in groups]
+    decided = [decide_each(some, limit, 2.0, whole_numels(some, axes)) for _, some in groups]
     norm = reduce(NormPartial.merge, [merge_elements(batch) for batch, _ in decided]).norm()
     found = in_order(groups, [c.parts() for _, c in decided])
     return leaves.scale(found), _told(state, norm, [c for _, c in decided])
 
 
-@compiled("axis")
+@compiled("axis", "over")
 def adaptive(
-    updates: Any, state: ClipState, params: Any, clipping: AnyScalar | None, eps: AnyScalar, *, axis: int | Axes | None
+    updates: Any,
+    state: ClipState,
+    params: Any,
+    clipping: AnyScalar | None,
+    eps: AnyScalar,
+    *,
+    axis: int | Axes | None,
+    over: tuple[str, ...],
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves, weights = matched(updates, params)
+    leaves, weights = matched(updates, params, over)
     rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
     found = rule.coefficients(leaves, weights)
     return leaves.scale(found), _told(state, leaves.partial(2.0).norm(), found)

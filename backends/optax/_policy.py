@@ -21,12 +21,13 @@ class Held:
 
 def hashable(policy: AnyPolicy) -> AnyPolicy:
     """Return a policy by which a compiled function is found again."""
+    found: Any = policy
     try:
-        hash(policy)
+        hash(found)
     except TypeError:
-        held: Any = Held(policy)
-        return held
-    return policy
+        found = Held(policy)
+    chosen: AnyPolicy = found
+    return chosen
 
 
 def clipping(max_norm: object) -> AnyPolicy | None:

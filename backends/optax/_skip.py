@@ -10,7 +10,7 @@ import optax
 from gradclip._types import AnyArray
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._mesh import AxisName, names
-from gradclip.backends.jax._tree import is_float0, split
+from gradclip.backends.jax._tree import is_float0, refuse_local, split
 from gradclip.backends.optax import _compute
 from gradclip.backends.optax._policy import skipping
 from gradclip.backends.optax._state import SkipState, initial_of_skips
@@ -35,7 +35,7 @@ def skip_steps(
         ``skips`` is true.
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that the updates are split over, as for `clip_by_global_norm`. Then
-        all devices skip the same steps.
+        all devices skip the same steps; with (), each its own.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def skip_steps(
         `SkipState`.
     ValueError
         If ``policy`` clips and does not skip; from ``update``, if ``inner`` does not keep the structure of its state,
-        or the state is that of another policy.
+        or the state is that of another policy, or, in ``shard_map``, as for `clip_by_global_norm`.
 
     See Also
     --------
@@ -86,6 +86,7 @@ def skip_steps(
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, SkipState]:
         parts, before = split(updates, "updates"), _checked(state)
+        refuse_local(axis_name, parts.arrays, "updates")
         outer = before._replace(inner_state=None)
         arrays, after = _compute.with_skip(parts.arrays, outer, policy=chosen, axes=axes)
         moved, inner_state = whole.update(parts.restore(arrays), before.inner_state, params, **extra_args)
@@ -114,13 +115,13 @@ def _where(skipped: AnyArray, before: Any, after: Any) -> Any:
 
     Leaves that are no arrays are those of ``after``.
     """
-    new, treedef = jax.tree.flatten(after)
+    new, treedef = _flat(after)
     at = [i for i, x in enumerate(new) if _is_array(x)]
     some = [new[i] for i in at]
     if before is None:
         chosen = _zeros_where(some, skipped)
     else:
-        old, old_treedef = jax.tree.flatten(before)
+        old, old_treedef = _flat(before)
         if old_treedef != treedef:
             raise ValueError(
                 f"the state of the inner transformation had the structure {old_treedef} before the step and has "
@@ -131,6 +132,10 @@ def _where(skipped: AnyArray, before: Any, after: Any) -> Any:
     for i, x in zip(at, chosen, strict=True):
         new[i] = x
     return jax.tree.unflatten(treedef, new)
+
+
+def _flat(tree: Any) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(tree)
 
 
 @compiled()

@@ -177,7 +177,8 @@ def check_policy_state(policy: AnyPolicy, state: Any, norms: AnyArray) -> None:
         If it is not.
     """
     fresh = jax.eval_shape(policy.init, norms)
-    if jax.tree.structure(fresh) != jax.tree.structure(state):
+    structures: list[Any] = [jax.tree.structure(x) for x in (fresh, state)]
+    if structures[0] != structures[1]:
         raise ValueError(
             f"state has {a(type(state).__name__)} as what its policy remembers, expected {a(type(fresh).__name__)} for "
             f"{policy!r}; restore a checkpoint with the policy that it was saved with, or begin anew with tx.init"

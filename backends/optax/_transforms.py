@@ -15,7 +15,7 @@ from gradclip.backends import jax as gj
 from gradclip.backends.jax._adaptive import beside
 from gradclip.backends.jax._global import limit
 from gradclip.backends.jax._mesh import AxisName, names
-from gradclip.backends.jax._tree import flatten, split
+from gradclip.backends.jax._tree import flatten, refuse_local, split
 from gradclip.backends.optax import _compute
 from gradclip.backends.optax._policy import clipping
 from gradclip.backends.optax._state import ClipState, PolicyState, current, initial, initial_of_policy
@@ -75,7 +75,8 @@ def clip_by_global_norm(
     nonfinite : {"propagate", "error", "zero"}
         What happens to updates with NaN or inf, as in `gradclip.backends.jax.clip_by_global_norm`.
     axis_name : str, tuple of str or None
-        In ``shard_map`` and ``pmap``: the mesh axes that the updates are split over.
+        In ``shard_map`` and ``pmap``: the mesh axes that the updates are split over; (): each device clips its part for
+        itself.
 
     Returns
     -------
@@ -90,7 +91,8 @@ def clip_by_global_norm(
         If ``max_norm`` is no number, schedule or policy; from ``update``, if an update is no floating-point array.
     ValueError
         If ``max_norm`` is negative or NaN or a policy that skips steps (see `skip_steps`), or ``nonfinite`` an unknown
-        name; from ``update``, if the state is that of another policy or of another number of leaves.
+        name; from ``update``, if the state is that of another policy or of another number of leaves, or, in
+        ``shard_map``, if an update varies over mesh axes and ``axis_name`` is None.
     NonFiniteError
         From ``update`` with ``nonfinite="error"``, if an update is NaN or inf.
 
@@ -129,6 +131,7 @@ def clip_by_global_norm(
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         parts = split(updates, "updates")
+        refuse_local(axis_name, parts.arrays, "updates")
         if rule.nonfinite == "error":
             total = gj.norm_partial(parts.arrays, axis_name=axes).total
             refuse_nonfinite(flatten(parts.arrays, "updates"), jnp.isfinite(total), rule.ord)
@@ -147,13 +150,17 @@ def clip_by_global_norm(
     return optax.GradientTransformation(lambda params: initial_of_policy(policy, params, axes), update)
 
 
-def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTransformation:
+def clip_by_block_rms(
+    threshold: Scalar | Schedule | None, *, axis_name: AxisName = None
+) -> optax.GradientTransformation:
     """Clip each leaf of the updates by its root mean square: `optax.clip_by_block_rms`.
 
     Parameters
     ----------
     threshold : float, 0-d array, schedule or None
         The largest root mean square of a leaf after clipping, at least 0.
+    axis_name : str, tuple of str or None
+        As for `clip_by_global_norm`: the root mean squares are those of the whole leaves.
 
     Returns
     -------
@@ -165,7 +172,7 @@ def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTran
     TypeError
         If ``threshold`` is neither a number nor a schedule; from ``update``, if an update is no floating-point array.
     ValueError
-        If ``threshold`` is negative or NaN.
+        If ``threshold`` is negative or NaN; from ``update``, in ``shard_map``, as for `clip_by_global_norm`.
 
     References
     ----------
@@ -182,19 +189,26 @@ def clip_by_block_rms(threshold: Scalar | Schedule | None) -> optax.GradientTran
     """
     if not callable(threshold):
         _checks.threshold(threshold, "threshold")
+    axes = names(axis_name)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         parts = split(updates, "updates")
-        before = current(state, ClipState, lambda: initial(parts.arrays))
-        clipped, after = _compute.by_block_rms(parts.arrays, before, limit(_at(threshold, before, "threshold")))
+        refuse_local(axis_name, parts.arrays, "updates")
+        before = current(state, ClipState, lambda: initial(parts.arrays, axes))
+        most = limit(_at(threshold, before, "threshold"))
+        clipped, after = _compute.by_block_rms(parts.arrays, before, most, axes=axes)
         return parts.restore(clipped), after
 
-    return optax.GradientTransformation(initial, update)
+    return optax.GradientTransformation(lambda params: initial(params, axes), update)
 
 
 def adaptive_grad_clip(
-    clipping: Scalar | Schedule, eps: Scalar = 1e-3, axis: int | Axes | None = None
+    clipping: Scalar | Schedule,
+    eps: Scalar = 1e-3,
+    axis: int | Axes | None = None,
+    *,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformation:
     """Clip updates, unit by unit, to ``clipping`` times the norm of the parameters: `optax.adaptive_grad_clip`.
 
@@ -206,6 +220,8 @@ def adaptive_grad_clip(
         Smaller parameter norms count as ``eps``, so that parameters that are zero can change.
     axis : int, tuple of int or None
         The axes that a unit extends over; None for those of the usual layouts, as in optax.
+    axis_name : str, tuple of str or None
+        In ``shard_map`` and ``pmap``: the mesh axes that units are split over; () if each device has whole units.
 
     Returns
     -------
@@ -217,7 +233,8 @@ def adaptive_grad_clip(
     TypeError
         If an argument is not a number; from ``update``, if an update is no floating-point array.
     ValueError
-        If an argument is out of range; from ``update``, without ``params``.
+        If an argument is out of range; from ``update``, without ``params`` or, in ``shard_map``, as for
+        `clip_by_global_norm`.
 
     References
     ----------
@@ -235,6 +252,7 @@ def adaptive_grad_clip(
     """
     rule = UnitRule(1.0 if callable(clipping) else clipping, eps, axis)
     axes = tuple(axis) if isinstance(axis, list | tuple) else axis
+    over = names(axis_name)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
@@ -243,13 +261,14 @@ def adaptive_grad_clip(
                 "call update(updates, state, params)"
             )
         parts = split(updates, "updates")
+        refuse_local(axis_name, parts.arrays, "updates")
         weights = split(beside(parts.arrays, params), "params").arrays
-        before = current(state, ClipState, lambda: initial(parts.arrays))
+        before = current(state, ClipState, lambda: initial(parts.arrays, over))
         ratio = limit(_at(clipping, before, "clipping"))
-        clipped, after = _compute.adaptive(parts.arrays, before, weights, ratio, rule.eps, axis=axes)
+        clipped, after = _compute.adaptive(parts.arrays, before, weights, ratio, rule.eps, axis=axes, over=over)
         return parts.restore(clipped), after
 
-    return optax.GradientTransformation(initial, update)
+    return optax.GradientTransformation(lambda params: initial(params, over), update)
 
 
 def _at(threshold: AnyScalar | Schedule | None, state: ClipState, name: str) -> AnyScalar | None:
