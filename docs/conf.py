@@ -52,7 +52,6 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1e9,
-    "default_thumb_file": str(HERE / "_static" / "thumbnail.png"),
     "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
 }
@@ -137,6 +136,12 @@ def _page(name: str, seen: dict[int, str]) -> str:
     )
 
 
+def drop_blank_last_lines(_: Sphinx, __: str, source: list[str]) -> None:
+    """Remove the blank line with which doctests in Markdown end."""
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
 def setup(app: Sphinx) -> None:
     """Connect what this file adds to Sphinx."""
+    app.connect("source-read", drop_blank_last_lines)
     app.connect("builder-inited", write_reference)
