@@ -1,4 +1,7 @@
-"""An experiment: one small transformer, bad batches in its data, and six ways to choose the threshold.
+"""An experiment: six ways to choose the threshold
+===============================================
+
+An experiment: one small transformer, bad batches in its data, and six ways to choose the threshold.
 
 ``python examples/torch_policies.py`` trains it with each policy and several seeds, prints a table, and draws
 ``policies.png``. It runs offline; 30 runs take 11 to 15 minutes on two cores.
