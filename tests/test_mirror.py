@@ -47,6 +47,7 @@ ELSEWHERE = {
     "backends/jax/_tree.py": "tests/backends/jax/test_clips.py tests/backends/jax/test_float0.py",
     "backends/optax/_compute.py": "tests/backends/optax/test_state.py",
     "backends/optax/_per_example.py": "tests/backends/optax/test_transforms.py",
+    "backends/torch/_compiled_ranks.py": "tests/backends/torch/ops/on_ranks_compiled.py",
     "backends/torch/_containers.py": "tests/backends/torch/test_functions.py",
     "backends/torch/_round.py": "tests/backends/torch/test_policies.py",
     "backends/torch/_sharing.py": "tests/backends/torch/ops/on_ranks_of_a_group.py",
