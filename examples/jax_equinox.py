@@ -1,4 +1,8 @@
-"""Equinox: a training step that calls `clip_by_global_norm` of the JAX adapter itself and uses no optimizer."""
+"""Equinox: a training step without an optimizer
+=============================================
+
+Equinox: a training step that calls `clip_by_global_norm` of the JAX adapter itself and uses no optimizer.
+"""
 
 import equinox as eqx
 import jax

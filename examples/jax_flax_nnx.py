@@ -1,4 +1,8 @@
-"""Flax NNX: the optimizer clips gradients by their global norm, and its state holds the norm."""
+"""Flax NNX: a state that holds the norm
+=====================================
+
+Flax NNX: the optimizer clips gradients by their global norm, and its state holds the norm.
+"""
 
 import jax
 import jax.numpy as jnp

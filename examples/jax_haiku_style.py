@@ -1,4 +1,8 @@
-"""Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last."""
+"""Parameters as in Haiku: adaptive clipping
+=========================================
+
+Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last.
+"""
 
 import jax
 import jax.numpy as jnp
