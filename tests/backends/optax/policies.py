@@ -1,5 +1,7 @@
 """Policies, gradients with recorded norms, and transformations that show the thresholds of each step."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,20 @@ from gradclip.backends import optax as ours
 from gradclip.policies import AdaGC, AutoClip, EmaClip, Fixed, QuantileClip, Schedule, SkipStep, ZClip
 from tests.policies.recorded import norms, recorded
 
+
+@dataclass(frozen=True)
+class Falling:
+    """A schedule of which ``repr`` has no address, so that tests have the same names in each process."""
+
+    start: float
+
+    def __call__(self, step):
+        return self.start / (1 + step)
+
+
 POLICIES = [
     Fixed(1.0),
-    Schedule(lambda step: 3.0 / (1 + step)),
+    Schedule(Falling(3.0)),
     AutoClip(window=40),
     ZClip(max_norm=None, warmup_steps=10),
     ZClip(max_norm=None, warmup_steps=10, skip_update_on_spike=True, option="percentile"),
