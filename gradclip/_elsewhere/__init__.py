@@ -15,6 +15,7 @@ FUNCTIONS = {
     "optax": ("ClipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
     "jax": (),
     "cupy": ("gpu_kernels",),
+    "keras": ("ClipLog", "clipped"),
 }  # fmt: skip
 """For each adapter, the public names that the core does not have."""
 
