@@ -14,12 +14,9 @@ def packed(max_norm: Any) -> Any:
     """Return a threshold or a policy as plain values."""
     if not is_policy(max_norm):
         return max_norm
-    save, policy, name = (
-        keras.saving.serialize_keras_object,
-        _class_of(type(max_norm).__name__),
-        type(max_norm).__name__,
-    )
-    if policy is not type(max_norm):
+    save, name = keras.saving.serialize_keras_object, type(max_norm).__name__
+    policy = _class_of(name)
+    if type(max_norm) is not policy:
         return save(max_norm)
     values = {field.name: save(getattr(max_norm, field.name)) for field in fields(policy)}
     return {"policy": name, "arguments": values}
