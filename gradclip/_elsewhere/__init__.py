@@ -18,6 +18,7 @@ FUNCTIONS = {
     ),
     "jax": (),
     "cupy": ("gpu_kernels",),
+    "keras": ("ClipLog", "clipped"),
 }  # fmt: skip
 """For each adapter, the public names that the core does not have."""
 
