@@ -18,13 +18,13 @@ FUNCTIONS = {
     ),
     "jax": (),
     "cupy": ("gpu_kernels",),
-    "keras": ("ClipLog", "clipped"),
 }  # fmt: skip
 """For each adapter, the public names that the core does not have."""
 
 TRAINERS = {
     "accelerate": ("ClippingAccelerator",),
     "ignite": ("GradClip",),
+    "keras": ("ClipLog", "clipped"),
     "lightning": ("GradClip",),
     "sb3": ("GradClip",),
     "skorch": ("GradClip",),
