@@ -15,7 +15,7 @@ _BLOCK_NUMEL = 16
 
 
 class MlxNamespace:
-    """``mlx.core`` with what it lacks of the standard: ``device``, which is ignored, and sums that are exact enough.
+    """``mlx.core`` with what it lacks: the argument ``device``, which is ignored, and sums that are exact enough.
 
     Parameters
     ----------
@@ -35,6 +35,11 @@ class MlxNamespace:
         """Return an array of a number, a list or an array."""
         del device
         return self._core.asarray(x, dtype, copy=copy)
+
+    def arange(self, stop: int, *, dtype: AnyArray = None, device: object = None) -> AnyArray:
+        """Return the numbers below ``stop``."""
+        del device
+        return self._core.arange(stop, dtype=dtype)
 
     def zeros(self, shape: Axes, *, dtype: AnyArray = None, device: object = None) -> AnyArray:
         """Return an array of zeros."""

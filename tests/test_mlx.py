@@ -87,9 +87,19 @@ def test_float64_beside_float32():
     np.testing.assert_allclose([one.item(), other.item(), norm.item()], [0.6, 0.8, 5.0], rtol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "policy", [policies.ZClip(warmup_steps=2), policies.AutoClip(window=4), policies.AdaGC(warmup_steps=2)], ids=repr
-)
+POLICIES = [
+    policies.Fixed(0.7),
+    policies.Schedule(lambda step: 1.0 / (1 + step)),
+    policies.ZClip(warmup_steps=2),
+    policies.AutoClip(window=4),
+    policies.QuantileClip(),
+    policies.EmaClip(1.1),
+    policies.AdaGC(warmup_steps=2),
+    policies.SkipStep(sigma=1.5, window=4),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)
 def test_policies_give_what_they_give_on_numpy(policy):
     ours, theirs = gradclip.Clipper(policy), gradclip.Clipper(policy)
     rng = np.random.default_rng(0)
@@ -98,6 +108,7 @@ def test_policies_give_what_they_give_on_numpy(policy):
         got, norm = ours([mx.array(v) for v in values])
         right, exact = theirs(values)
         np.testing.assert_allclose(norm.item(), exact, rtol=1e-6)
+        assert bool(ours.skipped) == bool(theirs.skipped)
         for a, b in zip(got, right, strict=True):
             np.testing.assert_allclose(np.array(a), b, rtol=1e-5, atol=1e-7)
 
