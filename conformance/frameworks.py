@@ -193,12 +193,12 @@ class Mlx(NamespaceTarget):
 
     def __init__(self, module: Any, api: Any, name: str, *, compile: bool = False) -> None:
         self.compile = compile
-        traits = {"grad", "jit", "large"} if compile else {"eager", "grad", "quick", "writable", "large"}
+        traits = {"grad", "writable", "large"} | ({"jit"} if compile else {"eager", "quick"})
         super().__init__(module, api, name, traits, cases=2 if compile else None)
 
     def make(self, values: Values, dtype: str) -> Array:
         narrow = np.array(values, dtype="float32" if dtype == "bfloat16" else dtype)
-        return self.xp.array(narrow, getattr(self.xp, dtype))
+        return self.xp.array(narrow, self.xp.bool_ if dtype == "bool" else getattr(self.xp, dtype))
 
     def compiled(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         return _by_arrays(fn, self.xp.compile) if self.compile else fn

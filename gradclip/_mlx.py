@@ -4,14 +4,18 @@ Its arrays have no device, because the memory is shared; a stream says where an 
 is computed until a value is read, so no Python branch depends on a value, and leaves are not cut into chunks.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
 from gradclip._types import AnyArray, Axes
 
+_BLOCK_NUMEL = 16
+"""Elements that are added one after the other: the rounding error of a sum in blocks of 128 was 4e-6 in float32."""
+
 
 class MlxNamespace:
-    """``mlx.core`` with the standard's arguments that it lacks: ``device``, which is ignored, and ``dtype`` of a sum.
+    """``mlx.core`` with what it lacks: the argument ``device``, which is ignored, and sums that are exact enough.
 
     Parameters
     ----------
@@ -32,6 +36,11 @@ class MlxNamespace:
         del device
         return self._core.asarray(x, dtype, copy=copy)
 
+    def arange(self, stop: int, *, dtype: AnyArray = None, device: object = None) -> AnyArray:
+        """Return the numbers below ``stop``."""
+        del device
+        return self._core.arange(stop, dtype=dtype)
+
     def zeros(self, shape: Axes, *, dtype: AnyArray = None, device: object = None) -> AnyArray:
         """Return an array of zeros."""
         del device
@@ -45,8 +54,20 @@ class MlxNamespace:
     def sum(
         self, x: AnyArray, *, axis: int | Axes | None = None, dtype: AnyArray = None, keepdims: bool = False
     ) -> AnyArray:
-        """Return the sum over axes."""
-        return self._core.sum(x if dtype is None else x.astype(dtype), axis=axis, keepdims=keepdims)
+        """Return the sum over axes, added in a tree: MLX adds one element after the other."""
+        x = x if dtype is None else x.astype(dtype)
+        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        axes = [i % x.ndim for i in axes]
+        rest = [i for i in range(x.ndim) if i not in axes]
+        kept = [x.shape[i] for i in rest]
+        y = self._core.reshape(self._core.transpose(x, [*rest, *axes]), [*kept, math.prod(x.shape[i] for i in axes)])
+        while (n := y.shape[-1]) > _BLOCK_NUMEL:
+            whole = n - n % _BLOCK_NUMEL
+            blocks = self._core.reshape(y[..., :whole], [*kept, whole // _BLOCK_NUMEL, _BLOCK_NUMEL])
+            sums = self._core.sum(blocks, axis=-1)
+            y = self._core.concatenate([sums, y[..., whole:]], axis=-1) if whole < n else sums
+        shape = [1 if i in axes else x.shape[i] for i in range(x.ndim)] if keepdims else kept
+        return self._core.reshape(self._core.sum(y, axis=-1), shape)
 
 
 @lru_cache(maxsize=256)

@@ -72,7 +72,7 @@ def is_mlx(xp: Namespace) -> bool:
 
 def adds_pairwise(xp: Namespace) -> bool:
     """Whether a namespace's ``sum`` is known to add in a tree, with a small rounding error at any size."""
-    return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp)  # XLA rewrites sums as trees
+    return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp) or is_mlx(xp)
 
 
 def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "gradclip/_dlpack_finder.py": "tests/test_tensor_memory.py",
     "gradclip/_host_rows.py": "tests/test_adaptive.py",
     "gradclip/_limits.py": "tests/test_pieces.py tests/test_chunks.py",
+    "gradclip/_mlx_ops.py": "tests/test_mlx.py",
     "gradclip/_ops.py": "tests/test_array_ops.py tests/test_host_ops.py",  # a Protocol without code
     "gradclip/_version.py": "tests/test_packaging.py",
     "gradclip/monitor/_collected.py": "tests/monitor/test_monitor.py",

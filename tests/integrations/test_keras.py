@@ -34,3 +34,15 @@ def test_a_backend_without_operations_is_told_what_to_use():
         "except RuntimeError as error: print(error)\n"
     )
     assert "pass global_clipnorm= to Keras's own optimizer" in run("numpy", "-c", code)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_the_page_in_docs_and_the_example_of_the_function(backend):
+    run(backend, "-m", "doctest", "docs/integrations/keras.md")
+    code = (
+        "import doctest, gradclip.backends.keras._clipped as m\n"
+        "failed, attempted = doctest.testmod(m)\n"
+        "assert attempted and not failed"
+    )
+    if backend == "torch":  # the example says so
+        run(backend, "-c", code)
