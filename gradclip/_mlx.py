@@ -10,8 +10,11 @@ from typing import Any
 
 from gradclip._types import AnyArray, Axes
 
-_BLOCK_NUMEL = 16
-"""Elements that are added one after the other: the rounding error of a sum in blocks of 128 was 4e-6 in float32."""
+_BLOCK_NUMEL = 8
+"""Elements that are added one after the other: the error of a float32 sum in blocks of 128 was 4e-6, in 16 above 1e-6.
+
+20 million elements on a CPU: 24 ms in blocks of 8, 13 in 16, 35 in 4; MLX's own sum 25.
+"""
 
 
 class MlxNamespace:

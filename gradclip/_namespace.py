@@ -75,6 +75,11 @@ def adds_pairwise(xp: Namespace) -> bool:
     return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp) or is_mlx(xp)
 
 
+def constant(xp: Namespace, x: AnyArray) -> AnyArray:
+    """Return ``x``, in MLX without a derivative: there, that of a quotient by a tiny number is 0/0."""
+    return xp.stop_gradient(x) if is_mlx(xp) else x
+
+
 def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:
     """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None.
 
