@@ -14,7 +14,7 @@ import array_api_compat as compat
 import numpy as np
 
 from gradclip._dtypes import is_double
-from gradclip._mlx import MlxNamespace, is_mlx_type, mlx_namespace
+from gradclip._mlx import MlxNamespace, is_mlx_array, mlx_namespace
 from gradclip._types import AnyArray, Axes, Namespace
 
 _is_writeable = attrgetter("flags.writeable")
@@ -47,7 +47,7 @@ def namespace(leaves: Sequence[AnyArray]) -> Namespace:
     if len(some) == 1 and type(some[0]) is np.ndarray:
         return np  # NumPy follows the standard itself, and is faster than array_api_compat's wrapper
     found = compat.array_namespace(*some)
-    return mlx_namespace(found) if any(is_mlx_type(type(x)) for x in some) else found
+    return mlx_namespace(found) if any(map(is_mlx_array, some)) else found
 
 
 def _one_of_each_type(leaves: Sequence[AnyArray]) -> Sequence[AnyArray]:
@@ -99,7 +99,7 @@ def is_lazy(x: AnyArray) -> bool:
     """Whether ``x`` is traced or delayed: its values cannot be read, or only by running the graph before it."""
     if isinstance(x, np.ndarray | np.generic):
         return False
-    return is_mlx_type(type(x)) or compat.is_lazy_array(x)  # which would compute the values of MLX's arrays
+    return is_mlx_array(x) or compat.is_lazy_array(x)  # which would compute the values of MLX's arrays
 
 
 def is_host(x: AnyArray) -> bool:
@@ -154,7 +154,7 @@ def has_lengths(x: AnyArray) -> bool:
 def has_device(x: AnyArray) -> bool:
     """Whether an array has a device that `device` can return, or needs none."""
     known = compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array
-    return hasattr(x, "device") or is_mlx_type(type(x)) or any(knows(x) for knows in known)
+    return hasattr(x, "device") or is_mlx_array(x) or any(knows(x) for knows in known)
 
 
 def device(x: AnyArray) -> object:
