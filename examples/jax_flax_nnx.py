@@ -1,4 +1,8 @@
-"""Flax NNX: the optimizer clips gradients by their global norm; a monitor logs the norm from its state."""
+"""Flax NNX: norms in a log
+========================
+
+The optimizer clips gradients by their global norm; a monitor logs the norm from its state.
+"""
 
 import jax
 import jax.numpy as jnp

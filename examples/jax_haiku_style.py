@@ -1,5 +1,7 @@
-"""Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last.
+"""Parameters as in Haiku: adaptive clipping
+=========================================
 
+Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last.
 A monitor logs the norm from the state of the chain.
 """
 
