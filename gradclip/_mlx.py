@@ -10,8 +10,11 @@ from typing import Any
 
 from gradclip._types import AnyArray, Axes
 
-_BLOCK_NUMEL = 16
-"""Elements that are added one after the other: the rounding error of a sum in blocks of 128 was 4e-6 in float32."""
+_BLOCK_NUMEL = 8
+"""Elements that are added one after the other: the error of a float32 sum in blocks of 128 was 4e-6, in 16 above 1e-6.
+
+20 million elements on a CPU: 24 ms in blocks of 8, 13 in 16, 35 in 4; MLX's own sum 25.
+"""
 
 
 class MlxNamespace:
@@ -56,8 +59,8 @@ class MlxNamespace:
     ) -> AnyArray:
         """Return the sum over axes, added in a tree: MLX adds one element after the other."""
         x = x if dtype is None else x.astype(dtype)
-        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-        axes = [i % x.ndim for i in axes]
+        along = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        axes = [i % x.ndim for i in along]
         rest = [i for i in range(x.ndim) if i not in axes]
         kept = [x.shape[i] for i in rest]
         y = self._core.reshape(self._core.transpose(x, [*rest, *axes]), [*kept, math.prod(x.shape[i] for i in axes)])
@@ -70,10 +73,9 @@ class MlxNamespace:
         return self._core.reshape(self._core.sum(y, axis=-1), shape)
 
 
-@lru_cache(maxsize=256)
-def is_mlx_type(kind: Any) -> bool:
-    """Whether a type is that of MLX's arrays."""
-    return bool(kind.__module__ == "mlx.core")
+def is_mlx_array(x: object) -> bool:
+    """Whether ``x`` is an array of MLX."""
+    return type(x).__module__ == "mlx.core"
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gradclip import _dtypes
 from gradclip._array_ops import ArrayOps
-from gradclip._types import AnyArray, Axes, Namespace
+from gradclip._types import AnyArray, Namespace
 
 
 class MlxOps(ArrayOps):
@@ -16,10 +16,6 @@ class MlxOps(ArrayOps):
     def __init__(self, xp: Namespace, leaves: Sequence[AnyArray]) -> None:
         super().__init__(xp)
         self._dtype = xp.float64 if any(_dtypes.is_double(x.dtype) for x in leaves) else xp.float32
-
-    def _safe_scale(self, parts: Sequence[AnyArray], axes: Axes | None) -> AnyArray:
-        """Return the scale as a constant: the norm does not depend on it, and its derivative at zero is NaN."""
-        return self.xp.stop_gradient(super()._safe_scale(parts, axes))
 
     def _wide(self, x: AnyArray) -> AnyArray:  # noqa: ARG002  # elsewhere it depends on the leaf's device
         return self._dtype

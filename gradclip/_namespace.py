@@ -14,7 +14,7 @@ import array_api_compat as compat
 import numpy as np
 
 from gradclip._dtypes import is_double
-from gradclip._mlx import MlxNamespace, is_mlx_type, mlx_namespace
+from gradclip._mlx import MlxNamespace, is_mlx_array, mlx_namespace
 from gradclip._types import AnyArray, Axes, Namespace
 
 _is_writeable = attrgetter("flags.writeable")
@@ -47,7 +47,7 @@ def namespace(leaves: Sequence[AnyArray]) -> Namespace:
     if len(some) == 1 and type(some[0]) is np.ndarray:
         return np  # NumPy follows the standard itself, and is faster than array_api_compat's wrapper
     found = compat.array_namespace(*some)
-    return mlx_namespace(found) if any(is_mlx_type(type(x)) for x in some) else found
+    return mlx_namespace(found) if any(map(is_mlx_array, some)) else found
 
 
 def _one_of_each_type(leaves: Sequence[AnyArray]) -> Sequence[AnyArray]:
@@ -75,6 +75,11 @@ def adds_pairwise(xp: Namespace) -> bool:
     return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp) or is_mlx(xp)
 
 
+def constant(xp: Namespace, x: AnyArray) -> AnyArray:
+    """Return ``x``, in MLX without a derivative: there, that of a quotient by a tiny number is 0/0."""
+    return xp.stop_gradient(x) if is_mlx(xp) else x
+
+
 def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:
     """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None.
 
@@ -94,7 +99,7 @@ def is_lazy(x: AnyArray) -> bool:
     """Whether ``x`` is traced or delayed: its values cannot be read, or only by running the graph before it."""
     if isinstance(x, np.ndarray | np.generic):
         return False
-    return is_mlx_type(type(x)) or compat.is_lazy_array(x)  # which would compute the values of MLX's arrays
+    return is_mlx_array(x) or compat.is_lazy_array(x)  # which would compute the values of MLX's arrays
 
 
 def is_host(x: AnyArray) -> bool:
@@ -149,7 +154,7 @@ def has_lengths(x: AnyArray) -> bool:
 def has_device(x: AnyArray) -> bool:
     """Whether an array has a device that `device` can return, or needs none."""
     known = compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array
-    return hasattr(x, "device") or is_mlx_type(type(x)) or any(knows(x) for knows in known)
+    return hasattr(x, "device") or is_mlx_array(x) or any(knows(x) for knows in known)
 
 
 def device(x: AnyArray) -> object:

@@ -18,7 +18,7 @@ def packed(max_norm: Any) -> Any:
     policy = _class_of(name)
     if type(max_norm) is not policy:
         return save(max_norm)
-    values = {field.name: save(getattr(max_norm, field.name)) for field in fields(policy)}
+    values = {field.name: save(getattr(max_norm, field.name)) for field in fields(_class_of(name))}
     return {"policy": name, "arguments": values}
 
 
