@@ -14,10 +14,10 @@ QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
   $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))
 BRIEF := not million and not billion and not 32_bits and not compiled and not processes and not not_written
 
-.PHONY: help demo quick test check lint types format docs links sanitize bench gpu dist oldest clean
+.PHONY: help demo quick test integrations check lint types format docs links sanitize bench gpu dist oldest clean
 
 help:  ## list these commands
-	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-8s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-12s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo  ## watch clipping save a real training run, then look at demo.png (2 min; installs 0.3 GB)
 	$(BIN)/python -m demo $(ARGS)
@@ -33,6 +33,10 @@ test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapt
 	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch $(SELECTED)
 	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README, docs and docstrings"
 	$(PYTEST) --doctest-modules --doctest-glob='*.md' README.md README.zh-CN.md docs gradclip tests conformance $(SELECTED)
+
+integrations:  ## training runs of Lightning, Transformers, Accelerate, skorch, Ignite, Stable-Baselines3 (3 min on 2 cores; installs 2 GB into .venv-integrations)
+	$(MAKE) VENV=.venv-integrations .venv-integrations/.integrations
+	.venv-integrations/bin/python -m pytest -q -n auto --dist loadfile tests/integrations $(ARGS)
 
 check: lint types  ## lint, then types (2 min; installs 4 GB)
 
@@ -80,7 +84,7 @@ oldest:  ## the unit tests and the contract with the oldest supported versions o
 	PYTHON=$(PYTHON) bash tests/oldest.sh $(ARGS)
 
 clean:  ## remove .venv, what was built, and the caches
-	rm -rf $(VENV) .venv-oldest build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-integrations build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -251,6 +251,20 @@ def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial
     return NormPartial(scale, total, partial.ord, partial.dtype)
 
 
+def remainder(whole: NormPartial, batch: NormPartial) -> NormPartial:
+    """Return the partial norm of what is in ``whole`` but not in ``batch``, as a batch of one.
+
+    Its error is a rounding error of ``whole``, so it serves to get ``whole`` again, not as a norm by itself.
+    """
+    xp = namespace([whole.total])
+    total = whole.total
+    if 0 not in batch.total.shape:
+        here = merge_elements(batch)
+        rest = total - rescale(xp, here.total, here.scale / whole.scale, whole.ord)
+        total = xp.where(rest < 0, xp.zeros_like(rest), rest)
+    return NormPartial(xp.reshape(whole.scale, (1,)), xp.reshape(total, (1,)), whole.ord, whole.dtype)
+
+
 def stack(partials: Sequence[NormPartial]) -> NormPartial:
     """Return 0-d partial norms as one batch of shape (len(partials),), on the device of the first."""
     xp = namespace([partials[0].total])

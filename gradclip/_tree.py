@@ -61,6 +61,11 @@ class Leaves:
     rebuild: Callable[[list[Any]], Any]
     paths: Callable[[], list[str]]
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether other processes hold leaves of the same model, or parts of these; the core's leaves are all here."""
+        return False
+
     @_quiet
     def decide(self, rule: Rule) -> Decision:
         """Return the norm of all of ``arrays`` and the coefficient; nothing is written."""

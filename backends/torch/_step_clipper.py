@@ -123,6 +123,8 @@ class StepClipper:
             return None
         if self._group is not None or not all(map(_is_traced, limits)):
             return None
+        if any(hasattr(p, "device_mesh") for group in groups for p in group["params"]):
+            return None
         parts = []
         for part in self._parts(groups):
             grads = [p.grad for i in part.groups for p in groups[i]["params"] if p.grad is not None]
@@ -162,6 +164,11 @@ class StepClipper:
         return Scope(leaves, _checks.threshold(limit, "max_norm"))
 
     def _check_together(self, max_norm: object, max_value: object) -> None:
+        if is_policy(max_norm) and max_norm.per_leaf and self._group is not None and self._rule.ord != 2:
+            raise ValueError(
+                f"norm_type={self._rule.ord:g} with group= and {type(max_norm).__name__} was asked for, expected "
+                "norm_type=2: from no other norm of the other ranks' gradients does the norm of all follow"
+            )
         if is_policy(max_norm) and max_norm.per_leaf and max_value is not None and self._rule.zero:
             raise ValueError(
                 f'max_value={short(max_value)} with nonfinite="zero" and {type(max_norm).__name__} was asked for, '
