@@ -27,6 +27,22 @@ collect_ignore = [
 if find_spec("triton") is None:  # it comes with PyTorch's GPU builds
     collect_ignore += [f"gradclip/backends/torch/ops/{name}.py" for name in ("_launch", "_triton", "_triton_kernels")]
 
+TRAINERS = {
+    "accelerate": "accelerate",
+    "ignite": "ignite",
+    "keras": "keras",
+    "lightning": "lightning",
+    "sb3": "stable_baselines3",
+    "skorch": "skorch",
+    "transformers": "transformers",
+}
+"""Modules of gradclip.backends for trainers, and what each imports. `make integrations` installs all of them."""
+
+missing = {module for module, package in TRAINERS.items() if find_spec(package) is None}
+collect_ignore += [f"gradclip/backends/{module}{end}" for module in sorted(missing) for end in ("", ".py")]
+if missing == set(TRAINERS):
+    collect_ignore.append("tests/integrations")
+
 LONGEST = (
     "tests/conformance/test_mutants.py",
     "tests/backends/torch/ops/test_triton.py",

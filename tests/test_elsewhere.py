@@ -35,14 +35,44 @@ def test_a_name_of_an_adapter_is_found_there(adapter, name):
 
 
 def test_every_name_that_the_adapters_have_alone_is_known():
-    assert set(ADAPTERS) == set(backends.ADAPTERS)
+    assert set(backends.ADAPTERS) == set(ADAPTERS)
     for adapter in ADAPTERS:
         if importlib.util.find_spec(adapter) is not None:
             theirs = set(importlib.import_module(f"gradclip.backends.{adapter}").__all__) - set(gradclip.__all__)
             assert theirs == set(_elsewhere.FUNCTIONS[adapter]) - set(REPLACED)
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+TRAINERS = [(trainer, name) for trainer, names in _elsewhere.TRAINERS.items() for name in names]
+
+
+@pytest.mark.parametrize(("trainer", "name"), TRAINERS)
+def test_a_name_of_a_trainer_is_found_in_its_module(trainer, name):
+    with pytest.raises(ImportError, match=rf"from gradclip\.backends\.{trainer} import {name}\b"):
+        run(f"from gradclip import {name}")
+    assert set(_elsewhere.TRAINERS) == set(backends.TRAINERS)
+    if importlib.util.find_spec({"sb3": "stable_baselines3"}.get(trainer, trainer)) is not None:
+        there = importlib.import_module(f"gradclip.backends.{trainer}")
+        assert tuple(there.__all__) == _elsewhere.TRAINERS[trainer]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "package", "install"),
+    [
+        ("accelerate", "accelerate", "accelerate"),
+        ("ignite", "ignite", "pytorch-ignite"),
+        ("keras", "keras", '"gradclip[keras]"'),
+        ("lightning", "lightning", "lightning"),
+        ("sb3", "stable_baselines3", "stable-baselines3"),
+        ("skorch", "skorch", "skorch"),
+        ("transformers", "transformers", '"transformers[torch]"'),
+    ],
+)
+def test_a_trainer_that_is_not_installed(trainer, package, install):
+    said = fails(package, f"import gradclip.backends.{trainer}")
+    assert said.endswith(f"gradclip.backends.{trainer} needs {package}, which is not installed; pip install {install}")
+
+
+@pytest.mark.parametrize("adapter", [*ADAPTERS, *sorted(_elsewhere.TRAINERS)])
 def test_adapters_are_in_backends(adapter):
     where = rf"gradclip\.backends\.{adapter}$"
     for code in (

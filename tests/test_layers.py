@@ -18,7 +18,10 @@ CORE = sorted(path for part in ("", *PARTS) for path in (ROOT / "gradclip" / par
 CLI = sorted((ROOT / "gradclip" / "_cli").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "backends").rglob("*.py"))
 DEMO = sorted((ROOT / "demo").glob("*.py"))
-FRAMEWORKS = {"torch", "jax", "jaxlib", "optax", "cupy", "dask", "triton", "flax", "equinox"}
+TRAINERS = {
+    "accelerate", "ignite", "keras", "lightning", "pytorch_lightning", "skorch", "stable_baselines3", "transformers",
+}  # fmt: skip
+FRAMEWORKS = TRAINERS | {"torch", "jax", "jaxlib", "optax", "cupy", "dask", "triton", "flax", "equinox"}
 OPTIONAL = {"typer", "rich", "matplotlib", "uniplot"}
 
 
@@ -56,7 +59,8 @@ def test_the_core_imports_no_framework_no_adapter_and_not_the_command_line(path)
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_adapters_import_the_core_and_not_each_other(path):
     own = path.relative_to(ROOT / "backends").parts[0].removesuffix(".py")
-    allowed = {own, "jax"} if own == "optax" else {own}
+    others = {"optax": {"jax"}, "keras": {"jax", "torch"}}.get(own, {"torch"} if own in backends.TRAINERS else set())
+    allowed = {own, *others}
     names = {name.split(".")[2] for name in imports(path) if name.startswith("gradclip.backends.")}
     assert names <= allowed
     assert "backends" not in roots(imports(path)), "import gradclip.backends: `backends` is a second copy"
@@ -96,10 +100,10 @@ def test_importing_gradclip_imports_no_framework():
 
 
 def test_adapters_are_loaded_when_named_and_only_then():
-    assert set(backends.ADAPTERS) <= set(dir(backends))
+    assert set(backends.ADAPTERS + backends.TRAINERS) <= set(dir(backends))
     with pytest.raises(AttributeError, match="has no adapter 'tensorflow'; it has "):
         backends.tensorflow  # noqa: B018  # the access is what is tested
-    for name in backends.ADAPTERS:
+    for name in backends.ADAPTERS + backends.TRAINERS:
         assert (ROOT / "backends" / name).is_dir() or (ROOT / "backends" / f"{name}.py").is_file()
 
 

@@ -12,11 +12,25 @@ FUNCTIONS = {
         "clip_grad_value_", "clip_grads_with_norm_", "clip_in_backward", "explain", "get_total_norm", "gpu_kernels",
         "grad_norms",
     ),
-    "optax": ("ClipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
+    "optax": (
+        "ClipState", "PolicyState", "SkipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip",
+        "per_example_layer_norm_clip", "skip_steps",
+    ),
     "jax": (),
     "cupy": ("gpu_kernels",),
 }  # fmt: skip
 """For each adapter, the public names that the core does not have."""
+
+TRAINERS = {
+    "accelerate": ("ClippingAccelerator",),
+    "ignite": ("GradClip",),
+    "keras": ("ClipLog", "clipped"),
+    "lightning": ("GradClip",),
+    "sb3": ("GradClip",),
+    "skorch": ("GradClip",),
+    "transformers": ("GradClipCallback",),
+}
+"""For each module for a trainer, its public names."""
 
 
 def missing(name: str, caller: FrameType) -> Exception:
@@ -47,10 +61,13 @@ class Needs:
         The name of the adapter, and of the extra that installs its framework.
     packages : str
         The frameworks that the adapter imports.
+    install : str, optional
+        What to pass to pip in place of an extra.
     """
 
-    def __init__(self, adapter: str, *packages: str) -> None:
+    def __init__(self, adapter: str, *packages: str, install: str | None = None) -> None:
         self._adapter, self._packages = adapter, packages
+        self._install = install or f'"gradclip[{adapter}]"'
 
     def __enter__(self) -> None:
         pass
@@ -59,17 +76,18 @@ class Needs:
         if isinstance(error, ModuleNotFoundError) and error.name in self._packages:  # not an import within a framework
             raise ModuleNotFoundError(
                 f"gradclip.backends.{self._adapter} needs {error.name}, which is not installed; "
-                f'pip install "gradclip[{self._adapter}]"',
+                f"pip install {self._install}",
                 name=error.name,
             ) from error
 
 
 def _place(name: str) -> str:
-    if name in FUNCTIONS or name == "backends":
+    everywhere = FUNCTIONS | TRAINERS
+    if name in everywhere or name == "backends":
         adapter = "torch" if name == "backends" else name
         return f"; adapters are in gradclip.backends, write: import gradclip.backends.{adapter}"
     plain = {"clip_grad_norm": "clip_grad_norm_"}.get(name, name)
-    found = [adapter for adapter, names in FUNCTIONS.items() if name in names]
+    found = [adapter for adapter, names in everywhere.items() if name in names]
     ways = " or ".join(f"from gradclip.backends.{adapter} import {plain}" for adapter in found)
     return f"; it is in an adapter, write: {ways}" if ways else ""
 
