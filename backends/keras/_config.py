@@ -1,4 +1,5 @@
 """Thresholds and policies as plain values, as they are in the config of a saved optimizer."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Mapping
 from dataclasses import fields

@@ -1,4 +1,5 @@
 """What a subclass by `clipped` adds to an optimizer class of Keras: clipping, and variables that tell of it."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -108,11 +108,10 @@ def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tenso
     spread = [p.detach() for p in holders if hasattr(p, "device_mesh")]
     place = [0, 1]
     if spread or any(hasattr(g, "device_mesh") for g in grads):
-        place = [_use_rules(), _world()]
+        place = [_rank_with_rules(), _number_of_ranks()]
     return grads, spread, place
 
 
-@torch.compiler.assume_constant_result
 def _use_rules() -> int:
     """Have PyTorch use the rules for DTensors, when the graph is made; return this rank."""
     import gradclip.backends.torch._compiled_ranks as ranks
@@ -121,10 +120,13 @@ def _use_rules() -> int:
     return torch.distributed.get_rank()
 
 
-@torch.compiler.assume_constant_result
 def _world() -> int:
     """Return the number of ranks."""
     return torch.distributed.get_world_size()
+
+
+_rank_with_rules: Any = torch.compiler.assume_constant_result(_use_rules)  # called when the graph is made
+_number_of_ranks: Any = torch.compiler.assume_constant_result(_world)
 
 
 def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:

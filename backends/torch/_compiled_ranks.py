@@ -56,8 +56,11 @@ def rules() -> None:
 def _register() -> None:
     from torch.distributed.tensor import DTensor
 
-    made = {"clip_norm_": _clip_norm_, "total_norm": _total_norm, "clip_value_": _clip_value_}
-    for name, rule in {**made, "clip_with_norm_": _clip_with_norm_}.items():
+    made: dict[str, Callable[..., Any]] = {
+        "clip_norm_": _clip_norm_, "total_norm": _total_norm, "clip_value_": _clip_value_,
+        "clip_with_norm_": _clip_with_norm_,
+    }  # fmt: skip
+    for name, rule in made.items():
         torch.library.register_torch_dispatch(f"gradclip::{name}", DTensor, _applied(rule))
 
 
@@ -200,7 +203,8 @@ def _clip_by_rows_(
     if rule.nonfinite == "error":
         refuse_nonfinite(leaves, decision.finite, ord)
     leaves.scale_([decision.coefficient] * len(parts), "clip_by_global_norm")
-    return decision.norm.to(torch.float64 if double else torch.float32)
+    norm: Tensor = decision.norm.to(torch.float64 if double else torch.float32)
+    return norm
 
 
 @_clip_by_rows_.register_fake

@@ -190,10 +190,14 @@ def inferred(
         _refuse_plain(holders, path_of, replicated)
     used = _used_dims(meshes.values())
     for key, mesh in meshes.items():
-        at = partial(_first_on, holders, key)
-        if not replicated or id(holders[at()]) not in replicated:
-            _check_covered(mesh, used, lambda at=at: path_of(at()))
+        if not replicated or id(holders[_first_on(holders, key)]) not in replicated:
+            _check_covered(mesh, used, partial(_path_on, holders, key, path_of))
     return everyone()
+
+
+def _path_on(holders: Sequence[Any], mesh: int, path_of: Callable[[int], str]) -> str:
+    """Return the path of the first tensor on a mesh."""
+    return path_of(_first_on(holders, mesh))
 
 
 def _first_on(holders: Sequence[Any], mesh: int) -> int:
