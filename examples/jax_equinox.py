@@ -1,7 +1,7 @@
 """Equinox: a training step without an optimizer
 =============================================
 
-A training step that calls `clip_by_global_norm` of the JAX adapter itself, and logs the norm.
+Equinox: a training step that calls `clip_by_global_norm` of the JAX adapter itself, and logs the norm.
 """
 
 import equinox as eqx

@@ -1,7 +1,7 @@
-"""Flax NNX: norms in a log
-========================
+"""Flax NNX: a state that holds the norm
+=====================================
 
-The optimizer clips gradients by their global norm; a monitor logs the norm from its state.
+Flax NNX: the optimizer clips gradients by their global norm; a monitor logs the norm from its state.
 """
 
 import jax

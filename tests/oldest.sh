@@ -14,7 +14,7 @@ if [ ! -e "$env/ready" ] || [ pyproject.toml -nt "$env/ready" ]; then
     array-api-strict build ml-dtypes pytest-timeout pytest-xdist setuptools
   touch "$env/ready"
 fi
-"$env/bin/python" -m pip list 2>/dev/null | grep -iE '^(numpy|array-api-compat|optree|torch|jax|jaxlib|optax) '
+"$env/bin/python" -m pip list 2>/dev/null | grep -iE '^(numpy|array.api.compat|optree|torch|jax|jaxlib|optax) '
 pytest=("$env/bin/python" -m pytest -q -r fE -n auto --dist loadfile)
 "${pytest[@]}" conformance --namespace numpy --namespace torch --namespace jax.numpy "$@"
 "${pytest[@]}" conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax "$@"

@@ -15,13 +15,24 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+RUN_BY = {
+    "docs/integrations": ROOT / "tests" / "integrations" / "test_pages.py",  # each page as one program, by its trainer
+    "docs/parallelism.md": ROOT / "tests" / "parallelism" / "recipe.py",  # functions of the page, on several processes
+}
+"""Pages whose code is not a doctest, and what runs it."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_block_of_python_is_a_doctest(page):
-    blocks = [code for language, code in BLOCK.findall(page.read_text()) if language in ("python", "py", "pycon")]
-    for code in blocks:
-        assert code.startswith(">>> "), f"no test runs this block of {name(page)}:\n{code}"
-        shows_output = not re.match(r">>> |\.\.\. ?", code.rstrip("\n").splitlines()[-1])
-        assert not shows_output or code.endswith("\n\n"), f"doctest takes ``` for output after:\n{code}"
+def test_every_block_of_python_is_run(page):
+    (by,) = [by for where, by in RUN_BY.items() if name(page).startswith(where)] or [None]
+    for code in [code for language, code in BLOCK.findall(page.read_text()) if language in ("python", "py", "pycon")]:
+        if code.startswith(">>> "):
+            shows_output = not re.match(r">>> |\.\.\. ?", code.rstrip("\n").splitlines()[-1])
+            assert not shows_output or code.endswith("\n\n"), f"doctest takes ``` for output after:\n{code}"
+        else:
+            assert by is not None, f"no test runs this block of {name(page)}:\n{code}"
+            assert by.exists()
+            assert "recipe" not in by.name or re.search(r"^(def|class) ", code, re.MULTILINE), code
 
 
 @pytest.mark.parametrize("readme", READMES, ids=name)
