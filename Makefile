@@ -92,3 +92,18 @@ $(VENV)/bin/python:
 $(VENV)/.%: pyproject.toml setup.py $(wildcard gradclip/_native/*.[ch]) | $(VENV)/bin/python
 	$(PIP) install -e ".[$*]"
 	touch $@
+
+FRAMEWORKS := mlx paddle tensorflow
+.PHONY: frameworks $(FRAMEWORKS:%=.venv-%)
+frameworks: .venv-mlx .venv-paddle .venv-tensorflow  # MLX, Paddle and TensorFlow, each in an environment of its own
+	.venv-mlx/bin/python -m pytest tests/test_mlx.py -c /dev/null --rootdir=. --import-mode=importlib
+	.venv-mlx/bin/python -m gradclip.conformance --namespace mlx.core
+	.venv-paddle/bin/python -m pytest tests/integrations/test_paddle.py -c /dev/null --rootdir=. --import-mode=importlib
+	.venv-tensorflow/bin/python -m pytest tests/integrations/test_tensorflow.py -c /dev/null --rootdir=. --import-mode=importlib
+
+.venv-mlx: PACKAGES = mlx mlx-cpu ml-dtypes
+.venv-paddle: PACKAGES = paddlepaddle
+.venv-tensorflow: PACKAGES = tensorflow-cpu tinygrad keras
+$(FRAMEWORKS:%=.venv-%):
+	test -d $@ || python3 -m venv $@
+	$@/bin/python -m pip install -q -e ".[conformance]" $(PACKAGES)

@@ -51,6 +51,8 @@ class GradClip(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that the Trainer does not clip."""
+        if stage != "fit":
+            return
         if trainer.gradient_clip_val:
             raise ValueError(
                 f"Trainer has gradient_clip_val={trainer.gradient_clip_val}, expected None with the callback GradClip, "

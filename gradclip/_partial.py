@@ -230,7 +230,7 @@ def safe_scale(xp: Namespace, largest: AnyArray) -> AnyArray:
     smallest = SMALLEST_NORMAL[is_double(largest.dtype)]
     low, high = xp.full_like(largest, smallest), xp.full_like(largest, 1 / smallest)
     usable = (largest >= low) & (largest <= high)
-    return xp.where(usable, largest, xp.where(largest < low, low, high))
+    return ns.constant(xp, xp.where(usable, largest, xp.where(largest < low, low, high)))
 
 
 def reduce_powers(xp: Namespace, values: AnyArray, ord: float, axes: Axes | None = None) -> AnyArray:

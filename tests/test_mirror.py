@@ -19,6 +19,7 @@ ELSEWHERE = {
     "gradclip/_dlpack_finder.py": "tests/test_tensor_memory.py",
     "gradclip/_host_rows.py": "tests/test_adaptive.py",
     "gradclip/_limits.py": "tests/test_pieces.py tests/test_chunks.py",
+    "gradclip/_mlx_ops.py": "tests/test_mlx.py",
     "gradclip/_ops.py": "tests/test_array_ops.py tests/test_host_ops.py",  # a Protocol without code
     "gradclip/_version.py": "tests/test_packaging.py",
     "gradclip/monitor/_collected.py": "tests/monitor/test_monitor.py",
@@ -45,6 +46,10 @@ ELSEWHERE = {
     "backends/jax/_ops.py": "tests/backends/jax/test_norms.py tests/backends/jax/test_derivatives.py",
     "backends/jax/_per_example.py": "tests/backends/jax/test_clips.py",
     "backends/jax/_tree.py": "tests/backends/jax/test_clips.py tests/backends/jax/test_float0.py",
+    "backends/keras/_clipped.py": "tests/integrations/test_keras.py",
+    "backends/keras/_config.py": "tests/integrations/test_keras.py",
+    "backends/keras/_log.py": "tests/integrations/test_keras.py",
+    "backends/keras/_optimizer.py": "tests/integrations/test_keras.py",
     "backends/optax/_compute.py": "tests/backends/optax/test_state.py",
     "backends/optax/_per_example.py": "tests/backends/optax/test_transforms.py",
     "backends/torch/_compiled_ranks.py": "tests/backends/torch/ops/on_ranks_compiled.py",

@@ -1,6 +1,7 @@
 """optax's clipping transformations, with the same names and signatures."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -141,13 +142,14 @@ def clip_by_global_norm(
             most = limit(_at(max_norm, before, "max_norm"))
             clipped, after = _compute.by_global_norm(parts.arrays, before, most, **options)
         else:
-            begun = current(state, PolicyState, lambda: initial_of_policy(policy, parts.arrays, axes))
+            begun = current(state, PolicyState, partial(initial_of_policy, policy, parts.arrays, axes))
             clipped, after = _compute.by_policy(parts.arrays, begun, policy=policy, **options)
         return parts.restore(clipped), after
 
-    if policy is None:
-        return optax.GradientTransformation(lambda params: initial(params, axes), update)
-    return optax.GradientTransformation(lambda params: initial_of_policy(policy, params, axes), update)
+    def init(params: Any) -> ClipState | PolicyState:
+        return initial(params, axes) if policy is None else initial_of_policy(policy, params, axes)
+
+    return optax.GradientTransformation(init, update)
 
 
 def clip_by_block_rms(

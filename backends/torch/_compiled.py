@@ -60,18 +60,18 @@ def clip_norm_compiled_(
     eps: AnyScalar,
 ) -> Tensor:
     """Clip by global norm as one operation of the graph that is being compiled."""
-    grads, holders = _on_meshes(_found(parameters, "clip_grad_norm_"))
+    grads, holders, place = _on_meshes(_found(parameters, "clip_grad_norm_"))
     if not grads and not holders:
         return torch.tensor(0.0)
     limit = None if max_norm is None else as_scalar(max_norm, "max_norm")
     loss_scale, small = as_scalar(scale, "scale"), as_scalar(eps, "eps")
-    norm: Tensor = torch.ops.gradclip.clip_norm_(grads, holders, limit, loss_scale, ord, nonfinite, small)
+    norm: Tensor = torch.ops.gradclip.clip_norm_(grads, holders, place, limit, loss_scale, ord, nonfinite, small)
     return norm
 
 
 def clip_value_compiled_(parameters: Parameters, clip_value: AnyScalar) -> None:
     """Clip by value as one operation of the graph that is being compiled."""
-    grads, _ = _on_meshes(_found(parameters, "clip_grad_value_"))
+    grads, _, _ = _on_meshes(_found(parameters, "clip_grad_value_"))
     if grads:
         torch.ops.gradclip.clip_value_(grads, as_scalar(clip_value, "clip_value"))
 
@@ -79,13 +79,13 @@ def clip_value_compiled_(parameters: Parameters, clip_value: AnyScalar) -> None:
 def total_norm_compiled(source: Parameters, ord: float, *, error: bool) -> Tensor:
     """Return the norm of tensors as one operation of the graph that is being compiled."""
     found = tensors(source, "tensors", "get_total_norm")
-    grads, holders = _on_meshes((found.grads, found.holders))
-    return torch.ops.gradclip.total_norm(grads, holders, ord, error) if grads or holders else torch.tensor(0.0)
+    grads, holders, place = _on_meshes((found.grads, found.holders))
+    return torch.ops.gradclip.total_norm(grads, holders, place, ord, error) if grads or holders else torch.tensor(0.0)
 
 
 def clip_with_norm_compiled_(parameters: Parameters, max_norm: AnyScalar | None, norm: AnyScalar) -> None:
     """Clip by a known norm as one operation of the graph that is being compiled."""
-    grads, _ = _on_meshes(_found(parameters, "clip_grads_with_norm_"))
+    grads, _, _ = _on_meshes(_found(parameters, "clip_grads_with_norm_"))
     if grads and max_norm is not None:
         torch.ops.gradclip.clip_with_norm_(grads, as_scalar(max_norm, "max_norm"), as_scalar(norm, "total_norm"))
 
@@ -98,21 +98,33 @@ def _found(parameters: Parameters, caller: str) -> tuple[list[Tensor], Sequence[
     return found.grads, found.holders
 
 
-def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return gradients, and what holds them where it is a DTensor, which may have a gradient on other ranks only."""
+def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor], list[int]]:
+    """Return gradients, what holds them where it is a DTensor, and what the graph of this rank may not be reused for.
+
+    Holders may have a gradient on other ranks only. PyTorch keeps compiled graphs in a folder that processes share, and
+    finds them by what they are made of. What the rules make of it depends on the rank, so the rank is a part of it.
+    """
     grads, holders = found
     spread = [p.detach() for p in holders if hasattr(p, "device_mesh")]
+    place = [0, 1]
     if spread or any(hasattr(g, "device_mesh") for g in grads):
-        _use_rules()
-    return grads, spread
+        place = [_use_rules(), _world()]
+    return grads, spread, place
 
 
 @torch.compiler.assume_constant_result
-def _use_rules() -> None:
-    """Have PyTorch use the rules for DTensors, when the graph is made."""
+def _use_rules() -> int:
+    """Have PyTorch use the rules for DTensors, when the graph is made; return this rank."""
     import gradclip.backends.torch._compiled_ranks as ranks
 
     ranks.rules()
+    return torch.distributed.get_rank()
+
+
+@torch.compiler.assume_constant_result
+def _world() -> int:
+    """Return the number of ranks."""
+    return torch.distributed.get_world_size()
 
 
 def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:
@@ -146,6 +158,7 @@ def norm_like(grads: list[Tensor]) -> Tensor:
 def _clip_norm_(
     grads: list[Tensor],
     holders: list[Tensor],  # noqa: ARG001  # DTensors, for which _compiled_ranks has a rule
+    place: list[int],  # noqa: ARG001
     max_norm: Tensor | None,
     scale: Tensor,
     ord: float,
@@ -160,6 +173,7 @@ def _clip_norm_(
 def _(
     grads: list[Tensor],
     holders: list[Tensor],  # noqa: ARG001
+    place: list[int],  # noqa: ARG001
     max_norm: Tensor | None,  # noqa: ARG001  # the norm's shape and dtype depend on the gradients only
     scale: Tensor,  # noqa: ARG001
     ord: float,  # noqa: ARG001
@@ -170,13 +184,25 @@ def _(
 
 
 @torch.library.custom_op("gradclip::total_norm", mutates_args=())
-def _total_norm(grads: list[Tensor], holders: list[Tensor], ord: float, error: bool) -> Tensor:  # noqa: ARG001
+def _total_norm(
+    grads: list[Tensor],
+    holders: list[Tensor],  # noqa: ARG001
+    place: list[int],  # noqa: ARG001
+    ord: float,
+    error: bool,
+) -> Tensor:
     norm: Tensor = decide(traced_leaves(grads), Rule(None, ord, "error" if error else "propagate")).norm
     return norm
 
 
 @_total_norm.register_fake
-def _(grads: list[Tensor], holders: list[Tensor], ord: float, error: bool) -> Tensor:  # noqa: ARG001  # as above
+def _(
+    grads: list[Tensor],
+    holders: list[Tensor],  # noqa: ARG001  # as above
+    place: list[int],  # noqa: ARG001
+    ord: float,  # noqa: ARG001
+    error: bool,  # noqa: ARG001
+) -> Tensor:
     return norm_like(grads)
 
 

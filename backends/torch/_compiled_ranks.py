@@ -72,6 +72,7 @@ def _applied(rule: Callable[..., Any]) -> Callable[..., Any]:
 def _clip_norm_(
     grads: list[Tensor],
     holders: list[Tensor],
+    place: list[int],
     max_norm: Tensor | None,
     scale: Tensor,
     ord: float,
@@ -81,7 +82,7 @@ def _clip_norm_(
     parts, owned, ranks = _shares(grads, holders)
     norm: Tensor
     if ranks is None:
-        norm = torch.ops.gradclip.clip_norm_(parts, [], max_norm, scale, ord, nonfinite, eps)
+        norm = torch.ops.gradclip.clip_norm_(parts, [], place, max_norm, scale, ord, nonfinite, eps)
         return norm
     row = torch.ops.gradclip.rank_row(parts, owned, max_norm, scale, ord, nonfinite, eps)
     rows, double = ranks.gathered_in_graph(row), any(map(_is_double, parts))
@@ -91,9 +92,9 @@ def _clip_norm_(
     return norm
 
 
-def _total_norm(grads: list[Tensor], holders: list[Tensor], ord: float, error: bool) -> Tensor:
+def _total_norm(grads: list[Tensor], holders: list[Tensor], place: list[int], ord: float, error: bool) -> Tensor:
     one, nothing = (torch.full((), x, dtype=torch.float64) for x in (1.0, 0.0))
-    return _clip_norm_(grads, holders, None, one, ord, "error" if error else "propagate", nothing)
+    return _clip_norm_(grads, holders, place, None, one, ord, "error" if error else "propagate", nothing)
 
 
 def _clip_value_(grads: list[Tensor], clip_value: Tensor) -> None:

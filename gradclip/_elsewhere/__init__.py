@@ -24,6 +24,7 @@ FUNCTIONS = {
 TRAINERS = {
     "accelerate": ("ClippingAccelerator",),
     "ignite": ("GradClip",),
+    "keras": ("ClipLog", "clipped"),
     "lightning": ("GradClip",),
     "sb3": ("GradClip",),
     "skorch": ("GradClip",),

@@ -70,13 +70,13 @@ def test_what_is_persisted_is_read_once(client):
     assert reads() == 12, "four chunks, once more"
 
 
-def test_building_takes_milliseconds_for_an_array(client):
-    arrays = [da.ones((64, 64), chunks=(32, 64)) for _ in range(30)]
-    least = min(_seconds(arrays) for _ in range(5))
-    assert least / len(arrays) < 0.007
+def test_building_takes_time_in_proportion_to_the_arrays(client):
+    seconds = [min(_seconds(number) for _ in range(3)) for number in (8, 32)]
+    assert seconds[1] < 4 * 1.5 * seconds[0]
 
 
-def _seconds(arrays):
-    begin = time.perf_counter()
+def _seconds(number):
+    arrays = [da.ones((64, 64), chunks=(32, 64)) for _ in range(number)]
+    begin = time.thread_time()
     gradclip.clip_by_global_norm(arrays, 1.0)
-    return time.perf_counter() - begin
+    return time.thread_time() - begin

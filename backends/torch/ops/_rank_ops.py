@@ -128,7 +128,10 @@ class RankOps:
         """Make the sums that are yet to be made, and return the partial norm of those which this rank counts."""
         made = summed([self._spread.grads[i] for i in waiting])
         mine = [x for i, x in zip(waiting, made, strict=True) if i in owned]
-        return self.here.partial(mine, ord) if mine else _nothing(made, ord)
+        if not mine:
+            return _nothing(made, ord)
+        wide = any(is_double(self._spread.grads[i].dtype) for i in waiting if i in owned)  # sums are made in float64
+        return replace(self.here.partial(mine, ord), dtype=torch.float64 if wide else torch.float32)
 
     def _measured(self, leaves: Sequence[Tensor], which: Sequence[int], ord: float) -> NormPartial:
         mine = leaves if len(which) == len(leaves) else [leaves[i] for i in which]

@@ -214,7 +214,6 @@ def test_names_and_signatures_are_optax_s():
     import inspect
 
     of_ours = {"ClipState", "PolicyState", "SkipState", "skip_steps"}
-    assert not any(hasattr(optax, name) for name in of_ours)
     for name in ours.__all__:
         if name not in of_ours:
             theirs = inspect.signature(getattr(optax, name)).parameters
