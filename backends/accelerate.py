@@ -1,5 +1,5 @@
 """`ClippingAccelerator`: Accelerate's Accelerator, which clips by gradclip and adds the norm to what it logs."""
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 """`GradClipCallback` for the Trainer of Hugging Face Transformers, and for TRL's, which are built on it."""
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 from typing import Any
 
