@@ -14,7 +14,7 @@ QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
   $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))
 BRIEF := not million and not billion and not 32_bits and not compiled and not processes and not not_written
 
-.PHONY: help demo quick test integrations check lint types format sanitize bench gpu clean
+.PHONY: help demo quick test integrations check lint types format docs links sanitize bench gpu dist oldest clean
 
 help:  ## list these commands
 	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-12s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
@@ -31,8 +31,8 @@ test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapt
 	@echo "2 of 3: the contract on NumPy and on PyTorch's adapter without the kernels in C"
 	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --namespace numpy $(SELECTED)
 	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch $(SELECTED)
-	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README and docstrings"
-	$(PYTEST) --doctest-modules --doctest-glob=README.md README.md gradclip tests conformance $(SELECTED)
+	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README, docs and docstrings"
+	$(PYTEST) --doctest-modules --doctest-glob='*.md' README.md README.zh-CN.md docs gradclip tests conformance $(SELECTED)
 
 integrations:  ## training runs of Lightning, Transformers, Accelerate, skorch, Ignite, Stable-Baselines3 (3 min on 2 cores; installs 2 GB into .venv-integrations)
 	$(MAKE) VENV=.venv-integrations .venv-integrations/.integrations
@@ -52,6 +52,12 @@ format: $(VENV)/.lint  ## format the code, and mend what ruff can mend (1 s; ins
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs  ## the documentation: open docs/_build/html/index.html (2 min; installs 4 GB)
+	$(BIN)/python -m sphinx -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html $(ARGS)
+
+links: $(VENV)/.docs  ## ask every link of the documentation whether it is there (3 min; needs the network; installs 4 GB)
+	$(BIN)/python -m sphinx -q -W --keep-going -b linkcheck -d docs/_build/doctrees docs docs/_build/links $(ARGS)
+
 sanitize: $(VENV)/.test  ## the kernels' tests under the address and undefined-behaviour sanitizers (1 min; needs gcc)
 	mkdir -p build
 	$(CC) -std=gnu11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-trapping-math -pthread -Wno-psabi -shared -fPIC \
@@ -68,8 +74,17 @@ gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 t
 	  || echo "compute-sanitizer: not found, or it found something (above)"
 	$(HERE) $(PYTHON) -m benchmarks.gpu $(ARGS)
 
+dist: $(VENV)/.dist  ## build sdist and wheel, and check them: metadata, contents, how the README is rendered (1 min; installs 0.1 GB)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+oldest:  ## the unit tests and the contract with the oldest supported versions of all libraries (15 min; installs 4 GB)
+	PYTHON=$(PYTHON) bash tests/oldest.sh $(ARGS)
+
 clean:  ## remove .venv, what was built, and the caches
-	rm -rf $(VENV) .venv-integrations build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-integrations build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -77,3 +92,18 @@ $(VENV)/bin/python:
 $(VENV)/.%: pyproject.toml setup.py $(wildcard gradclip/_native/*.[ch]) | $(VENV)/bin/python
 	$(PIP) install -e ".[$*]"
 	touch $@
+
+FRAMEWORKS := mlx paddle tensorflow
+.PHONY: frameworks $(FRAMEWORKS:%=.venv-%)
+frameworks: .venv-mlx .venv-paddle .venv-tensorflow  # MLX, Paddle and TensorFlow, each in an environment of its own
+	.venv-mlx/bin/python -m pytest tests/test_mlx.py -c /dev/null --rootdir=. --import-mode=importlib
+	.venv-mlx/bin/python -m gradclip.conformance --namespace mlx.core
+	.venv-paddle/bin/python -m pytest tests/integrations/test_paddle.py -c /dev/null --rootdir=. --import-mode=importlib
+	.venv-tensorflow/bin/python -m pytest tests/integrations/test_tensorflow.py -c /dev/null --rootdir=. --import-mode=importlib
+
+.venv-mlx: PACKAGES = mlx mlx-cpu ml-dtypes
+.venv-paddle: PACKAGES = paddlepaddle
+.venv-tensorflow: PACKAGES = tensorflow-cpu tinygrad keras
+$(FRAMEWORKS:%=.venv-%):
+	test -d $@ || python3 -m venv $@
+	$@/bin/python -m pip install -q -e ".[conformance]" $(PACKAGES)

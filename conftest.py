@@ -30,6 +30,7 @@ if find_spec("triton") is None:  # it comes with PyTorch's GPU builds
 TRAINERS = {
     "accelerate": "accelerate",
     "ignite": "ignite",
+    "keras": "keras",
     "lightning": "lightning",
     "sb3": "stable_baselines3",
     "skorch": "skorch",
@@ -38,7 +39,7 @@ TRAINERS = {
 """Modules of gradclip.backends for trainers, and what each imports. `make integrations` installs all of them."""
 
 missing = {module for module, package in TRAINERS.items() if find_spec(package) is None}
-collect_ignore += [f"gradclip/backends/{module}.py" for module in sorted(missing)]
+collect_ignore += [f"gradclip/backends/{module}{end}" for module in sorted(missing) for end in ("", ".py")]
 if missing == set(TRAINERS):
     collect_ignore.append("tests/integrations")
 

@@ -10,7 +10,7 @@ from typing import Any
 ADAPTERS: tuple[str, ...] = ("cupy", "jax", "optax", "torch")
 """The names of the adapters in this version."""
 
-TRAINERS: tuple[str, ...] = ("accelerate", "ignite", "lightning", "sb3", "skorch", "transformers")
+TRAINERS: tuple[str, ...] = ("accelerate", "ignite", "keras", "lightning", "sb3", "skorch", "transformers")
 """The names of the modules for trainers."""
 
 

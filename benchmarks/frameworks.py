@@ -7,7 +7,7 @@ from typing import cast
 
 from benchmarks.row import Framework, Row, Skipped
 
-NAMES = ("numpy", "torch", "jax", "monitor")
+NAMES = ("numpy", "torch", "ranks", "jax", "monitor")
 """In the order in which they are measured."""
 
 

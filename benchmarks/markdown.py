@@ -1,4 +1,4 @@
-"""The results of a run as Markdown tables, which the README includes."""
+"""The results of a run as Markdown tables, which docs/benchmarks.md includes."""
 
 from collections.abc import Iterable, Sequence
 

@@ -73,7 +73,7 @@ class Jax(NamespaceTarget):
     def __init__(self, module: Any, api: Any, name: str, *, x64: bool = False, jit: bool = False) -> None:
         self.jax = load("jax")
         self.x64, self.jit = x64, jit
-        traits = {"grad", "jit", "large"} if jit else {"eager", "grad"}
+        traits = {"grad", "jax", "jit", "large"} if jit else {"eager", "grad", "jax"}
         super().__init__(module, api, name, traits, cases=1 if jit else 2)
 
     def active(self) -> AbstractContextManager[Any]:
@@ -86,24 +86,29 @@ class Jax(NamespaceTarget):
     def compiled(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not self.jit:
             return fn
-        first: list[Any] = []  # the arguments that fn is traced with, and its result
-
-        def traced(values: list[Array]) -> list[Array]:
-            by_id = dict(zip(_distinct(first[0]), values, strict=True))
-            first[1:] = [fn(*trees.rebuild(first[0], lambda x: by_id[id(x)]))]
-            return trees.arrays(first[1])
-
-        program = self.jax.jit(traced)
-
-        def call(*given: Any) -> Any:
-            first[:1] = first[:1] or [given]
-            out = program(list(_distinct(given).values()))
-            return trees.refill(first[1], iter(out))
-
-        return call
+        return _by_arrays(fn, self.jax.jit)
 
     def gradient(self, fn: Callable[[Array], Array], x: Array) -> Array:
         return self.run(self.jax.grad(fn), x)
+
+
+def _by_arrays(fn: Callable[..., Any], compiler: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return a function compiled for the arrays in its arguments; the containers are those of the first call."""
+    first: list[Any] = []  # the arguments that fn is traced with, and its result
+
+    def traced(values: list[Array]) -> list[Array]:
+        by_id = dict(zip(_distinct(first[0]), values, strict=True))
+        first[1:] = [fn(*trees.rebuild(first[0], lambda x: by_id[id(x)]))]
+        return trees.arrays(first[1])
+
+    program = compiler(traced)
+
+    def call(*given: Any) -> Any:
+        first[:1] = first[:1] or [given]
+        out = program(list(_distinct(given).values()))
+        return trees.refill(first[1], iter(out))
+
+    return call
 
 
 def _distinct(given: Any) -> dict[int, Array]:
@@ -183,10 +188,34 @@ class Cupy(NamespaceTarget):
         return np.asarray(x.get() if hasattr(x, "get") else x)
 
 
+class Mlx(NamespaceTarget):
+    """MLX arrays, with or without ``mx.compile``, under which it refuses to compute anything."""
+
+    def __init__(self, module: Any, api: Any, name: str, *, compile: bool = False) -> None:
+        self.compile = compile
+        traits = {"grad", "writable", "large"} | ({"jit"} if compile else {"eager", "quick"})
+        super().__init__(module, api, name, traits, cases=2 if compile else None)
+
+    def make(self, values: Values, dtype: str) -> Array:
+        narrow = np.array(values, dtype="float32" if dtype == "bfloat16" else dtype)
+        return self.xp.array(narrow, self.xp.bool_ if dtype == "bool" else getattr(self.xp, dtype))
+
+    def compiled(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return _by_arrays(fn, self.xp.compile) if self.compile else fn
+
+    def gradient(self, fn: Callable[[Array], Array], x: Array) -> Array:
+        return self.run(self.xp.grad(fn), x)
+
+
 def _jax(xp: Any, api: Any, name: str) -> Iterator[Target]:
     yield Jax(xp, api, name)
     yield Jax(xp, api, variant(name, "jit"), jit=True)
     yield Jax(xp, api, variant(name, "x64,jit"), x64=True, jit=True)
+
+
+def _mlx(xp: Any, api: Any, name: str) -> Iterator[Target]:
+    yield Mlx(xp, api, name)
+    yield Mlx(xp, api, variant(name, "compile"), compile=True)
 
 
 def _strict(xp: Any, api: Any, name: str) -> Iterator[Target]:
@@ -215,6 +244,7 @@ KNOWN: dict[str, Callable[[Any, Any, str], Iterator[Target]]] = {
     "jax.numpy": _jax,
     "cupy": _cupy,
     "dask.array": lambda xp, api, name: iter([Dask(xp, api, name)]),
+    "mlx.core": _mlx,
     "array_api_strict": _strict,
     "sparse": lambda xp, api, name: iter([Sparse(xp, api, name, {"eager", "host"}, cases=2)]),
     "ndonnx": lambda xp, api, name: iter([Ndonnx(xp, api, name, {"ndonnx", "writable"}, cases=1)]),

@@ -38,12 +38,12 @@ class Target(Protocol):
         - "eager": values can be read at any time, so that a call can raise errors about values.
         - "host": to read values does not wait for a device.
         - "deferred": values are computed when they are read, which the target refuses outside of ``asking``.
-        - "jit": ``run`` compiles with JAX, so that the functions do not know any value.
+        - "jit": ``run`` compiles, so that the functions do not know any value.
         - "writable": arrays can be written in place. "views": basic slices share memory.
         - "shares": ``share`` works. "grad": ``gradient`` works. "complex": there is complex64.
         - "quick": a call takes milliseconds, so that many examples can be tried.
         - "large": tens of millions of elements take no more than seconds.
-        - "numpy", "torch", "ndonnx": the arrays are those of that framework.
+        - "numpy", "torch", "jax", "ndonnx": the arrays are those of that framework.
     cases : int or None
         How many cases of a parametrised test run unless ``--every`` is given: for targets that compile each case.
     """

@@ -130,7 +130,7 @@ def test_norms_on_a_device_without_values(target: Target) -> None:
     assert {x.device.type for x in norms} == {"meta"}
 
 
-@pytest.mark.needs("jit")
+@pytest.mark.needs("jax", "jit")
 def test_under_transformations(target: Any) -> None:
     """Under vmap each row is clipped by itself; under scan, inside a loop."""
     jax = target.jax
@@ -143,7 +143,7 @@ def test_under_transformations(target: Any) -> None:
             assert_times(row, before, coefficient(oracles.norm([before]), 0.5), "float32")
 
 
-@pytest.mark.needs("jit")
+@pytest.mark.needs("jax", "jit")
 def test_nothing_is_read_while_tracing(target: Any) -> None:
     """Shapes and dtypes alone are enough to trace every function."""
     jax = target.jax

@@ -1,4 +1,8 @@
-"""Flax NNX: the optimizer clips gradients by their global norm, and its state holds the norm."""
+"""Flax NNX: a state that holds the norm
+=====================================
+
+Flax NNX: the optimizer clips gradients by their global norm; a monitor logs the norm from its state.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +10,7 @@ import optax
 from flax import nnx
 
 from gradclip.backends import optax as gradclip
+from gradclip.monitor import NormMonitor, Summary
 
 
 class Model(nnx.Module):
@@ -28,17 +33,22 @@ def train_step(model: Model, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Arra
     return loss
 
 
-def main() -> tuple[float, float, gradclip.ClipState]:
-    """Train; return the first loss, the last loss and the state of clipping."""
+def main(*writers: str) -> tuple[float, float, Summary]:
+    """Train, and write each step to ``writers``; return the first loss, the last loss and the norms."""
     model = Model(nnx.Rngs(0))
     transformation = optax.chain(gradclip.clip_by_global_norm(0.5), optax.adam(0.02))
     optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
+    monitor = NormMonitor(writers=writers)
     x = jax.random.normal(jax.random.key(1), (64, 4))
-    losses = [float(train_step(model, optimizer, x, jnp.sin(x.sum(axis=1)))) for _ in range(60)]
-    state = nnx.as_pure(optimizer.opt_state)[0]
-    return losses[0], losses[-1], gradclip.ClipState(*(jnp.asarray(value) for value in state))
+    losses = []
+    for _ in range(60):
+        loss = train_step(model, optimizer, x, jnp.sin(x.sum(axis=1)))
+        monitor.update(nnx.as_pure(optimizer.opt_state), loss=loss)
+        losses.append(float(loss))
+    monitor.fetch()
+    return losses[0], losses[-1], monitor.summary()
 
 
 if __name__ == "__main__":
-    first, last, state = main()
-    print(f"loss {first:.3f} -> {last:.3f}; last norm {state.norm:.3f}, {state.clipped} steps clipped")
+    first, last, norms = main("norms.jsonl")
+    print(f"loss {first:.3f} -> {last:.3f}; median norm {norms.percentiles[50]:.3f}, {norms.clipped:.0%} clipped")

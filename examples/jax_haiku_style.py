@@ -1,10 +1,16 @@
-"""Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last."""
+"""Parameters as in Haiku: adaptive clipping
+=========================================
+
+Parameters in a dict of dicts, as in Haiku: adaptive gradient clipping (AGC) of all layers but the last.
+A monitor logs the norm from the state of the chain.
+"""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gradclip.backends import optax as gradclip
+from gradclip.monitor import NormMonitor, Summary
 
 Params = dict[str, dict[str, jax.Array]]
 
@@ -24,8 +30,8 @@ def apply(params: Params, x: jax.Array) -> jax.Array:
     return (jnp.tanh(x @ first["w"] + first["b"]) @ second["w"] + second["b"])[:, 0]
 
 
-def main() -> tuple[float, float]:
-    """Train; return the first and the last loss."""
+def main(*writers: str) -> tuple[float, float, Summary]:
+    """Train, and write each step to ``writers``; return the first loss, the last loss and the norms."""
     params = init(jax.random.key(0))
     # As in the paper, the last layer is not clipped: optax.masked gets the layers that are.
     clipped = {name: name != "mlp/~/linear_1" for name in params}
@@ -37,13 +43,16 @@ def main() -> tuple[float, float]:
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    state, losses = tx.init(params), []
+    state, losses, monitor = tx.init(params), [], NormMonitor(writers=writers)
     x = jax.random.normal(jax.random.key(1), (64, 4))
     for _ in range(60):
         params, state, loss = train_step(params, state, x, jnp.sin(x.sum(axis=1)))
+        monitor.update(state, loss=loss)
         losses.append(float(loss))
-    return losses[0], losses[-1]
+    monitor.fetch()
+    return losses[0], losses[-1], monitor.summary()
 
 
 if __name__ == "__main__":
-    print("loss {:.3f} -> {:.3f}".format(*main()))
+    first, last, norms = main("norms.jsonl")
+    print(f"loss {first:.3f} -> {last:.3f}; median norm {norms.percentiles[50]:.3f}, {norms.clipped:.0%} clipped")

@@ -1,4 +1,7 @@
-"""A small character transformer, trained on Python's documentation; `attach` clips before each step of its optimizer.
+"""A character transformer: attach, and who makes up the norm
+==========================================================
+
+A small character transformer, trained on Python's documentation; `attach` clips before each step of its optimizer.
 
 ``python examples/torch_char_transformer.py`` runs offline, in less than a minute on a CPU. It prints the loss and the
 norm before clipping, and at the end how much each parameter contributes to the norm.

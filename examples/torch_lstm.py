@@ -1,7 +1,10 @@
-"""An LSTM that adds two marked numbers of a sequence, clipped by `clip_grad_norm_`: python examples/torch_lstm.py.
+"""An LSTM for the adding problem
+==============================
 
-The adding problem: the input is a sequence of pairs (number, mark), the output is the sum of the two marked numbers.
-The gradient goes back through every step of the sequence. It runs offline, in less than a minute on a CPU.
+An LSTM that adds two marked numbers of a sequence, clipped by `clip_grad_norm_`: python examples/torch_lstm.py.
+
+The adding problem [1]_: the input is a sequence of pairs (number, mark), the output is the sum of the two marked
+numbers. The gradient goes back through every step of the sequence. It runs offline, in less than a minute on a CPU.
 
 References
 ----------

@@ -1,7 +1,10 @@
-"""A WGAN on a ring of Gaussians; the critic's gradients are clipped by value: python examples/torch_wgan_critic.py.
+"""A WGAN: the critic is clipped by value
+======================================
+
+A WGAN on a ring of Gaussians; the critic's gradients are clipped by value: python examples/torch_wgan_critic.py.
 
 `attach` clips the critic's gradients by value before each step of its optimizer. The critic's weights are clamped, as
-in the paper, so that the critic is Lipschitz. It runs offline, in a few seconds on a CPU.
+in the paper [1]_, so that the critic is Lipschitz. It runs offline, in a few seconds on a CPU.
 
 References
 ----------

@@ -9,7 +9,7 @@ from gradclip._coefficient import Coefficient, at_least_zero, coefficient, root_
 from gradclip._decision import Decision, Rule, decide_by_floats, unscaled
 from gradclip._host_ops import HostOps
 from gradclip._nonfinite import refuse_nonfinite
-from gradclip._partial import NormPartial, beside, merge_elements, root
+from gradclip._partial import NormPartial, beside, concat, merge_elements, remainder, root
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar
 from gradclip.policies._as_policy import restored
@@ -42,7 +42,7 @@ def decide_by_policy(
     ValueError
         If the policy has a threshold for each leaf, and the number of leaves is not that of the state.
     """
-    decide = _decide_each if policy.per_leaf and leaves.arrays else _decide_all
+    decide = _decide_each if policy.per_leaf and (leaves.arrays or leaves.is_spread) else _decide_all
     decision, state = decide(leaves, policy, state, rule, unscale)
     if rule.nonfinite == "error":
         refuse_nonfinite(leaves, decision.finite, rule.ord)
@@ -77,14 +77,23 @@ def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unsca
 
 
 def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
-    """Return the decision by the norm of each leaf."""
+    """Return the decision by the norm of each leaf.
+
+    If other processes hold leaves too, a policy that needs the norm of all gets, after the norms of these leaves, that
+    of the others together.
+    """
+    n, spread = len(leaves.arrays), leaves.is_spread
+    of_all = leaves.partial(rule.ord) if spread else None  # first, because here all processes raise errors, or none
     batch = leaves.partials(rule.ord)
-    _check_number(policy, state, len(leaves.arrays))
-    decision, state = decide_partial_by_policy(batch, policy, state, rule, unscale=unscale)
-    whole = merge_elements(batch)
-    skipped = ns.namespace([whole.total]).any(decision.skipped) if policy.skips else False
-    norm = unscaled(whole, rule.scale).norm()
-    return Decision(norm, decision.coefficient, whole.total, decision.max_norm, skipped), state
+    whole = merge_elements(batch) if of_all is None else of_all
+    _check_number(policy, state, n, more=int(spread))
+    norms = concat(batch, remainder(whole, batch), axis=0) if spread else batch
+    decision, state = decide_partial_by_policy(norms, policy, state, rule, unscale=unscale)
+    c, max_norm, skipped = decision.coefficient, decision.max_norm, decision.skipped
+    if spread:
+        c, max_norm = c[:n], max_norm if max_norm is None or isinstance(max_norm, float) else max_norm[:n]
+    skipped = ns.namespace([whole.total]).any(skipped) if policy.skips else False
+    return Decision(unscaled(whole, rule.scale).norm(), c, whole.total, max_norm, skipped), state
 
 
 def decide_partial_by_policy(
@@ -111,11 +120,11 @@ def _started(policy: AnyPolicy, state: Any, like: AnyScalar) -> Any:
     return restored(policy, like, state) if isinstance(state, Mapping) else state
 
 
-def _check_number(policy: AnyPolicy, state: Any, n: int) -> None:
-    """Check that a state is for ``n`` leaves."""
+def _check_number(policy: AnyPolicy, state: Any, n: int, more: int = 0) -> None:
+    """Check that a state is for ``n`` leaves, and for ``more`` norms that are of no leaf."""
     for value in () if state is None or isinstance(state, Mapping) else state:
-        if value.ndim and value.shape[0] != n:
+        if value.ndim and value.shape[0] != n + more:
             raise ValueError(
-                f"there are {n} gradients, expected {value.shape[0]} as in the steps before, because "
+                f"there are {n} gradients, expected {value.shape[0] - more} as in the steps before, because "
                 f"{type(policy).__name__} has a threshold for each; pass zeros for those that are missing in this step"
             )

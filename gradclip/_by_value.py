@@ -86,13 +86,13 @@ class ByValue(Containers[ArrayT]):
 
 def clamp_leaves(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> Any:
     """Return the container of clamped leaves. Adapters call it with their own leaves."""
-    _check_real(leaves)
+    check_real(leaves)
     return leaves.clamp(*apart(low, high))
 
 
 def clamp_leaves_(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> None:
     """Clamp leaves in place. Adapters call it with their own leaves."""
-    _check_real(leaves)
+    check_real(leaves)
     leaves.clamp_(*apart(low, high))
 
 
@@ -114,6 +114,7 @@ def apart(low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
     return xp.where(crossed & (low > 0), zero, low), xp.where(crossed & (high < 0), zero, high)
 
 
-def _check_real(leaves: Leaves) -> None:
+def check_real(leaves: Leaves) -> None:
+    """Raise TypeError if a leaf is complex."""
     for i, x in enumerate(leaves.arrays):
         _checks.not_complex(x, leaves.array_paths, i)

@@ -113,6 +113,14 @@ def policy(value: object) -> Nonfinite:
     return _POLICIES[value]
 
 
+_OTHER_LIBRARIES = {
+    "tensorflow": "use tf.clip_by_global_norm() or Keras's global_clipnorm=, or outside of tf.function pass x.numpy()",
+    "paddle": "pass numpy.from_dlpack(x.detach()), through which functions in place write to a tensor on the CPU",
+    "tinygrad": "pass x.numpy(), and make a Tensor of what is returned",
+}
+"""For libraries whose arrays have no namespace of the array API standard, what to pass instead."""
+
+
 def leaf(x: AnyArray, paths: Callable[[], list[str]], position: int) -> None:
     """Check that a leaf is an array of real or complex floating-point numbers.
 
@@ -143,6 +151,9 @@ def _instead(x: object) -> str:
     """Return what to pass instead of an object that is no array."""
     if hasattr(x, "__next__"):
         return "pass list(...) of it"
+    libraries = {base.__module__.partition(".")[0] for base in type(x).__mro__}
+    if found := libraries & _OTHER_LIBRARIES.keys():
+        return _OTHER_LIBRARIES[found.pop()]
     if any(base.__module__.startswith("torch.") for base in type(x).__mro__):
         return "pass gradients, or use gradclip.backends.torch, whose functions take modules and optimizers"
     return "pass an array, or None for no gradient"

@@ -13,6 +13,8 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
+from gradclip._dtypes import is_double
+from gradclip._mlx import MlxNamespace, is_mlx_array, mlx_namespace
 from gradclip._types import AnyArray, Axes, Namespace
 
 _is_writeable = attrgetter("flags.writeable")
@@ -44,7 +46,8 @@ def namespace(leaves: Sequence[AnyArray]) -> Namespace:
     some = _one_of_each_type(leaves)
     if len(some) == 1 and type(some[0]) is np.ndarray:
         return np  # NumPy follows the standard itself, and is faster than array_api_compat's wrapper
-    return compat.array_namespace(*some)
+    found = compat.array_namespace(*some)
+    return mlx_namespace(found) if any(map(is_mlx_array, some)) else found
 
 
 def _one_of_each_type(leaves: Sequence[AnyArray]) -> Sequence[AnyArray]:
@@ -62,9 +65,19 @@ def is_torch(xp: Namespace) -> bool:
     return compat.is_torch_namespace(xp)
 
 
+def is_mlx(xp: Namespace) -> bool:
+    """Whether a namespace is the core's of MLX."""
+    return isinstance(xp, MlxNamespace)
+
+
 def adds_pairwise(xp: Namespace) -> bool:
     """Whether a namespace's ``sum`` is known to add in a tree, with a small rounding error at any size."""
-    return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp)  # XLA rewrites sums as trees
+    return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp) or is_mlx(xp)
+
+
+def constant(xp: Namespace, x: AnyArray) -> AnyArray:
+    """Return ``x``, in MLX without a derivative: there, that of a quotient by a tiny number is 0/0."""
+    return xp.stop_gradient(x) if is_mlx(xp) else x
 
 
 def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:
@@ -84,14 +97,16 @@ def _peak_of_chunk(x: AnyArray, axis: object, keepdims: bool) -> AnyArray:
 
 def is_lazy(x: AnyArray) -> bool:
     """Whether ``x`` is traced or delayed: its values cannot be read, or only by running the graph before it."""
-    return not isinstance(x, np.ndarray | np.generic) and compat.is_lazy_array(x)
+    if isinstance(x, np.ndarray | np.generic):
+        return False
+    return is_mlx_array(x) or compat.is_lazy_array(x)  # which would compute the values of MLX's arrays
 
 
 def is_host(x: AnyArray) -> bool:
     """Whether Python may branch on the values of ``x``: they are computed, and in the host's memory."""
     if isinstance(x, np.ndarray | np.generic):
         return True
-    if compat.is_lazy_array(x) or compat.is_cupy_array(x):
+    if is_lazy(x) or compat.is_cupy_array(x):
         return False
     return not compat.is_torch_array(x) or bool(x.device.type == "cpu")
 
@@ -137,10 +152,9 @@ def has_lengths(x: AnyArray) -> bool:
 
 
 def has_device(x: AnyArray) -> bool:
-    """Whether an array has a device that `device` can return."""
-    return hasattr(x, "device") or any(
-        knows(x) for knows in (compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array)
-    )
+    """Whether an array has a device that `device` can return, or needs none."""
+    known = compat.is_dask_array, compat.is_jax_array, compat.is_pydata_sparse_array
+    return hasattr(x, "device") or is_mlx_array(x) or any(knows(x) for knows in known)
 
 
 def device(x: AnyArray) -> object:
@@ -166,6 +180,8 @@ def wide_dtype(xp: Namespace, x: AnyArray) -> AnyArray:
     """Return the accumulation dtype on ``x``'s device: float64, or float32 if the device has no float64."""
     if is_numpy(xp) or compat.is_cupy_namespace(xp):
         return xp.float64  # all of their devices have it
+    if is_mlx(xp):  # a GPU of MLX has none
+        return xp.float64 if is_double(x.dtype) else xp.float32
     where = device(x)
     # Not cached for JAX, which can switch float64 on and off, nor for devices without a hash, as CuPy's.
     keep = isinstance(where, Hashable) and not compat.is_jax_namespace(xp)

@@ -19,7 +19,7 @@ def refuse_nonfinite(leaves: Leaves, finite: AnyArray, ord: float) -> None:
     """Raise NonFiniteError if ``finite`` is False; this reads one flag back from the device."""
     try:
         is_finite = bool(finite)
-    except TypeError as e:  # a traced array has no value yet
+    except (TypeError, ValueError) as e:  # a traced array has no value yet, as JAX and MLX say
         raise ValueError(
             'nonfinite="error" was asked for under tracing, where no value is known, expected "propagate" or "zero"; '
             'pass nonfinite="zero", or clip outside of the traced function'

@@ -230,7 +230,7 @@ def safe_scale(xp: Namespace, largest: AnyArray) -> AnyArray:
     smallest = SMALLEST_NORMAL[is_double(largest.dtype)]
     low, high = xp.full_like(largest, smallest), xp.full_like(largest, 1 / smallest)
     usable = (largest >= low) & (largest <= high)
-    return xp.where(usable, largest, xp.where(largest < low, low, high))
+    return ns.constant(xp, xp.where(usable, largest, xp.where(largest < low, low, high)))
 
 
 def reduce_powers(xp: Namespace, values: AnyArray, ord: float, axes: Axes | None = None) -> AnyArray:
@@ -249,6 +249,20 @@ def merge_elements(partial: NormPartial, axis: int | None = None) -> NormPartial
     terms = rescale(xp, partial.total, scales / scale, partial.ord)
     total = xp.max(terms, axis=axis) if partial.ord == math.inf else xp.sum(terms, axis=axis)
     return NormPartial(scale, total, partial.ord, partial.dtype)
+
+
+def remainder(whole: NormPartial, batch: NormPartial) -> NormPartial:
+    """Return the partial norm of what is in ``whole`` but not in ``batch``, as a batch of one.
+
+    Its error is a rounding error of ``whole``, so it serves to get ``whole`` again, not as a norm by itself.
+    """
+    xp = namespace([whole.total])
+    total = whole.total
+    if 0 not in batch.total.shape:
+        here = merge_elements(batch)
+        rest = total - rescale(xp, here.total, here.scale / whole.scale, whole.ord)
+        total = xp.where(rest < 0, xp.zeros_like(rest), rest)
+    return NormPartial(xp.reshape(whole.scale, (1,)), xp.reshape(total, (1,)), whole.ord, whole.dtype)
 
 
 def stack(partials: Sequence[NormPartial]) -> NormPartial:

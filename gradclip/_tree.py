@@ -21,6 +21,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._dlpack_ops import dlpack_ops
 from gradclip._memory import identities
+from gradclip._mlx_ops import MlxOps
 from gradclip._numpy_ops import numpy_ops
 from gradclip._ops import Ops
 from gradclip._partial import NormPartial
@@ -60,6 +61,11 @@ class Leaves:
     slots: Sequence[int]
     rebuild: Callable[[list[Any]], Any]
     paths: Callable[[], list[str]]
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether other processes hold leaves of the same model, or parts of these; the core's leaves are all here."""
+        return False
 
     @_quiet
     def decide(self, rule: Rule) -> Decision:
@@ -184,6 +190,8 @@ def ops_for(arrays: Sequence[AnyArray]) -> Ops:
     """Return the operations for leaves of one namespace."""
     if not arrays or ns.is_numpy(xp := ns.namespace(arrays)):
         return numpy_ops()
+    if ns.is_mlx(xp):
+        return MlxOps(xp, arrays)
     ops = tensor_ops(xp, arrays) if ns.is_torch(xp) else dlpack_ops(xp, arrays)
     return ops or ArrayOps(xp)
 

@@ -18,7 +18,9 @@ CORE = sorted(path for part in ("", *PARTS) for path in (ROOT / "gradclip" / par
 CLI = sorted((ROOT / "gradclip" / "_cli").rglob("*.py"))
 ADAPTERS = sorted((ROOT / "backends").rglob("*.py"))
 DEMO = sorted((ROOT / "demo").glob("*.py"))
-TRAINERS = {"accelerate", "ignite", "lightning", "pytorch_lightning", "skorch", "stable_baselines3", "transformers"}
+TRAINERS = {
+    "accelerate", "ignite", "keras", "lightning", "pytorch_lightning", "skorch", "stable_baselines3", "transformers",
+}  # fmt: skip
 FRAMEWORKS = TRAINERS | {"torch", "jax", "jaxlib", "optax", "cupy", "dask", "triton", "flax", "equinox"}
 OPTIONAL = {"typer", "rich", "matplotlib", "uniplot"}
 
@@ -57,7 +59,8 @@ def test_the_core_imports_no_framework_no_adapter_and_not_the_command_line(path)
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_adapters_import_the_core_and_not_each_other(path):
     own = path.relative_to(ROOT / "backends").parts[0].removesuffix(".py")
-    allowed = {own, "jax"} if own == "optax" else {own, "torch"} if own in backends.TRAINERS else {own}
+    others = {"optax": {"jax"}, "keras": {"jax", "torch"}}.get(own, {"torch"} if own in backends.TRAINERS else set())
+    allowed = {own, *others}
     names = {name.split(".")[2] for name in imports(path) if name.startswith("gradclip.backends.")}
     assert names <= allowed
     assert "backends" not in roots(imports(path)), "import gradclip.backends: `backends` is a second copy"

@@ -11,7 +11,8 @@ from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar, Axes, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
-from gradclip.backends.jax._tree import flatten, scalar, split
+from gradclip.backends.jax._mesh import AxisName, names
+from gradclip.backends.jax._tree import flatten, refuse_local, scalar, split
 
 
 @explained(optax="adaptive_grad_clip(clipping)")
@@ -22,6 +23,7 @@ def adaptive_grad_clip(
     *,
     eps: Scalar = 1e-3,
     axis: int | Axes | None = None,
+    axis_name: AxisName = None,
     donate: bool = False,
 ) -> Tree:
     r"""Return gradients whose norm, unit by unit, is at most ``clipping`` times that of the parameters (AGC).
@@ -41,6 +43,9 @@ def adaptive_grad_clip(
     axis : int, tuple of int or None
         The axes that a unit extends over. With None, a leaf with at most one axis longer than 1 is one unit. Other
         leaves use axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5, as the layouts of Flax and Haiku need.
+    axis_name : str, tuple of str or None
+        In ``shard_map`` and ``pmap``: the mesh axes that units are split over; () if each device has whole units.
+        Leaves whose units are split differently need calls of their own.
     donate : bool
         As for `clip_by_global_norm`.
 
@@ -54,7 +59,8 @@ def adaptive_grad_clip(
     TypeError
         If a leaf is not a floating-point array, or an argument not a number.
     ValueError
-        If the pytrees do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of range.
+        If the pytrees do not match, a leaf has more than 5 axes and ``axis`` is None, or an argument is out of range;
+        in ``shard_map``, if a leaf varies over mesh axes and ``axis_name`` is None.
 
     References
     ----------
@@ -69,24 +75,33 @@ def adaptive_grad_clip(
     Array([1.5, 2. ], dtype=float32)
     """
     rule = UnitRule(clipping, eps, axis)
-    parts = split(grads)
+    over, parts = names(axis_name), split(grads)
+    refuse_local(axis_name, parts.arrays)
     weights = split(beside(parts.arrays, params), "params").arrays
     axes = axis if axis is None or isinstance(axis, int) else tuple(axis)
     numbers = limit(rule.clipping), rule.eps
-    clipped: Tree = parts.restore(_adaptive(parts.arrays, weights, *numbers, axis=axes, donate=donate))
+    clipped: Tree = parts.restore(_adaptive(parts.arrays, weights, *numbers, axis=axes, over=over, donate=donate))
     return clipped
 
 
-@compiled("axis")
-def _adaptive(grads: Any, params: Any, clipping: AnyScalar | None, eps: AnyScalar, *, axis: int | Axes | None) -> Any:
-    leaves, weights = matched(grads, params)
+@compiled("axis", "over")
+def _adaptive(
+    grads: Any,
+    params: Any,
+    clipping: AnyScalar | None,
+    eps: AnyScalar,
+    *,
+    axis: int | Axes | None,
+    over: tuple[str, ...],
+) -> Any:
+    leaves, weights = matched(grads, params, over)
     rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
     return clip_units(leaves, weights, rule)
 
 
-def matched(grads: Any, params: Any) -> tuple[Leaves, list[AnyArray]]:
-    """Return the leaves of the gradients, and the parameter of each leaf."""
-    leaves = flatten(grads, beside=params)
+def matched(grads: Any, params: Any, over: tuple[str, ...] = ()) -> tuple[Leaves, list[AnyArray]]:
+    """Return the leaves of the gradients, split over these mesh axes, and the parameter of each leaf."""
+    leaves = flatten(grads, axes=over, beside=params)
     return leaves, flatten(params, "params").arrays
 
 

@@ -5,11 +5,12 @@ from typing import Any
 from gradclip import _checks
 from gradclip._by_norm import clip_each, numels_of
 from gradclip._calls import explained
+from gradclip._tree import Leaves
 from gradclip._types import AnyScalar, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._global import limit
-from gradclip.backends.jax._mesh import AxisName, axis_size, names
-from gradclip.backends.jax._tree import alike, flatten, in_order, scalar, split
+from gradclip.backends.jax._mesh import AxisName, names, parts_of
+from gradclip.backends.jax._tree import alike, flatten, in_order, refuse_local, scalar, split
 
 
 def clip_by_norm(
@@ -40,7 +41,7 @@ def clip_by_norm(
     TypeError
         If a leaf is not a floating-point array, or an argument not a number.
     ValueError
-        If ``max_norm`` is negative or NaN, or ``ord`` not greater than 0.
+        If ``max_norm`` is negative or NaN, or ``ord`` not greater than 0; in ``shard_map``, as for `global_norm`.
 
     Examples
     --------
@@ -51,6 +52,7 @@ def clip_by_norm(
     """
     checked, order = _checks.threshold(max_norm, "max_norm"), _checks.order(ord)
     parts = split(grads)
+    refuse_local(axis_name, parts.arrays)
     clipped: Tree = parts.restore(
         _by_norm(parts.arrays, limit(checked), ord=order, axes=names(axis_name), donate=donate)
     )
@@ -71,7 +73,8 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
         The largest root mean square (norm / sqrt(size)) of a leaf after clipping, at least 0; None or inf for no
         clipping.
     axis_name : str, tuple of str or None
-        As for `global_norm`: the root mean squares are those of the whole leaves, which must all be split over it.
+        As for `global_norm`: the root mean squares are those of the whole leaves. In ``pmap``, and without
+        ``check_vma``, all leaves must be split over it.
     donate : bool
         As for `clip_by_global_norm`.
 
@@ -85,7 +88,7 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
     TypeError
         If a leaf is not a floating-point array, or ``max_rms`` not a number.
     ValueError
-        If ``max_rms`` is negative or NaN.
+        If ``max_rms`` is negative or NaN; in ``shard_map``, as for `global_norm`.
 
     References
     ----------
@@ -101,6 +104,7 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
     """
     checked = _checks.threshold(max_rms, "max_rms")
     parts = split(grads)
+    refuse_local(axis_name, parts.arrays)
     clipped: Tree = parts.restore(_by_rms(parts.arrays, limit(checked), axes=names(axis_name), donate=donate))
     return clipped
 
@@ -112,10 +116,14 @@ def _by_norm(grads: Any, max_norm: AnyScalar | None, *, ord: float, axes: tuple[
     return leaves.restore(in_order(groups, [clip_each(some, number, ord) for _, some in groups]))
 
 
+def whole_numels(leaves: Leaves, axes: tuple[str, ...]) -> list[int]:
+    """Return the numel of each whole leaf, of which each device along ``axes`` has a part."""
+    return [parts_of(x, axes) * n for x, n in zip(leaves.arrays, numels_of(leaves), strict=True)]
+
+
 @compiled("axes")
 def _by_rms(grads: Any, max_rms: AnyScalar | None, *, axes: tuple[str, ...]) -> Any:
     leaves = flatten(grads, axes=axes)
     groups, number = alike(leaves), scalar(leaves, max_rms, None)
-    parts = axis_size(axes) if axes else 1  # a whole leaf has this many parts of equal size
-    clipped = [clip_each(some, number, 2.0, [parts * n for n in numels_of(some)]) for _, some in groups]
+    clipped = [clip_each(some, number, 2.0, whole_numels(some, axes)) for _, some in groups]
     return leaves.restore(in_order(groups, clipped))

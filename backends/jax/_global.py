@@ -16,7 +16,7 @@ from gradclip._types import AnyArray, AnyScalar, Nonfinite, Scalar, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._mesh import AxisName, names
 from gradclip.backends.jax._norms import norm_partial
-from gradclip.backends.jax._tree import flatten, scalar, split
+from gradclip.backends.jax._tree import flatten, refuse_local, scalar, split
 
 
 @explained(optax="clip_by_global_norm(max_norm)")
@@ -75,7 +75,8 @@ def clip_by_global_norm(
         If a leaf is not a floating-point array, or an argument not a number.
     ValueError
         If ``max_norm`` is negative or NaN, ``ord`` or ``scale`` not greater than 0, ``eps`` negative (as far as these
-        are Python numbers), ``nonfinite`` an unknown name, or ``nonfinite="error"`` is traced.
+        are Python numbers), ``nonfinite`` an unknown name, or ``nonfinite="error"`` is traced; in ``shard_map``, if a
+        leaf varies over mesh axes and ``axis_name`` is None.
     NonFiniteError
         If a gradient is NaN or inf and ``nonfinite="error"``. Then ``grads`` are not deleted, with ``donate`` either.
 
@@ -93,8 +94,8 @@ def clip_by_global_norm(
     ({'b': Array([2.], dtype=float32), 'w': Array([1.5], dtype=float32)}, Array(5., dtype=float32))
     """
     rule = Rule(max_norm, ord, nonfinite, scale, eps)
-    axes = names(axis_name)
-    parts = split(grads)
+    axes, parts = names(axis_name), split(grads)
+    refuse_local(axis_name, parts.arrays)
     if rule.nonfinite == "error":
         total = norm_partial(parts.arrays, ord=rule.ord, axis_name=axes).total
         refuse_nonfinite(flatten(parts.arrays), jnp.isfinite(total), rule.ord)

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradclip._partial import NormPartial, merge_elements
+from gradclip._partial import NormPartial, merge_elements, rescale
 from gradclip._types import AnyArray
 
 AxisName: TypeAlias = str | Sequence[str] | None
-"""The name or names of the mesh axes that leaves are split over; None for leaves that are not split."""
+"""The name or names of the mesh axes that leaves are split over; None for leaves that are not split. An empty tuple:
+each device's part is taken for itself."""
 
 
 def names(axis_name: object) -> tuple[str, ...]:
@@ -48,9 +49,25 @@ def merge_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
     return merge_elements(NormPartial(every[:, 0], every[:, 1], partial.ord, partial.dtype), axis=0)
 
 
+def merge_units_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial:
+    """Return the partial norms of a leaf's units on all devices along ``axes``, merged by two all-reduces.
+
+    `merge_over` would send the numbers of each unit as often as there are devices.
+    """
+    scale = lax.pmax(lax.stop_gradient(partial.scale), axes)
+    total = lax.psum(rescale(jnp, partial.total, partial.scale / scale, partial.ord), axes)
+    return NormPartial(scale, total, partial.ord, partial.dtype)
+
+
 def axis_size(axes: tuple[str, ...]) -> int:
     """Return the number of devices along ``axes`` as an integer: it is known while the function is traced."""
-    return int(lax.psum(1, axes))
+    return int(lax.psum(1, axes)) if axes else 1
+
+
+def parts_of(leaf: AnyArray, axes: tuple[str, ...]) -> int:
+    """Return in how many parts of equal size a leaf is split over ``axes``: one along an axis on which it is copied."""
+    copied = _copied_over(leaf, axes)
+    return axis_size(tuple(axis for axis in axes if axis not in copied))
 
 
 def owned(total: AnyArray, leaf: AnyArray, axes: tuple[str, ...]) -> AnyArray:
@@ -69,10 +86,15 @@ def owned(total: AnyArray, leaf: AnyArray, axes: tuple[str, ...]) -> AnyArray:
     axes : tuple of str
         The mesh axes over which sums are merged.
     """
-    copied = [axis for axis in axes if axis in varying(lax.axis_index(axis)) and axis not in varying(leaf)]
+    copied = _copied_over(leaf, axes)
     if not copied:
         return total
     return jnp.where(lax.axis_index(tuple(copied)) == 0, total, jnp.zeros_like(total))
+
+
+def _copied_over(leaf: AnyArray, axes: tuple[str, ...]) -> list[str]:
+    """Return those of ``axes`` along which JAX knows that a leaf is the same on all devices."""
+    return [axis for axis in axes if axis in varying(lax.axis_index(axis)) and axis not in varying(leaf)]
 
 
 def varying(x: object) -> frozenset[str]:

@@ -11,7 +11,7 @@ from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, Tree
 from gradclip.backends.jax._eager import compiled
 from gradclip.backends.jax._mesh import AxisName, names
-from gradclip.backends.jax._tree import alike, flatten, in_order, split
+from gradclip.backends.jax._tree import alike, flatten, in_order, refuse_local, split
 
 
 def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> Array:
@@ -30,7 +30,8 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
         The order p, greater than 0, or ``math.inf`` for the largest absolute value.
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that the leaves are split over. One small collective computes the
-        norm of the whole leaves on every device. A leaf that JAX knows to be the same along an axis counts once.
+        norm of the whole leaves on every device. A leaf that JAX knows to be the same along an axis counts once. With
+        (), each device's part is taken for itself.
 
     Returns
     -------
@@ -44,7 +45,8 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     TypeError
         If a leaf is not a floating-point array; the message has its path.
     ValueError
-        If ``ord`` is not greater than 0.
+        If ``ord`` is not greater than 0; in ``shard_map``, if a leaf varies over mesh axes and ``axis_name`` is None,
+        because the norm would be that of one device's part.
 
     References
     ----------
@@ -61,7 +63,9 @@ def global_norm(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     Array(2.e+20, dtype=float32)
     """
     order = _checks.order(ord)
-    norm: Array = _global_norm(split(grads).arrays, ord=order, axes=names(axis_name))
+    axes, parts = names(axis_name), split(grads)
+    refuse_local(axis_name, parts.arrays)
+    norm: Array = _global_norm(parts.arrays, ord=order, axes=axes)
     return norm
 
 
@@ -88,7 +92,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     TypeError
         If a leaf is not a floating-point array.
     ValueError
-        If ``ord`` is not greater than 0.
+        If ``ord`` is not greater than 0; in ``shard_map``, as for `global_norm`.
 
     Examples
     --------
@@ -99,6 +103,7 @@ def leaf_norms(grads: Tree, *, ord: float = 2.0, axis_name: AxisName = None) -> 
     """
     order = _checks.order(ord)
     parts = split(grads)
+    refuse_local(axis_name, parts.arrays)
     norms: Tree = parts.restore(_leaf_norms(parts.arrays, ord=order, axes=names(axis_name)))
     return norms
 
@@ -115,7 +120,7 @@ def norm_partial(grads: Any, *, ord: float = 2.0, axis_name: AxisName = None) ->
     ord : float
         The order, greater than 0, or ``math.inf``. Only partial norms of the same order can be merged.
     axis_name : str, tuple of str or None
-        As for `global_norm`: the partial norm is merged over these axes.
+        As for `global_norm`: the partial norm is merged over these axes. None: it is that of this device's part.
 
     Returns
     -------

@@ -23,7 +23,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._partial import NormPartial, rescale, root, safe_scale
 from gradclip._types import AnyArray, AnyScalar, Axes
-from gradclip.backends.jax._mesh import merge_over, owned, vary, varying
+from gradclip.backends.jax._mesh import merge_over, merge_units_over, owned, vary, varying
 from gradclip.backends.jax._sums import joined, total_of, totals_of
 
 # By whether sums are kept in float64:
@@ -46,7 +46,7 @@ class JaxOps(ArrayOps):
         The dtype of sums, norms and coefficients: float64 if any leaf is float64 or complex128, else float32, also with
         x64 enabled: XLA adds float32 numbers in trees, three times as fast as float64.
     axes : tuple of str
-        The mesh axes that the leaves are split over: ``partial`` and ``partials`` are merged along them.
+        The mesh axes that the leaves are split over: all partial norms are merged along them.
     """
 
     def __init__(self, dtype: AnyArray, axes: tuple[str, ...] = ()) -> None:
@@ -66,6 +66,14 @@ class JaxOps(ArrayOps):
     def partials(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
         """Return one partial norm for each leaf."""
         return self._merged(self._local(leaves, ord, together=False))
+
+    def partial_along(self, leaf: AnyArray, ord: float, axes: Axes) -> NormPartial:
+        """Return the partial norms of one leaf's slices."""
+        local = super().partial_along(leaf, ord, axes)
+        if not self.axes:
+            return local
+        total = owned(local.total, leaf, self.axes)
+        return merge_units_over(NormPartial(local.scale, total, ord, local.dtype), self.axes)
 
     def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
         """Return each leaf times its coefficient. If all leaves have the same one, it is computed once."""

@@ -18,7 +18,7 @@ from gradclip._partial import NormPartial
 from gradclip._tree import Leaves, ops_for
 from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import a
-from gradclip.backends.jax._mesh import varying
+from gradclip.backends.jax._mesh import AxisName, varying
 from gradclip.backends.jax._ops import JaxOps
 
 tree_util.register_pytree_node(
@@ -139,6 +139,23 @@ def _part(leaves: Leaves, at: Sequence[int]) -> Leaves:
 def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
     """Return a function that returns the path of each leaf, such as ``grads['layer'].bias``, for error messages."""
     return lambda: [f"{name}{tree_util.keystr(path)}" for path, _ in tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def refuse_local(axis_name: AxisName, tree: Any, name: str = "grads") -> None:
+    """Raise ValueError if norms would be those of one device's parts, without that the caller said so.
+
+    It is known in ``shard_map`` with ``check_vma``, the default, where types say over which axes leaves vary.
+    """
+    if axis_name is not None:
+        return
+    for i, x in enumerate(tree_util.tree_leaves(tree)):
+        if axes := varying(x) if isinstance(x, jax.core.Tracer) else None:
+            among = tuple(sorted(axes)) if len(axes) > 1 else next(iter(axes))
+            raise ValueError(
+                f"{paths_of(tree, name)()[i]} varies over the mesh axes {sorted(axes)} and axis_name is None, expected "
+                "the axes that it is split over: each device would clip by the norm of its own part; pass "
+                f"axis_name={among!r}, or axis_name=() if each device's part is to be taken for itself"
+            )
 
 
 def scalar(leaves: Leaves, value: AnyScalar | None, default: float | None) -> AnyScalar | None:

@@ -7,19 +7,34 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 
 from gradclip._adaptive import UnitRule
-from gradclip._by_norm import decide_each, numels_of
+from gradclip._by_norm import decide_each
+from gradclip._by_policy import coefficients_of, decide_by_policy
 from gradclip._coefficient import Coefficient
-from gradclip._decision import Rule
+from gradclip._decision import Decision, Rule
 from gradclip._global import clip_leaves
 from gradclip._partial import NormPartial, merge_elements
+from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar, Axes, Nonfinite
 from gradclip.backends.jax._adaptive import matched
+from gradclip.backends.jax._by_norm import whole_numels
 from gradclip.backends.jax._eager import compiled
+from gradclip.backends.jax._ops import JaxOps
 from gradclip.backends.jax._tree import alike, flatten, in_order, scalar
-from gradclip.backends.optax._state import ClipState, following
+from gradclip.backends.optax._state import (
+    ClipState,
+    PolicyState,
+    SkipState,
+    check_policy_state,
+    counted,
+    following,
+    of_dtype,
+    of_the_types,
+)
+from gradclip.policies._policy import AnyPolicy
 
 
 @compiled("nonfinite", "axes")
@@ -27,30 +42,88 @@ def by_global_norm(
     updates: Any, state: ClipState, max_norm: AnyScalar | None, *, nonfinite: Nonfinite, axes: tuple[str, ...]
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves = flatten(updates, axes=axes)
+    leaves = flatten(updates, "updates", axes=axes)
     clipped, decision = clip_leaves(leaves, Rule(scalar(leaves, max_norm, None), 2.0, nonfinite))
     return clipped, _told(state, decision.norm, [decision.coefficient] if leaves.arrays else [])
 
 
-@compiled()
-def by_block_rms(updates: Any, state: ClipState, threshold: AnyScalar | None) -> tuple[Any, ClipState]:
+@compiled("policy", "nonfinite", "axes")
+def by_policy(
+    updates: Any, state: PolicyState, *, policy: AnyPolicy, nonfinite: Nonfinite, axes: tuple[str, ...]
+) -> tuple[Any, PolicyState]:
+    """Return the updates clipped by the threshold that a policy chooses, and the next state."""
+    leaves = flatten(updates, "updates", axes=axes)
+    decision, max_norm, remembered = _decided(leaves, state, policy, nonfinite)
+    found = coefficients_of(leaves, decision)
+    told = _told(ClipState(*state[:4]), decision.norm, [decision.coefficient] if found else [])
+    after = PolicyState(*told, max_norm=max_norm, policy=remembered)
+    return leaves.scale(found) if found else updates, of_the_types(state, after)
+
+
+@compiled("policy", "axes")
+def with_skip(updates: Any, state: SkipState, *, policy: AnyPolicy, axes: tuple[str, ...]) -> tuple[Any, SkipState]:
+    """Return the updates, or zeros if the step is skipped, and the next state but for the inner one."""
+    leaves = flatten(updates, "updates", axes=axes)
+    decision, max_norm, remembered = _decided(leaves, state, policy, "propagate")
+    skipped = jnp.asarray(decision.skipped)
+    kept = [jnp.where(skipped, jnp.zeros_like(x), x) for x in leaves.arrays]
+    after = SkipState(
+        norm=jnp.asarray(decision.norm),
+        max_norm=max_norm,
+        last_skipped=skipped,
+        skipped=counted(state.skipped, skipped),
+        step=jnp.asarray(optax.safe_increment(state.step)),
+        policy=remembered,
+        inner_state=None,
+    )
+    return leaves.restore(kept), of_the_types(state, after)
+
+
+def _decided(
+    leaves: Leaves, state: PolicyState | SkipState, policy: AnyPolicy, nonfinite: Nonfinite
+) -> tuple[Decision, AnyArray, Any]:
+    """Return the decision, the threshold, and what the policy remembers after it, in the dtype of norms."""
+    dtype = leaves.ops.dtype if isinstance(leaves.ops, JaxOps) else state.norm.dtype
+    norms = jnp.zeros((len(leaves.arrays),) if policy.per_leaf else (), dtype=dtype)
+    check_policy_state(policy, state.policy, norms)
+    before = of_dtype(state.policy, dtype)
+    if leaves.arrays:
+        decision, after = decide_by_policy(leaves, policy, before, Rule(None, 2.0, nonfinite))
+        return decision, jnp.asarray(decision.max_norm), after
+    nothing = leaves.decide(Rule(None))
+    if policy.per_leaf:
+        return nothing, norms, before
+    return nothing, *policy.update(before, norms)
+
+
+@compiled("axes")
+def by_block_rms(
+    updates: Any, state: ClipState, threshold: AnyScalar | None, *, axes: tuple[str, ...]
+) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves = flatten(updates)
+    leaves = flatten(updates, "updates", axes=axes)
     if not leaves.arrays:
         return updates, _told(state, 0.0, [])
     groups, limit = alike(leaves), scalar(leaves, threshold, None)
-    decided = [decide_each(some, limit, 2.0, numels_of(some)) for _, some in groups]
+    decided = [decide_each(some, limit, 2.0, whole_numels(some, axes)) for _, some in groups]
     norm = reduce(NormPartial.merge, [merge_elements(batch) for batch, _ in decided]).norm()
     found = in_order(groups, [c.parts() for _, c in decided])
     return leaves.scale(found), _told(state, norm, [c for _, c in decided])
 
 
-@compiled("axis")
+@compiled("axis", "over")
 def adaptive(
-    updates: Any, state: ClipState, params: Any, clipping: AnyScalar | None, eps: AnyScalar, *, axis: int | Axes | None
+    updates: Any,
+    state: ClipState,
+    params: Any,
+    clipping: AnyScalar | None,
+    eps: AnyScalar,
+    *,
+    axis: int | Axes | None,
+    over: tuple[str, ...],
 ) -> tuple[Any, ClipState]:
     """Return the clipped updates and the next state."""
-    leaves, weights = matched(updates, params)
+    leaves, weights = matched(updates, params, over)
     rule = UnitRule(scalar(leaves, clipping, math.inf), scalar(leaves, eps, None), axis)
     found = rule.coefficients(leaves, weights)
     return leaves.scale(found), _told(state, leaves.partial(2.0).norm(), found)

@@ -14,10 +14,12 @@ from gradclip._global import clip_leaves_, clip_leaves_with_, decide
 from gradclip._types import Nonfinite, Scalar
 from gradclip.backends.torch._arguments import listed, norm_order
 from gradclip.backends.torch._compiled import (
+    SAYS_RANKS,
     clip_norm_compiled_,
     clip_value_compiled_,
     clip_with_norm_compiled_,
     total_norm_compiled,
+    untraced_because,
 )
 from gradclip.backends.torch._groups import groups_of, parts_of
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, gradients, leaves_found
@@ -129,12 +131,27 @@ def clip_grad_norm_(
         clip: Any = torch.compiler.disable(clip_parts_)
         whole: Tensor = clip(own, rule, group, replicated)
         return whole
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and _is_inferred(group, replicated):
         return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
-    with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:
-        rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
+    clip = _clip_between_graphs_ if torch.compiler.is_compiling() else _clip_on_ranks_
+    norm: Tensor = clip(parameters, (max_norm, norm_type, policy, scale, eps), group, replicated)
+    return norm
+
+
+def _clip_on_ranks_(parameters: Parameters, arguments: tuple[Any, ...], group: Group, replicated: Replicated) -> Tensor:
+    with torch.no_grad(), sharing_of(parameters, group, replicated) as sharing:  # it tells other ranks of errors
+        max_norm, norm_type, nonfinite, scale, eps = arguments
+        rule = Rule(max_norm, norm_order(norm_type), nonfinite, scale, eps)
         norm: Tensor = clip_leaves_(gradients(parameters, caller="clip_grad_norm_", sharing=sharing), rule).norm
         return norm
+
+
+_clip_between_graphs_ = untraced_because(SAYS_RANKS, _clip_on_ranks_)
+
+
+def _is_inferred(group: Group, replicated: Replicated) -> bool:
+    """Whether the caller says nothing of other ranks."""
+    return group is None and (replicated is False or (isinstance(replicated, tuple) and not replicated))
 
 
 @torch.no_grad()
@@ -240,14 +257,24 @@ def get_total_norm(
     >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
     tensor(5.)
     """
-    order = norm_order(norm_type)
-    if torch.compiler.is_compiling():
-        return total_norm_compiled(tensors, order, error=error_if_nonfinite)
-    tensors = listed(tensors)
+    if torch.compiler.is_compiling() and _is_inferred(group, replicated):
+        return total_norm_compiled(tensors, norm_order(norm_type), error=error_if_nonfinite)
+    measure = _norm_between_graphs if torch.compiler.is_compiling() else _norm_on_ranks
+    norm: Tensor = measure(listed(tensors), norm_type, error_if_nonfinite, group, replicated)
+    return norm
+
+
+def _norm_on_ranks(
+    tensors: Parameters, norm_type: float | str, error: bool, group: Group, replicated: Replicated
+) -> Tensor:
     with torch.no_grad(), sharing_of(tensors, group, replicated) as sharing:
         leaves = leaves_found(walk_tensors(tensors, "tensors", "get_total_norm"), sharing)
-        norm: Tensor = decide(leaves, Rule(None, order, "error" if error_if_nonfinite else "propagate")).norm
+        rule = Rule(None, norm_order(norm_type), "error" if error else "propagate")
+        norm: Tensor = decide(leaves, rule).norm
         return norm
+
+
+_norm_between_graphs = untraced_because(SAYS_RANKS, _norm_on_ranks)
 
 
 def clip_grads_with_norm_(

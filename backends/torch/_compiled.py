@@ -4,6 +4,7 @@ The time of clipping is the time of reading memory, so that a compiler cannot ma
 kernels for the host. Functions without a custom operation run between two graphs, without being compiled.
 """
 
+from collections.abc import Sequence
 from functools import wraps
 from inspect import signature
 from typing import Any, cast
@@ -28,15 +29,26 @@ def between_graphs(function: Function) -> Function:
         f"{function.__name__}() is no operation of a graph, expected torch.compile(fullgraph=False); call it outside "
         "of what is compiled, or use clip_grad_norm_(), clip_grad_value_() or attach(), which are"
     )
-    disable: Any = torch.compiler.disable
-    options = {"reason": reason} if "reason" in signature(disable).parameters else {}  # from 2.7 on
-    untraced = disable(function, **options)
+    untraced = untraced_because(reason, function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         return (untraced if torch.compiler.is_compiling() else function)(*args, **kwargs)
 
     return cast("Function", call)
+
+
+def untraced_because(reason: str, function: Any) -> Any:
+    """Return a function that ``torch.compile`` does not trace, with the reason that its error gives."""
+    disable: Any = torch.compiler.disable
+    options = {"reason": reason} if "reason" in signature(disable).parameters else {}  # from 2.7 on
+    return disable(function, **options)
+
+
+SAYS_RANKS = (
+    "group= and replicated= are no operation of a graph, expected torch.compile(fullgraph=False); clip outside of what "
+    "is compiled. Without them, gradients that are DTensors are clipped in the graph"
+)
 
 
 def clip_norm_compiled_(
@@ -48,39 +60,71 @@ def clip_norm_compiled_(
     eps: AnyScalar,
 ) -> Tensor:
     """Clip by global norm as one operation of the graph that is being compiled."""
-    grads = _grads(parameters, "clip_grad_norm_")
-    if not grads:
+    grads, holders, place = _on_meshes(_found(parameters, "clip_grad_norm_"))
+    if not grads and not holders:
         return torch.tensor(0.0)
     limit = None if max_norm is None else as_scalar(max_norm, "max_norm")
     loss_scale, small = as_scalar(scale, "scale"), as_scalar(eps, "eps")
-    norm: Tensor = torch.ops.gradclip.clip_norm_(grads, limit, loss_scale, ord, nonfinite, small)
+    norm: Tensor = torch.ops.gradclip.clip_norm_(grads, holders, place, limit, loss_scale, ord, nonfinite, small)
     return norm
 
 
 def clip_value_compiled_(parameters: Parameters, clip_value: AnyScalar) -> None:
     """Clip by value as one operation of the graph that is being compiled."""
-    grads = _grads(parameters, "clip_grad_value_")
+    grads, _, _ = _on_meshes(_found(parameters, "clip_grad_value_"))
     if grads:
         torch.ops.gradclip.clip_value_(grads, as_scalar(clip_value, "clip_value"))
 
 
 def total_norm_compiled(source: Parameters, ord: float, *, error: bool) -> Tensor:
     """Return the norm of tensors as one operation of the graph that is being compiled."""
-    found = tensors(source, "tensors", "get_total_norm").grads
-    return torch.ops.gradclip.total_norm(found, ord, error) if found else torch.tensor(0.0)
+    found = tensors(source, "tensors", "get_total_norm")
+    grads, holders, place = _on_meshes((found.grads, found.holders))
+    return torch.ops.gradclip.total_norm(grads, holders, place, ord, error) if grads or holders else torch.tensor(0.0)
 
 
 def clip_with_norm_compiled_(parameters: Parameters, max_norm: AnyScalar | None, norm: AnyScalar) -> None:
     """Clip by a known norm as one operation of the graph that is being compiled."""
-    grads = _grads(parameters, "clip_grads_with_norm_")
+    grads, _, _ = _on_meshes(_found(parameters, "clip_grads_with_norm_"))
     if grads and max_norm is not None:
         torch.ops.gradclip.clip_with_norm_(grads, as_scalar(max_norm, "max_norm"), as_scalar(norm, "total_norm"))
 
 
-def _grads(parameters: Parameters, caller: str) -> list[Tensor]:
+def _found(parameters: Parameters, caller: str) -> tuple[list[Tensor], Sequence[Tensor]]:
+    """Return the gradients of parameters, and what holds them."""
     if isinstance(parameters, list | tuple) and all(isinstance(p, torch.nn.Parameter) for p in parameters):
-        return [p.grad for p in parameters if p.grad is not None]
-    return walk(parameters, "parameters", caller).grads
+        return [p.grad for p in parameters if p.grad is not None], parameters
+    found = walk(parameters, "parameters", caller)
+    return found.grads, found.holders
+
+
+def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor], list[int]]:
+    """Return gradients, what holds them where it is a DTensor, and what the graph of this rank may not be reused for.
+
+    Holders may have a gradient on other ranks only. PyTorch keeps compiled graphs in a folder that processes share, and
+    finds them by what they are made of. What the rules make of it depends on the rank, so the rank is a part of it.
+    """
+    grads, holders = found
+    spread = [p.detach() for p in holders if hasattr(p, "device_mesh")]
+    place = [0, 1]
+    if spread or any(hasattr(g, "device_mesh") for g in grads):
+        place = [_use_rules(), _world()]
+    return grads, spread, place
+
+
+@torch.compiler.assume_constant_result
+def _use_rules() -> int:
+    """Have PyTorch use the rules for DTensors, when the graph is made; return this rank."""
+    import gradclip.backends.torch._compiled_ranks as ranks
+
+    ranks.rules()
+    return torch.distributed.get_rank()
+
+
+@torch.compiler.assume_constant_result
+def _world() -> int:
+    """Return the number of ranks."""
+    return torch.distributed.get_world_size()
 
 
 def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:
@@ -107,12 +151,19 @@ def traced_leaves(grads: list[Tensor]) -> TorchLeaves:
 def norm_like(grads: list[Tensor]) -> Tensor:
     """Return an empty tensor of the shape, dtype and device of the gradients' norm, for tracing."""
     double = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
-    return grads[0].new_empty((), dtype=torch.float64 if double else torch.float32)
+    return (grads[0] if grads else torch.empty(0)).new_empty((), dtype=torch.float64 if double else torch.float32)
 
 
 @torch.library.custom_op("gradclip::clip_norm_", mutates_args={"grads"})
 def _clip_norm_(
-    grads: list[Tensor], max_norm: Tensor | None, scale: Tensor, ord: float, nonfinite: str, eps: Tensor
+    grads: list[Tensor],
+    holders: list[Tensor],  # noqa: ARG001  # DTensors, for which _compiled_ranks has a rule
+    place: list[int],  # noqa: ARG001
+    max_norm: Tensor | None,
+    scale: Tensor,
+    ord: float,
+    nonfinite: str,
+    eps: Tensor,
 ) -> Tensor:
     norm: Tensor = clip_leaves_(traced_leaves(grads), Rule(max_norm, ord, nonfinite, scale, eps)).norm
     return norm
@@ -121,6 +172,8 @@ def _clip_norm_(
 @_clip_norm_.register_fake
 def _(
     grads: list[Tensor],
+    holders: list[Tensor],  # noqa: ARG001
+    place: list[int],  # noqa: ARG001
     max_norm: Tensor | None,  # noqa: ARG001  # the norm's shape and dtype depend on the gradients only
     scale: Tensor,  # noqa: ARG001
     ord: float,  # noqa: ARG001
@@ -131,13 +184,25 @@ def _(
 
 
 @torch.library.custom_op("gradclip::total_norm", mutates_args=())
-def _total_norm(grads: list[Tensor], ord: float, error: bool) -> Tensor:
+def _total_norm(
+    grads: list[Tensor],
+    holders: list[Tensor],  # noqa: ARG001
+    place: list[int],  # noqa: ARG001
+    ord: float,
+    error: bool,
+) -> Tensor:
     norm: Tensor = decide(traced_leaves(grads), Rule(None, ord, "error" if error else "propagate")).norm
     return norm
 
 
 @_total_norm.register_fake
-def _(grads: list[Tensor], ord: float, error: bool) -> Tensor:  # noqa: ARG001  # as above
+def _(
+    grads: list[Tensor],
+    holders: list[Tensor],  # noqa: ARG001  # as above
+    place: list[int],  # noqa: ARG001
+    ord: float,  # noqa: ARG001
+    error: bool,  # noqa: ARG001
+) -> Tensor:
     return norm_like(grads)
 
 

@@ -1,73 +1,220 @@
-"""Under ``torch.compile``, the clipping of an optimizer's gradients is one custom operation of the graph."""
+"""Under ``torch.compile``, the clipping of an optimizer's gradients is one custom operation of the graph.
+
+A policy is known to the graph by its name in a table, and its state by tensors that the operation writes to, so that a
+captured CUDA graph goes on from the state that it left.
+"""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradclip import _checks
 from gradclip._decision import Rule
-from gradclip._types import AnyScalar, Nonfinite
+from gradclip._types import AnyScalar
 from gradclip.backends.torch._compiled import as_scalar, norm_like, traced_leaves
-from gradclip.backends.torch._step import Scope, Told, clip_scopes_, together
+from gradclip.backends.torch._step import Scope, Told, as_tensor, clip_scopes_, together
+from gradclip.policies._as_policy import restored
+from gradclip.policies._policy import AnyPolicy
+
+_policies: list[AnyPolicy] = []
+"""The policies that graphs may name, each once."""
 
 
-def clip_groups_compiled_(
-    groups: Sequence[dict[str, Any]],
-    max_norm: AnyScalar | None,
+class TracedPolicy(NamedTuple):
+    """What a graph knows of a policy. It is made of strings and a bool, so that another policy compiles another graph.
+
+    Parameters
+    ----------
+    name : str
+        Its place in the table of policies.
+    fields : tuple of str
+        The fields of its state.
+    skips : bool
+        Whether it skips steps.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    skips: bool
+
+    @classmethod
+    def of(cls, policy: AnyPolicy) -> "TracedPolicy":
+        """Return what a graph has to know of a policy; the table keeps it from now on."""
+        if policy not in _policies:
+            _policies.append(policy)
+        return cls(str(_policies.index(policy)), type(policy.init(0.0))._fields, policy.skips)
+
+
+class TracedPart(NamedTuple):
+    """Gradients that are clipped by one norm.
+
+    Parameters
+    ----------
+    grads : list of Tensor
+        The gradients, which are not scaled.
+    max_norm : float, 0-d tensor or None
+        The threshold; None if there is none, or if a policy chooses it.
+    state : dict of Tensor or None
+        The state of the policy, from `traced_state`; None if there is no policy.
+    """
+
+    grads: list[Tensor]
+    max_norm: AnyScalar | None
+    state: dict[str, Tensor] | None
+
+
+def clip_parts_compiled_(
+    parts: Sequence[TracedPart],
+    policy: TracedPolicy | None,
     max_value: AnyScalar | None,
-    eps: AnyScalar,
-    ord: float,
-    nonfinite: Nonfinite,
+    rule: Rule,
+    *,
     per_group: bool,
 ) -> Told:
-    """Clip the unscaled gradients of param groups as one operation of the graph that is being compiled."""
-    kept = [[p.grad for p in group["params"] if p.grad is not None] for group in groups]
-    sizes, grads = list(map(len, kept)), [g for group in kept for g in group]
+    """Clip gradients as one operation of the graph that is being compiled; it writes to the states of the parts.
+
+    Parameters
+    ----------
+    parts : sequence of TracedPart
+        The gradients, by the norms that they are clipped by.
+    policy : TracedPolicy or None
+        The policy of those parts that have a state.
+    max_value : float, 0-d tensor or None
+        The bound of each element.
+    rule : Rule
+        The order of the norm, eps, and what to do with NaN and inf.
+    per_group : bool
+        Whether results are those of each part; else they are those of the first.
+    """
+    sizes = [len(part.grads) for part in parts]
+    grads = [g for part in parts for g in part.grads]
     if not grads:
         norm = torch.zeros((len(sizes),) if per_group else ())
         return Told(norm, torch.ones_like(norm), torch.zeros_like(norm, dtype=torch.bool))
-    limit, bound = (None if x is None else as_scalar(x) for x in (max_norm, max_value))
-    norm, coefficient, clipped = torch.ops.gradclip.clip_step_(
-        grads, sizes, limit, bound, as_scalar(eps), ord, nonfinite, per_group
+    limits = [None if part.max_norm is None else as_scalar(part.max_norm) for part in parts]
+    by_policy = [part.state is not None for part in parts]
+    name = "" if policy is None else policy.name
+    states = [x for part in parts if part.state is not None for x in part.state.values()]
+    bound = None if max_value is None else as_scalar(max_value)
+    norm, coefficient, clipped, threshold = torch.ops.gradclip.clip_step_(
+        grads, sizes, limits, name, by_policy, states, bound, as_scalar(rule.eps), rule.ord, rule.nonfinite, per_group
     )
-    return Told(norm, coefficient, clipped, math.inf if max_norm is None else max_norm)
+    first = parts[0]
+    if not per_group and first.state is None:
+        threshold = math.inf if first.max_norm is None else first.max_norm
+    return Told(norm, coefficient, clipped, threshold)
 
 
-@torch.library.custom_op("gradclip::clip_step_", mutates_args={"grads"})
+def traced_state(policy: TracedPolicy, grads: list[Tensor], state: Any) -> dict[str, Tensor]:
+    """Return the state of a policy as tensors: those of a compiled step before, or new ones.
+
+    Parameters
+    ----------
+    policy : TracedPolicy
+        The policy.
+    grads : list of Tensor
+        The gradients whose norm the policy sees.
+    state : NamedTuple, dict or None
+        The state in any form; None before the first step.
+    """
+    if isinstance(state, TracedState):
+        return state
+    if state is None:
+        given = []
+    else:
+        values = [state[name] if isinstance(state, Mapping) else getattr(state, name) for name in policy.fields]
+        given = [x if isinstance(x, Tensor) else _as_tensor(x) for x in values]
+    made = torch.ops.gradclip.policy_state(grads, policy.name, given)
+    return TracedState(zip(policy.fields, made, strict=True))
+
+
+class TracedState(dict[str, Tensor]):
+    """The state of a policy in the tensors that a graph writes to."""
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """Return a float, or an array or a list of floats, as a tensor."""
+    if isinstance(value, float | int):
+        return torch.full((), value, dtype=torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+@torch.library.custom_op("gradclip::clip_step_", mutates_args={"grads", "states"})
 def _clip_step_(
     grads: list[Tensor],
     sizes: list[int],
-    max_norm: Tensor | None,
+    max_norms: list[Tensor | None],
+    policy: str,
+    by_policy: list[bool],
+    states: list[Tensor],
     max_value: Tensor | None,
     eps: Tensor,
     ord: float,
     nonfinite: str,
     per_group: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    rule, limit = Rule(None, ord, nonfinite, 1.0, eps), _checks.threshold(max_norm, "max_norm")
-    rest = iter(grads)
-    each = [traced_leaves([next(rest) for _ in range(n)]) for n in (sizes if per_group else [len(grads)])]
-    scopes = [Scope(leaves, limit) for leaves in each]
-    told, _ = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rest, left = iter(grads), iter(states)
+    scopes: list[Scope] = []
+    kept: list[dict[str, Tensor]] = []
+    for n, limit, chosen in zip(sizes, max_norms, by_policy, strict=True):
+        leaves = traced_leaves([next(rest) for _ in range(n)])
+        if chosen:
+            by = _policies[int(policy)]
+            kept.append({field: next(left) for field in TracedPolicy.of(by).fields})
+            scopes.append(Scope(leaves, None, by, kept[-1]))
+        else:
+            scopes.append(Scope(leaves, _checks.threshold(limit, "max_norm")))
+    rule = Rule(None, ord, nonfinite, 1.0, eps)
+    told, after = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
+    for state, new in zip(kept, [x for x, chosen in zip(after, by_policy, strict=True) if chosen], strict=True):
+        for field, value in new._asdict().items():
+            state[field].copy_(torch.as_tensor(value))
     done = together(told) if per_group else told[0]
-    return done.norm, done.coefficient, done.clipped
+    return done.norm, done.coefficient, done.clipped, as_tensor(done.threshold, done.norm).clone()
 
 
 @_clip_step_.register_fake
 def _(
     grads: list[Tensor],
     sizes: list[int],
-    max_norm: Tensor | None,  # noqa: ARG001  # shapes and dtypes depend on the gradients only
+    max_norms: list[Tensor | None],  # noqa: ARG001  # shapes and dtypes do not depend on these
+    policy: str,
+    by_policy: list[bool],
+    states: list[Tensor],  # noqa: ARG001
     max_value: Tensor | None,  # noqa: ARG001
     eps: Tensor,  # noqa: ARG001
     ord: float,  # noqa: ARG001
     nonfinite: str,  # noqa: ARG001
     per_group: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    norm = norm_like(grads)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    seen = grads if per_group else grads[: sizes[0]]
+    norm = norm_like(seen) if seen else torch.empty((), device="cpu")
+    each = bool(policy) and _policies[int(policy)].per_leaf
+    shapes = [(n,) if each and chosen and n else () for n, chosen in zip(sizes, by_policy, strict=True)]
     if per_group:
-        norm = norm.new_empty(len(sizes))
-    return norm, torch.empty_like(norm), torch.empty_like(norm, dtype=torch.bool)
+        norm, shapes[0] = norm.new_empty(len(sizes)), (sum(math.prod(shape) for shape in shapes),)
+    threshold = norm.new_empty(shapes[0])
+    return norm, torch.empty_like(norm), torch.empty_like(norm, dtype=torch.bool), threshold
+
+
+@torch.library.custom_op("gradclip::policy_state", mutates_args=())
+def _policy_state(grads: list[Tensor], policy: str, given: list[Tensor]) -> list[Tensor]:
+    chosen, like = _policies[int(policy)], _like(grads, policy)
+    state = chosen.init(like)
+    if given:
+        state = restored(chosen, like, dict(zip(state._fields, given, strict=True)))
+    return [x.clone() for x in state]
+
+
+@_policy_state.register_fake
+def _(grads: list[Tensor], policy: str, given: list[Tensor]) -> list[Tensor]:  # noqa: ARG001  # as above
+    return list(_policies[int(policy)].init(_like(grads, policy)))
+
+
+def _like(grads: list[Tensor], policy: str) -> Tensor:
+    """Return zeros of the shape, dtype and device of the norms that a policy sees."""
+    like = norm_like(grads) if grads else torch.empty((), device="cpu")
+    return like.new_zeros(len(grads) if _policies[int(policy)].per_leaf else ())

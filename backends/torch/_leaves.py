@@ -21,7 +21,7 @@ from gradclip.backends.torch._walk import Found, walk
 from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
-from gradclip.backends.torch.ops._ownership import any_distributed, part_of
+from gradclip.backends.torch.ops._ownership import any_distributed, parts_of
 from gradclip.backends.torch.ops._rank_ops import RankOps
 
 Parameters: TypeAlias = Any
@@ -46,7 +46,27 @@ class TorchLeaves(Leaves):
 
     def decide(self, rule: Rule) -> Decision:
         """Return the norm of all gradients and the coefficient. PyTorch gives no warning of overflow to suppress."""
+        if rule.max_norm is not None:
+            self.check_targets()
         return self.ops.decide(self.arrays, rule)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether other ranks hold gradients of the same model, or parts of these."""
+        return isinstance(self.ops, RankOps)
+
+    def check_targets(self, *, bounded: bool = False) -> None:
+        """Raise what a write would raise, if other ranks must hear of it: before they have the norm, and write.
+
+        Parameters
+        ----------
+        bounded : bool
+            Whether elements are clipped, which sums that are yet to be made cannot be.
+        """
+        if isinstance(self.ops, RankOps):
+            self.targets("clip_by_global_norm")
+            if bounded:
+                self.ops.refuse_sums()
 
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
         """Multiply each gradient by its coefficient in place; on a host, write only if a gradient changes.
@@ -65,6 +85,12 @@ class TorchLeaves(Leaves):
         if all(map(has_memory, targets)):
             _checks.writable(targets, self.array_paths, f"backends.torch.{pure}")
         return targets
+
+    def partial_for(self, rule: Rule) -> NormPartial:
+        """Return the partial norm of all gradients; ranks must have the same threshold."""
+        if isinstance(self.ops, RankOps):
+            return self.ops.partial(self.arrays, rule.ord, rule.max_norm)
+        return self.partial(rule.ord)
 
     def own_partial(self, ord: float) -> NormPartial:
         """Return the partial norm of what this rank owns, without other ranks."""
@@ -125,8 +151,11 @@ def _leaves(
     spread = sharing.spread(distinct, partial(_first_paths, grads, paths), holders)
     if spread is None:
         return leaves_of(grads, paths)
-    parts = {id(g): part_of(g) for g in distinct}
-    leaves = leaves_of([parts[id(g)] for g in grads], paths)
+    parts = parts_of(distinct)
+    if len(distinct) < len(grads):  # tied parameters
+        part = {id(g): x for g, x in zip(distinct, parts, strict=True)}
+        parts = [part[id(g)] for g in grads]
+    leaves = leaves_of(parts, paths)
     return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), wholes=distinct)
 
 
@@ -135,9 +164,12 @@ def _are_parameters(tensors: list[Any]) -> bool:
     kinds = set(map(type, tensors))
     if kinds == {Parameter}:
         return True
-    return all(kind is Parameter or issubclass(kind, Tensor) for kind in kinds) and all(
-        isinstance(x, Parameter) for x in tensors
-    )
+    return all(kind is Parameter or issubclass(kind, Tensor) for kind in kinds) and all(map(_is_parameter, tensors))
+
+
+def _is_parameter(x: Tensor) -> bool:
+    """Whether a tensor is a parameter, as PyTorch's own check of an instance looks it up, in a tenth of its time."""
+    return type(x) is Parameter or getattr(x, "_is_param", False)
 
 
 def _first_paths(grads: list[Tensor], paths: Callable[[], list[str]]) -> list[str]:

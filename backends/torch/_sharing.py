@@ -1,7 +1,6 @@
 """What a call says of other ranks: ``group=`` and ``replicated=``, or what can be inferred without them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -40,8 +39,7 @@ class Sharing:
     def __init__(self, parameters: object, group: Any, replicated: Any) -> None:
         self._given, self._replicated = parameters, replicated
         self._fixed = None if group is None else ranks_of(group)
-        self._holders: Sequence[Tensor] | None = None
-        self._path_of: Callable[[int], str] = "parameters[{}]".format
+        self._spread: Spread | None = None
         self._same: frozenset[int] = frozenset()
         self._inferred: Ranks | None = None
         self.exchange = Exchange(self._ranks)
@@ -70,28 +68,22 @@ class Sharing:
         ValueError
             If it is not known, because other ranks may hold parameters that this rank does not know of.
         """
-        self._holders, self._same = holders, _same_everywhere(self._replicated, holders)
-        spread = Spread(grads, paths, holders, self._same)
-        self._path_of = partial(_path_of, spread)
+        self._same = _same_everywhere(self._replicated, holders)
+        self._spread = Spread(grads, paths, holders, self._same)
         if self._fixed is None and not any_distributed(holders):
             self._ranks()
             return None
-        return spread
+        return self._spread
 
     def _ranks(self) -> Ranks | None:
         if self._fixed is not None:
             return self._fixed
-        if self._holders is None:  # nothing is known: an error was raised early
+        spread = self._spread
+        if spread is None:  # nothing is known: an error was raised early
             return everyone() if is_initialized() and _has_dtensors(self._given) else None
         if self._inferred is None:
-            self._inferred = inferred(self._holders, self._path_of, self._same)
+            self._inferred = inferred(spread.holders, spread.meshes, spread.path_of, self._same)
         return self._inferred
-
-
-def _path_of(spread: Spread, holder: int) -> str:
-    """Return the path of a holder's gradient, or its position if it has none."""
-    at = spread.held[holder]
-    return spread.paths()[at] if at >= 0 else f"parameters[{holder}]"
 
 
 def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> Sharing:

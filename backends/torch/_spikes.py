@@ -10,7 +10,7 @@ from gradclip._types import Scalar
 from gradclip._words import kind
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import leaves_of
-from gradclip.backends.torch.ops._ownership import part_of
+from gradclip.backends.torch.ops._ownership import parts_of
 
 
 @between_graphs
@@ -86,4 +86,5 @@ def _pairs(optimizer: Optimizer) -> tuple[list[Tensor], list[Tensor]]:
     for grad, _ in found:
         if grad.layout is not torch.strided:
             raise TypeError(f"a gradient has layout {grad.layout}, expected dense gradients; make it dense first")
-    return [part_of(grad) for grad, _ in found], [part_of(moment) for _, moment in found]
+    grads, moments = ([pair[i] for pair in found] for i in (0, 1))
+    return parts_of(grads), parts_of(moments)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradclip._by_policy import coefficients_of, decide_by_policy, decide_partial_by_policy
-from gradclip._by_value import clamp_leaves_
+from gradclip._by_value import apart, check_real, clamp_leaves_
 from gradclip._decision import Decision, Rule, decide_by_arrays, unscaled_norm
 from gradclip._global import decide
 from gradclip._nonfinite import refuse_nonfinite
@@ -89,16 +90,35 @@ def clip_scopes_(
     """
     whole = scopes[0].leaves if len(scopes) == 1 else _joined([scope.leaves for scope in scopes])
     raw: list[Decision | None] = [None] * len(scopes)
-    if max_value is not None:
+    bound = None if max_value is None else max_value * loss_scale
+    measured = scopes
+    for scope in scopes:
+        scope.leaves.check_targets(bounded=bound is not None)
+    if bound is not None:
+        check_real(whole)
         if rule.nonfinite != "propagate":  # clamping makes inf finite, so look for non-finite elements before
             raw = [decide(scope.leaves, Rule(None, 2.0, rule.nonfinite)) for scope in scopes]
-        bound = max_value * loss_scale
+        if any(map(_may_refuse, scopes)):
+            measured = [scope._replace(leaves=_clamped(scope.leaves, bound)) for scope in scopes]
+        else:  # no error is left that could follow the first write
+            clamp_leaves_(whole, -bound, bound)
+    decided = [_decide(scope, rule, loss_scale, seen) for scope, seen in zip(measured, raw, strict=True)]
+    if bound is not None and measured is not scopes:
         clamp_leaves_(whole, -bound, bound)
-    decided = [_decide(scope, rule, loss_scale, seen) for scope, seen in zip(scopes, raw, strict=True)]
     each = [c for scope, (d, _) in zip(scopes, decided, strict=True) for c in coefficients_of(scope.leaves, d)]
     whole.scale_(each, "clip_by_global_norm")
     told = [_told(decision, scope.max_norm) for scope, (decision, _) in zip(scopes, decided, strict=True)]
     return told, [state for _, state in decided]
+
+
+def _may_refuse(scope: Scope) -> bool:
+    """Whether a decision may raise an error that depends on the norm: by a policy, or because ranks differ."""
+    return scope.policy is not None or scope.leaves.is_spread
+
+
+def _clamped(leaves: TorchLeaves, bound: AnyScalar) -> TorchLeaves:
+    """Return copies of leaves with their elements limited, to measure them before the leaves are written."""
+    return replace(leaves, arrays=leaves.ops.clamp(leaves.arrays, *apart(-bound, bound)))
 
 
 def together(told: Sequence[Told]) -> Told:
@@ -141,7 +161,7 @@ def _decide(scope: Scope, rule: Rule, loss_scale: AnyScalar, raw: Decision | Non
         rule = Rule(limit, rule.ord, rule.nonfinite, 1.0, rule.eps * loss_scale)
         if raw is None and (unscaled or not leaves.arrays):
             return decide(leaves, rule), None
-        partial = _poisoned(leaves.partial(rule.ord), raw)
+        partial = _poisoned(leaves.partial_for(rule), raw)
         found = decide_by_arrays(partial, rule)
         decision, state = Decision(unscaled_norm(partial, loss_scale), found.coefficient, found.total), None
     else:
@@ -167,7 +187,7 @@ def _poisoned(partial: NormPartial, raw: Decision | None) -> NormPartial:
 def _told(decision: Decision, max_norm: AnyScalar | None) -> Told:
     norm, c = decision.norm, decision.coefficient
     number = as_tensor(c.number, norm)
-    least = number.amin() if number.dim() else number
+    least = number.amin() if number.numel() else torch.ones_like(norm)  # no gradient has a coefficient of its own
     threshold = max_norm if decision.max_norm is None else decision.max_norm
     clipped = as_tensor(decision.clipped, norm, torch.bool)
     return Told(norm, least, clipped, math.inf if threshold is None else threshold, decision.skipped)

@@ -13,7 +13,7 @@ from gradclip._decision import Rule
 from gradclip._types import AnyScalar, Nonfinite
 from gradclip._words import short
 from gradclip.backends.torch._arguments import norm_order
-from gradclip.backends.torch._compiled_step import clip_groups_compiled_
+from gradclip.backends.torch._compiled_step import TracedPart, TracedPolicy, clip_parts_compiled_, traced_state
 from gradclip.backends.torch._groups import Part, parts_of
 from gradclip.backends.torch._leaves import gradients
 from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
@@ -62,6 +62,7 @@ class StepClipper:
         if not (is_policy(chosen) and is_policy(self._max_norm) and chosen == self._max_norm):
             self._states = {name: state for name, state in self._states.items() if name != "all"}
         self._max_norm = chosen
+        self._traced = TracedPolicy.of(chosen) if is_policy(chosen) else None
 
     @property
     def max_value(self) -> AnyScalar | None:
@@ -115,17 +116,29 @@ class StepClipper:
 
     def clip_compiled_(self, groups: Sequence[dict[str, Any]]) -> Told | None:
         """Clip as one operation of the graph that is being compiled; None if that cannot be."""
-        plain = all(x is None or isinstance(x, float | Tensor) for x in (self._max_norm, self._max_value))
-        if not plain or self._group is not None or any("max_norm" in group or "clip" in group for group in groups):
+        limits = [group["max_norm"] for group in groups if "max_norm" in group] + [self._max_value]
+        if self._traced is None:
+            limits.append(self._max_norm)
+        elif self._traced.skips:  # the step is in the graph, and cannot be left out
             return None
-        rule = self._rule
-        return clip_groups_compiled_(
-            groups, self._max_norm, self._max_value, rule.eps, rule.ord, rule.nonfinite, self._per_group
-        )
+        if self._group is not None or not all(map(_is_traced, limits)):
+            return None
+        if any(hasattr(p, "device_mesh") for group in groups for p in group["params"]):
+            return None
+        parts = []
+        for part in self._parts(groups):
+            grads = [p.grad for i in part.groups for p in groups[i]["params"] if p.grad is not None]
+            if part.own or self._traced is None:
+                parts.append(TracedPart(grads, self._limit(part), None))
+            else:
+                state = traced_state(self._traced, grads, self._states.get(part.name))
+                self._states[part.name] = state
+                parts.append(TracedPart(grads, None, state))
+        return clip_parts_compiled_(parts, self._traced, self._max_value, self._rule, per_group=self._per_group)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of policies as plain numbers, lists and tensors."""
-        return {name: state if isinstance(state, Mapping) else saved(state) for name, state in self._states.items()}
+        return {name: saved(state) for name, state in self._states.items()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Load states that `state_dict` returned; they become those of the policies at the next step."""
@@ -151,11 +164,21 @@ class StepClipper:
         return Scope(leaves, _checks.threshold(limit, "max_norm"))
 
     def _check_together(self, max_norm: object, max_value: object) -> None:
+        if is_policy(max_norm) and max_norm.per_leaf and self._group is not None and self._rule.ord != 2:
+            raise ValueError(
+                f"norm_type={self._rule.ord:g} with group= and {type(max_norm).__name__} was asked for, expected "
+                "norm_type=2: from no other norm of the other ranks' gradients does the norm of all follow"
+            )
         if is_policy(max_norm) and max_norm.per_leaf and max_value is not None and self._rule.zero:
             raise ValueError(
                 f'max_value={short(max_value)} with nonfinite="zero" and {type(max_norm).__name__} was asked for, '
                 "expected two of them: a bound makes inf finite before each gradient's own norm is known; leave one out"
             )
+
+
+def _is_traced(threshold: object) -> bool:
+    """Whether a graph can read a threshold; of other numbers, and of policies, it knows nothing."""
+    return threshold is None or isinstance(threshold, float | Tensor)
 
 
 def told_unless(skipped: Tensor, before: Told | None, told: Told) -> Told:

@@ -38,8 +38,12 @@ def as_json(path: Path, history: History, share: float) -> dict[str, Any]:
     return {
         "file": str(path),
         "steps": int(history.step.size),
+        "verdict": suggestion.verdict,
         "max_norm": suggestion.max_norm,
         "reason": suggestion.reason,
+        "steady_from": suggestion.steady_from,
+        "explodes_at": suggestion.explodes_at,
+        "clipped": suggestion.share,
         "share": share,
         "nonfinite": int((~np.isfinite(history.norm)).sum()),
         "percentiles": {f"{p:g}": value for p, value in _values(history)},
@@ -47,9 +51,11 @@ def as_json(path: Path, history: History, share: float) -> dict[str, Any]:
 
 
 def _headline(suggestion: Suggestion) -> Text:
-    if suggestion.max_norm is None:
-        return Text("no max_norm", style="bold yellow")
-    return Text(f"max_norm = {short(suggestion.max_norm)}", style="bold green")
+    if suggestion.verdict == "clip" and suggestion.max_norm is not None:
+        return Text(f"max_norm = {short(suggestion.max_norm)}", style="bold green")
+    said = {"exploding": "gradients explode", "do not clip": "do not clip", "unknown": "no max_norm"}
+    found = Text(said.get(suggestion.verdict, "no max_norm"), style="bold yellow")
+    return found if suggestion.max_norm is None else found.append(f"; before: max_norm = {short(suggestion.max_norm)}")
 
 
 def _values(history: History) -> list[tuple[int, float]]:

@@ -12,7 +12,10 @@ FUNCTIONS = {
         "clip_grad_value_", "clip_grads_with_norm_", "clip_in_backward", "explain", "get_total_norm", "gpu_kernels",
         "grad_norms",
     ),
-    "optax": ("ClipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
+    "optax": (
+        "ClipState", "PolicyState", "SkipState", "clip", "clip_by_block_rms", "per_example_global_norm_clip",
+        "per_example_layer_norm_clip", "skip_steps",
+    ),
     "jax": (),
     "cupy": ("gpu_kernels",),
 }  # fmt: skip
@@ -21,6 +24,7 @@ FUNCTIONS = {
 TRAINERS = {
     "accelerate": ("ClippingAccelerator",),
     "ignite": ("GradClip",),
+    "keras": ("ClipLog", "clipped"),
     "lightning": ("GradClip",),
     "sb3": ("GradClip",),
     "skorch": ("GradClip",),

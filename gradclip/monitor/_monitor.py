@@ -148,16 +148,17 @@ class NormMonitor:
 
         Parameters
         ----------
-        state : ClipState or tuple
+        state : ClipState, PolicyState, SkipState or tuple
             Of a transform of `gradclip.backends.optax`, after its ``update``; or the state of a chain with one of them.
-            It may be donated to the next step.
+            It may be donated to the next step. With `skip_steps`, the norm is that before the step was skipped or
+            clipped; coefficient and threshold of a step that was not skipped are those of the clipping inside.
         **others
             What else is known of the step, as for `record`: ``update_norm=optax.tree.norm(updates)``.
 
         Raises
         ------
         TypeError
-            If it holds no `ClipState`.
+            If it holds no state of clipping or of skipped steps.
         ValueError
             If it holds several.
         """

@@ -152,6 +152,43 @@ def test_a_state_of_optax_is_recorded_also_if_it_is_donated():
         monitor.update((state, state))
 
 
+def test_thresholds_and_skipped_steps_of_optax_are_recorded():
+    optax = pytest.importorskip("optax")
+    import jax
+    import jax.numpy as jnp
+
+    from gradclip.backends import optax as ours
+
+    policy, limit = AdaGC(warmup_steps=2, lambda_abs=4.0), SkipStep(threshold=20.0)
+    clip = ours.clip_by_global_norm(policy)
+    clipper, params = gradclip.Clipper(policy), {"w": jnp.zeros(1), "b": jnp.zeros(1)}
+    sizes, states, monitors = [1.0, 1.1, 3.0, 9.0, math.nan, 1.0, 7.0], [], [NormMonitor() for _ in range(3)]
+    chains = optax.chain(clip, optax.sgd(0.1)), ours.skip_steps(optax.sgd(0.1), limit), None
+    chains = (*chains[:2], ours.skip_steps(optax.chain(clip, optax.sgd(0.1)), limit))
+    states = [tx.init(params) for tx in chains]
+    steps = [jax.jit(tx.update, donate_argnums=1) for tx in chains]
+    for size in sizes:
+        grads = {"w": jnp.full(1, 3.0) * size, "b": jnp.full(1, -4.0) * size}
+        for i, (step, monitor) in enumerate(zip(steps, monitors, strict=True)):
+            _, states[i] = step(grads, states[i])
+            monitor.update(states[i])
+    clipped, skipped, both = (monitor.history() for monitor in monitors)
+    for history in (clipped, skipped, both):
+        np.testing.assert_allclose(history.norm, 5 * np.asarray(sizes), rtol=1e-6)
+    assert skipped.skipped.tolist() == both.skipped.tolist() == [False, False, False, True, True, False, True]
+    assert set(skipped.max_norm) == {20.0}
+    for size, *rows in zip(sizes, clipped.max_norm, clipped.coefficient, both.max_norm, strict=True):
+        clipper({"b": np.full(1, -4.0 * size), "w": np.full(1, 3.0 * size)})
+        np.testing.assert_allclose(rows[0], np.min(clipper.max_norm), rtol=1e-6)
+        np.testing.assert_allclose(rows[1], np.min(clipper.coefficient), rtol=1e-6)
+    assert both.max_norm[both.skipped].tolist() == [20.0] * 3
+    assert not both.clipped[both.skipped].any()
+    assert set(both.coefficient[both.skipped]) == {1.0}
+    np.testing.assert_allclose(both.max_norm[:3], clipped.max_norm[:3], rtol=1e-6)
+    np.testing.assert_allclose(both.coefficient[:3], clipped.coefficient[:3], rtol=1e-6)
+    assert monitors[2].summary().skipped == pytest.approx(3 / 7)
+
+
 def test_memory_is_bounded_and_the_histogram_has_all():
     monitor = NormMonitor(window=50, fetch_every=7)
     for step in range(1000):

@@ -97,19 +97,36 @@ class Exchange:
         """
         ranks, self._begun = self.ranks(), True
         rows = ranks.gathered(row.tensor()).to(row.total.device)
-        scale, total = rows[:, 0], rows[:, 1]
-        pending = False
-        if rows.device.type == "cpu":
-            each = [Row(*numbers) for numbers in rows.tolist()]
-            _check(each, ranks.members)
-            pending = any(other.pending_ranks for other in each)
-            dtype = torch.float64 if any(other.double for other in each) else torch.float32
-        else:  # nothing is read back: ranks that differ get NaN instead of an error
-            told = rows[:, [Row._fields.index(name) for name in ("ord", "max_norm", "failed")]]
-            alike = (told == told[0]) | (told.isnan() & told[0].isnan())
-            total = torch.where(alike.all(), total, math.nan)
-            dtype = torch.float64 if row.double else torch.float32
-        return merge_elements(NormPartial(scale, total, row.ord, dtype), axis=0), pending
+        return merged_rows(rows, ranks.members, row.ord, double=bool(row.double))
+
+
+def merged_rows(rows: Tensor, members: Sequence[int], ord: float, *, double: bool) -> tuple[NormPartial, bool]:
+    """Return the partial norm of all ranks, and whether any rank has sums that are yet to be made; raise as `Exchange`.
+
+    Parameters
+    ----------
+    rows : Tensor
+        The rows of all ranks, of shape (number of ranks, numel of a row).
+    members : sequence of int
+        The ranks, in the order of the rows.
+    ord : float
+        The order of the norm on this rank.
+    double : bool
+        Whether the norm is float64; on a host, the rows tell.
+    """
+    scale, total = rows[:, 0], rows[:, 1]
+    pending = False
+    if rows.device.type == "cpu":
+        each = [Row(*numbers) for numbers in rows.tolist()]
+        _check(each, members)
+        pending = any(other.pending_ranks for other in each)
+        double = any(other.double for other in each)
+    else:  # nothing is read back: ranks that differ get NaN instead of an error
+        told = rows[:, [Row._fields.index(name) for name in ("ord", "max_norm", "failed")]]
+        alike = (told == told[0]) | (told.isnan() & told[0].isnan())
+        total = torch.where(alike.all(), total, math.nan)
+    dtype = torch.float64 if double else torch.float32
+    return merge_elements(NormPartial(scale, total, ord, dtype), axis=0), pending
 
 
 def _check(rows: Sequence[Row], members: Sequence[int]) -> None:

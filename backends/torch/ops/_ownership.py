@@ -6,8 +6,9 @@ Plain tensors say nothing: each rank's counts, unless the caller declares them r
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from torch import Tensor, distributed
@@ -30,6 +31,12 @@ def any_distributed(tensors: Iterable[object]) -> bool:
     """Whether any tensor is a DTensor."""
     kinds: set[Any] = set(map(type, tensors))
     return any(map(_is_dtensor, kinds))
+
+
+def all_distributed(tensors: Iterable[object]) -> bool:
+    """Whether all tensors are DTensors."""
+    kinds: set[Any] = set(map(type, tensors))
+    return all(map(_is_dtensor, kinds))
 
 
 class Layout(NamedTuple):
@@ -59,23 +66,31 @@ class Layout(NamedTuple):
         return tuple(i for i, p in enumerate(self.placements) if p.is_partial())
 
 
-def layouts_of(tensors: Iterable[Any]) -> list[Layout]:
+def layouts_of(tensors: Sequence[Any]) -> list[Layout]:
     """Return the layouts of tensors, each with the positions of its tensors."""
     found: dict[tuple[int, tuple[Any, ...]], Layout] = {}
-    for i, x in enumerate(tensors):
-        mesh = getattr(x, "device_mesh", None)
-        placements = () if mesh is None else x.placements
-        layout = found.get((id(mesh), placements))
-        if layout is None:
-            layout = found[id(mesh), placements] = Layout(mesh, placements, [])
-        layout.which.append(i)
+    mesh = placements = which = None
+    for i, (its_mesh, its_placements) in enumerate(_spreads(tensors)):
+        if which is None or its_mesh is not mesh or its_placements != placements:  # mostly, it is that of the last one
+            mesh, placements = its_mesh, its_placements
+            which = found.setdefault((id(mesh), placements), Layout(mesh, placements, [])).which
+        which.append(i)
     return list(found.values())
 
 
-def part_of(x: Any) -> Tensor:
-    """Return this rank's part of a tensor, in the same memory."""
-    part: Tensor = x.to_local() if is_distributed(x) else x
-    return part
+def _spreads(tensors: Sequence[Any]) -> Iterable[tuple[Any, tuple[Any, ...]]]:
+    """Return the mesh and the placements of each tensor."""
+    if all_distributed(tensors):  # the usual case, in less time
+        return zip(map(_mesh, tensors), map(_placements, tensors), strict=True)
+    return [(x.device_mesh, x.placements) if is_distributed(x) else (None, ()) for x in tensors]
+
+
+_mesh, _placements = attrgetter("device_mesh"), attrgetter("placements")
+
+
+def parts_of(tensors: Sequence[Any]) -> list[Tensor]:
+    """Return this rank's part of each tensor, in the same memory; no gradients may be recorded."""
+    return [x.to_local() if is_distributed(x) else x for x in tensors]
 
 
 def whole_of(x: Any) -> Tensor:
@@ -89,18 +104,19 @@ class Ownership:
 
     Parameters
     ----------
-    holders : iterable of Tensor
-        All parameters or gradients of the call. Their meshes tell along which dimensions of a root mesh this model is
-        spread: a tensor that is only on some of these dimensions is the same along the others.
+    meshes : dict
+        The meshes of all parameters and gradients of the call, as `meshes_of` returns them. They tell along which
+        dimensions of a root mesh this model is spread: a tensor that is only on some of these is the same along the
+        others.
     ranks : Ranks
         The ranks that take part.
     replicated : set of int
         The ``id`` of tensors that are declared the same on all ranks.
     """
 
-    def __init__(self, holders: Iterable[Any], ranks: Ranks, replicated: frozenset[int] = frozenset()) -> None:
+    def __init__(self, meshes: Mapping[int, Any], ranks: Ranks, replicated: frozenset[int] = frozenset()) -> None:
         self._ranks, self._replicated = ranks, replicated
-        self._used = _used_dims(_meshes(holders).values())
+        self._used = _used_dims(meshes.values())
 
     def owned(self, grads: Sequence[Any], layouts: Sequence[Layout], paths: Callable[[], list[str]]) -> list[int]:
         """Return the positions of the gradients of which this rank counts its part, in order.
@@ -116,9 +132,10 @@ class Ownership:
             if layout.mesh is not None and not self._is_first(layout, paths):
                 continue
             leads = layout.mesh is None and distributed.get_rank() == leader
-            leads = leads or (layout.mesh is not None and leader in layout.mesh.mesh.flatten().tolist())
-            owned += [i for i in layout.which if leads or id(grads[i]) not in self._replicated]
-        return sorted(owned)
+            leads = leads or (layout.mesh is not None and leader in ranks_in(layout.mesh))
+            once = not leads and self._replicated
+            owned += [i for i in layout.which if id(grads[i]) not in self._replicated] if once else layout.which
+        return owned if len(layouts) == 1 else sorted(owned)
 
     def _is_first(self, layout: Layout, paths: Callable[[], list[str]]) -> bool:
         """Whether this rank is the first of those that hold its parts of DTensors."""
@@ -126,7 +143,7 @@ class Ownership:
         here = mesh.get_coordinate()
         if here is None:
             return False
-        others = slice_of(mesh.mesh, here, free=split)
+        others = slice_of(grid(mesh), here, free=split)
         outside = sorted(set(others) - set(self._ranks.members))
         if outside:
             raise ValueError(
@@ -136,20 +153,24 @@ class Ownership:
             )
         root, names = _root(mesh), mesh.mesh_dim_names
         if names is None:
-            same = slice_of(mesh.mesh, here, free=[i for i in range(mesh.ndim) if i not in split])
+            same = slice_of(grid(mesh), here, free=[i for i in range(mesh.ndim) if i not in split])
         else:  # the same along the dimensions on which only other tensors are spread, too
             whole = [name for name in self._used[root] if name not in names or names.index(name) not in split]
             free = [i for i, name in enumerate(root.mesh_dim_names) if name in whole]
-            same = slice_of(root.mesh, root.get_coordinate(), free=free)
+            same = slice_of(grid(root), root.get_coordinate(), free=free)
         return min(set(same) & set(self._ranks.members)) == distributed.get_rank()
 
 
-def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: frozenset[int]) -> Ranks | None:
+def inferred(
+    holders: Sequence[Any], meshes: Mapping[int, Any], path_of: Callable[[int], str], replicated: frozenset[int]
+) -> Ranks | None:
     """Return the ranks of tensors for which the caller names none: all; or None if every tensor is whole on each rank.
 
     Parameters
     ----------
     holders : sequence of Tensor
+    meshes : dict
+        Their meshes, as `meshes_of` returns them.
     path_of : callable
         Returns the path of one of them, for error messages.
     replicated : frozenset of int
@@ -165,20 +186,30 @@ def inferred(holders: Sequence[Any], path_of: Callable[[int], str], replicated: 
     if not any_distributed(holders):
         _refuse_flat(holders, path_of)
         return None
-    plain = [i for i, x in enumerate(holders) if not hasattr(x, "device_mesh") and id(x) not in replicated]
+    if not all_distributed(holders):
+        _refuse_plain(holders, path_of, replicated)
+    used = _used_dims(meshes.values())
+    for key, mesh in meshes.items():
+        at = partial(_first_on, holders, key)
+        if not replicated or id(holders[at()]) not in replicated:
+            _check_covered(mesh, used, lambda at=at: path_of(at()))
+    return everyone()
+
+
+def _first_on(holders: Sequence[Any], mesh: int) -> int:
+    """Return the position of the first tensor on a mesh, which is given by its ``id``."""
+    return next(i for i, x in enumerate(holders) if is_distributed(x) and id(x.device_mesh) == mesh)
+
+
+def _refuse_plain(holders: Sequence[Any], path_of: Callable[[int], str], replicated: frozenset[int]) -> None:
+    """Raise for plain tensors among DTensors that are not declared to be the same on all ranks."""
+    plain = [i for i, x in enumerate(holders) if not is_distributed(x) and id(x) not in replicated]
     if plain:
         raise ValueError(
             f"{path_of(plain[0])} is a plain tensor among DTensors (plain: {len(plain)} of {len(holders)}), expected "
             "to be told whether all ranks hold the same of it or each its own; pass replicated= with such parameters "
             "if they are the same, else group=torch.distributed.group.WORLD"
         )
-    meshes = _meshes(holders)
-    used = _used_dims(meshes.values())
-    for key, mesh in meshes.items():
-        at = next(i for i, x in enumerate(holders) if is_distributed(x) and id(x.device_mesh) == key)
-        if id(holders[at]) not in replicated:
-            _check_covered(mesh, used, partial(path_of, at))
-    return everyone()
 
 
 def _check_covered(mesh: Any, used: dict[Any, set[str]], path: Callable[[], str]) -> None:
@@ -204,15 +235,27 @@ def _refuse_flat(holders: Sequence[Any], path_of: Callable[[int], str]) -> None:
         )
 
 
+def refuse_shards(holders: Sequence[Any], path_of: Callable[[int], str]) -> None:
+    """Raise for FSDP1's parts of parameters, where the norm of each whole parameter is needed."""
+    split = [i for i, x in enumerate(holders) if getattr(x, "_fsdp_flattened", False) and _is_shard(x)]
+    if split:
+        raise ValueError(
+            f"{path_of(split[0])} is a parameter of FSDP1 (FullyShardedDataParallel), of which each rank holds a part, "
+            "expected whole parameters or DTensors, because each is clipped by its own norm; use FSDP2 (fully_shard), "
+            "or one threshold for all"
+        )
+
+
 def _is_shard(x: Any) -> bool:
     """Whether a parameter of FSDP1 is a part: flat ones know their whole size, others are views of one dimension."""
     whole = getattr(x, "_unpadded_unsharded_size", None)
     return bool(x.dim() == 1 if whole is None else x.numel() != whole.numel())
 
 
-def _meshes(tensors: Iterable[Any]) -> dict[int, Any]:
+def meshes_of(tensors: Sequence[Any]) -> dict[int, Any]:
     """Return the distinct meshes of tensors by their ``id``."""
-    return {id(mesh): mesh for x in tensors if (mesh := getattr(x, "device_mesh", None)) is not None}
+    some = tensors if all_distributed(tensors) else [x for x in tensors if is_distributed(x)]
+    return {id(mesh): mesh for mesh in map(_mesh, some)}
 
 
 def _used_dims(meshes: Iterable[Any]) -> dict[Any, set[str]]:
@@ -228,6 +271,19 @@ def _root(mesh: Any) -> Any:
     root = mesh._get_root_mesh() if hasattr(mesh, "_get_root_mesh") else mesh
     named = set(mesh.mesh_dim_names or ()), set(root.mesh_dim_names or ())
     return root if named[0] and named[0] <= named[1] and root.get_coordinate() is not None else mesh
+
+
+@lru_cache(maxsize=64)
+def grid(mesh: Any) -> Tensor:
+    """Return the ranks of a mesh in its shape, which PyTorch computes anew each time."""
+    ranks: Tensor = mesh.mesh
+    return ranks
+
+
+@lru_cache(maxsize=64)
+def ranks_in(mesh: Any) -> tuple[int, ...]:
+    """Return the ranks of a mesh in a row."""
+    return tuple(grid(mesh).flatten().tolist())
 
 
 def slice_of(ranks: Tensor, here: Sequence[int], free: Iterable[int]) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed
 
 from gradclip.backends.torch.ops._exchange import Pending
-from gradclip.backends.torch.ops._ownership import Layout, slice_of
+from gradclip.backends.torch.ops._ownership import Layout, grid, slice_of
 
 _LINEAR = ("sum", "avg")
 
@@ -40,7 +40,7 @@ def pending_of(grads: Sequence[Any], layouts: Sequence[Layout], paths: Callable[
     if not scopes:
         return Pending()
     mesh, dims = next(iter(scopes))
-    ranks = slice_of(mesh.mesh, mesh.get_coordinate(), dims)
+    ranks = slice_of(grid(mesh), mesh.get_coordinate(), dims)
     return Pending(len(ranks), min(ranks), sum(grads[i].to_local().numel() for i in waiting_of(layouts)))
 
 

@@ -19,7 +19,7 @@ from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._device import TensorOps
 from gradclip.backends.torch.ops._exchange import Exchange, Pending, row_of
-from gradclip.backends.torch.ops._ownership import Ownership, layouts_of
+from gradclip.backends.torch.ops._ownership import Ownership, layouts_of, meshes_of, refuse_shards
 from gradclip.backends.torch.ops._pending import pending_of, refuse_pending, summed, waiting_of
 from gradclip.backends.torch.ops._scope import Scope, merged_along, scope_of
 
@@ -48,12 +48,20 @@ class Spread:
     ) -> None:
         self.grads, self.paths, self.holders, self.replicated = grads, paths, holders, replicated
         self.layouts = layouts_of(grads)
+        of_grads = {id(layout.mesh): layout.mesh for layout in self.layouts if layout.mesh is not None}
+        self.meshes = meshes_of(holders)
+        self.all_meshes = {**self.meshes, **of_grads}
 
     @property
     def held(self) -> list[int]:
         """For each holder, the position of its gradient in ``grads``; -1 if it has none."""
         position = {id(g): i for i, g in enumerate(self.grads)}
         return [position.get(id(x), position.get(id(x.grad), -1)) for x in self.holders]
+
+    def path_of(self, holder: int) -> str:
+        """Return the path of a holder's gradient, or its position if it has none."""
+        at = self.held[holder]
+        return self.paths()[at] if at >= 0 else f"parameters[{holder}]"
 
 
 class RankOps:
@@ -74,13 +82,10 @@ class RankOps:
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
         """Return the norm of all gradients of all ranks laid end to end and the coefficient."""
-        return decide_by_arrays(self._partial(leaves, rule.ord, rule.max_norm), rule)
+        return decide_by_arrays(self.partial(leaves, rule.ord, rule.max_norm), rule)
 
-    def partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
-        """Return the partial norm of all gradients of all ranks."""
-        return self._partial(leaves, ord, None)
-
-    def _partial(self, leaves: Sequence[Tensor], ord: float, max_norm: AnyScalar | None) -> NormPartial:
+    def partial(self, leaves: Sequence[Tensor], ord: float, max_norm: AnyScalar | None = None) -> NormPartial:
+        """Return the partial norm of all gradients of all ranks, which must have the same ``max_norm``."""
         owned, waiting = self._owned(), waiting_of(self._spread.layouts)
         pending = self._pending()
         ready = [i for i in owned if i not in waiting] if waiting else owned
@@ -95,6 +100,10 @@ class RankOps:
             whole, _ = self._exchange.merged(row_of(mine, max_norm, pending))
         return whole
 
+    def refuse_sums(self) -> None:
+        """Raise if a gradient is a sum that is yet to be made, where only the sum of all ranks would do."""
+        refuse_pending(self._spread.layouts, self._spread.paths)
+
     def own_partial(self, leaves: Sequence[Tensor], ord: float) -> NormPartial:
         """Return the partial norm of the parts that this rank owns; other ranks need not call it.
 
@@ -103,13 +112,13 @@ class RankOps:
         ValueError
             If a gradient is a sum that is yet to be made, to which other ranks would have to contribute.
         """
-        refuse_pending(self._spread.layouts, self._spread.paths)
+        self.refuse_sums()
         return self._measured(leaves, self._owned(), ord)
 
     def _owned(self) -> list[int]:
         """Return the positions of the leaves that this rank counts."""
         spread = self._spread
-        ownership = Ownership([*spread.holders, *spread.grads], self._exchange.ranks(), spread.replicated)
+        ownership = Ownership(spread.all_meshes, self._exchange.ranks(), spread.replicated)
         return ownership.owned(spread.grads, spread.layouts, spread.paths)
 
     def _pending(self) -> Pending:
@@ -119,7 +128,10 @@ class RankOps:
         """Make the sums that are yet to be made, and return the partial norm of those which this rank counts."""
         made = summed([self._spread.grads[i] for i in waiting])
         mine = [x for i, x in zip(waiting, made, strict=True) if i in owned]
-        return self.here.partial(mine, ord) if mine else _nothing(made, ord)
+        if not mine:
+            return _nothing(made, ord)
+        wide = any(is_double(self._spread.grads[i].dtype) for i in waiting if i in owned)  # sums are made in float64
+        return replace(self.here.partial(mine, ord), dtype=torch.float64 if wide else torch.float32)
 
     def _measured(self, leaves: Sequence[Tensor], which: Sequence[int], ord: float) -> NormPartial:
         mine = leaves if len(which) == len(leaves) else [leaves[i] for i in which]
@@ -130,7 +142,8 @@ class RankOps:
 
         All ranks of a gradient's mesh take part, also those on which the gradient is None.
         """
-        refuse_pending(self._spread.layouts, self._spread.paths)
+        self.refuse_sums()
+        refuse_shards(self._spread.holders, self._spread.path_of)
         local = self.here.partials(leaves, ord) if leaves else _nothing(leaves, ord, (0,))
         scale, total = local.scale.clone(), local.total.clone()
         held = self._spread.held
@@ -208,7 +221,7 @@ class RankOps:
 
     def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move the elements of each part into the bounds in place."""
-        refuse_pending(self._spread.layouts, self._spread.paths)
+        self.refuse_sums()
         self.here.clamp_(leaves, low, high)
 
 

@@ -34,6 +34,15 @@ class Ranks:
             rows = torch.cat(found)
         return rows
 
+    def gathered_in_graph(self, row: Tensor) -> Tensor:
+        """Return the same by functional collectives, which are operations of a graph that is being compiled."""
+        rows, home = row.unsqueeze(0), row.device
+        for group in self.groups:
+            group = distributed.group.WORLD if group is None else group
+            gathered = _all_gather_in_graph()(rows.to(_device_for(group, home)), 0, group)
+            rows = gathered.to(home)
+        return rows
+
     def gathered_objects(self, value: object) -> list[Any]:
         """Return what all ranks passed, in the order of ``members``: for errors and reports, because it is slow."""
         found = [value]
@@ -42,6 +51,13 @@ class Ranks:
             distributed.all_gather_object(everyone, found, group=group)
             found = [x for some in everyone for x in some]
         return found
+
+
+def _all_gather_in_graph() -> Any:
+    """Return PyTorch's functional all-gather along a dimension, by its name in this version."""
+    from torch.distributed import _functional_collectives as functional
+
+    return getattr(functional, "all_gather_single", None) or functional.all_gather_tensor
 
 
 def is_initialized() -> bool:

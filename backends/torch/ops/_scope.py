@@ -6,7 +6,7 @@ import torch
 from torch import distributed
 
 from gradclip._partial import NormPartial, merge_elements
-from gradclip.backends.torch.ops._ownership import Layout
+from gradclip.backends.torch.ops._ownership import Layout, ranks_in
 
 
 class Scope(NamedTuple):
@@ -30,7 +30,7 @@ def scope_of(layout: Layout) -> Scope:
     """Return where the parts of tensors of a layout are, or would be of their gradients."""
     if layout.mesh is None or not layout.split:
         return Scope()
-    return Scope(tuple(layout.mesh.mesh.flatten().tolist()), layout.split, layout.mesh)
+    return Scope(ranks_in(layout.mesh), layout.split, layout.mesh)
 
 
 def merged_along(scope: Scope, local: NormPartial) -> NormPartial:

@@ -158,8 +158,13 @@ def test_each_leaf_by_itself_keeps_what_it_varies_over():
     """A leaf that is the same on all devices stays so where its coefficient does not depend on the others."""
 
     def step(grads):
-        clips = gj.clip_by_norm(grads, 1.0), gj.clip_by_rms(grads, 0.3), gj.adaptive_grad_clip(grads, grads, 0.1)
-        return clips, gj.leaf_norms(grads)["b"]
+        own = {"axis_name": ()}
+        clips = (
+            gj.clip_by_norm(grads, 1.0, **own),
+            gj.clip_by_rms(grads, 0.3, **own),
+            gj.adaptive_grad_clip(grads, grads, 0.1, **own),
+        )
+        return clips, gj.leaf_norms(grads, **own)["b"]
 
     specs = {"w": P("data"), "b": P()}
     sharded = jax.shard_map(step, mesh=MESH, in_specs=(specs,), out_specs=((specs,) * 3, P()))
@@ -167,6 +172,69 @@ def test_each_leaf_by_itself_keeps_what_it_varies_over():
     np.testing.assert_allclose(norm, np.linalg.norm(GRADS["b"]), rtol=1e-6)
     for got, want in zip(clips, step(GRADS)[0], strict=True):
         np.testing.assert_allclose(got["b"], want["b"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, -1, None])
+def test_units_that_are_split(axis):
+    """Along a unit's axis; in each range; with derivatives. A leaf that is the same on all devices counts once."""
+    specs = {"w": P("data") if axis != -1 else P(None, "data"), "b": P("data"), "c": P()}
+    whole = {**GRADS, "c": GRADS["b"] * 2}
+    params = jax.tree.map(np.cos, whole)
+
+    def clip(grads, params, axes):
+        return gj.adaptive_grad_clip(grads, params, 0.1, axis=axis, axis_name=axes)
+
+    def total(grads, params, axes):
+        parts = jax.tree.map(lambda x: jnp.sum(jnp.sin(x)), clip(grads, params, axes))
+        return jax.lax.psum(parts["w"] + parts["b"], axes) + parts["c"] if axes else sum(jax.tree.leaves(parts))
+
+    each = {"mesh": MESH, "in_specs": (specs, specs)}
+    clips = jax.jit(jax.shard_map(partial(clip, axes="data"), out_specs=specs, **each))
+    sums = jax.shard_map(partial(total, axes="data"), out_specs=P(), **each)
+    for size in (1e-25, 1.0, 1e25):
+        grads = {name: x * np.float32(size) for name, x in whole.items()}
+        for name, x in clips(grads, params).items():
+            np.testing.assert_allclose(x, clip(grads, params, None)[name], rtol=2e-6)
+    found = jax.jit(jax.grad(sums))(whole, params)
+    for name, x in jax.grad(partial(total, axes=None))(whole, params).items():
+        np.testing.assert_allclose(found[name], x, rtol=1e-5, atol=1e-6)
+    bad = clips({**whole, "b": np.asarray([np.nan, *[1] * 7], "float32")}, params)
+    assert np.isnan(bad["b"]).all()
+    assert np.isfinite(bad["w"]).all()
+
+
+def test_the_root_mean_square_of_leaves_of_which_one_is_the_same_everywhere():
+    specs = {"w": P("data", "model"), "b": P("data")}
+    clip = partial(gj.clip_by_rms, max_rms=0.3, axis_name=("data", "model"))
+    sharded = jax.jit(jax.shard_map(clip, mesh=GRID, in_specs=(specs,), out_specs=specs))
+    want = gj.clip_by_rms(GRADS, 0.3)
+    for name, x in sharded(GRADS).items():
+        np.testing.assert_allclose(x, want[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        gj.global_norm,
+        gj.leaf_norms,
+        lambda g: gj.clip_by_global_norm(g, 1.0),
+        lambda g: gj.clip_by_norm(g, 1.0),
+        lambda g: gj.clip_by_rms(g, 1.0),
+        lambda g: gj.adaptive_grad_clip(g, g),
+    ],
+)
+def test_leaves_that_are_split_over_axes_that_are_not_named(function):
+    """Their norms would be those of one device's part."""
+
+    def inside(grads):
+        return function({"w": jnp.asarray(grads["w"]), "b": jax.lax.psum(grads["b"], "data")})
+
+    specs = P("data")
+    message = r"grads\['w'\] varies over the mesh axes \['data'\] and .*pass axis_name='data', or axis_name=\(\)"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(jax.shard_map(inside, mesh=MESH, in_specs=(specs,), out_specs=specs), GRADS)
+    jax.eval_shape(jax.shard_map(function, mesh=MESH, in_specs=P(), out_specs=P()), GRADS)
+    jax.eval_shape(jax.shard_map(function, mesh=MESH, in_specs=specs, out_specs=P(), check_vma=False), GRADS)
 
 
 @pytest.mark.parametrize("clip", [gj.clip_by_norm, gj.clip_by_rms])

@@ -6,24 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from gradclip.monitor import read
+
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
 
 
-def run(name):
+def run(name, *writers):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main()
+    return module.main(*writers)
 
 
 @pytest.mark.parametrize("name", ["jax_flax_nnx", "jax_equinox", "jax_haiku_style"])
-def test_the_example_trains(name):
-    first, last, *what = run(name)
+def test_the_example_trains_and_logs_each_step(name, tmp_path):
+    first, last, norms = run(name, str(tmp_path / "norms.jsonl"))
     assert last < first / 3
-    if name == "jax_flax_nnx":
-        assert what[0].step == 60
-        assert what[0].clipped > 0
+    assert norms.steps == 60
+    assert 0 < norms.clipped < 1
+    history = read(tmp_path / "norms.jsonl")
+    assert len(history.norm) == len(history.loss) == 60
+    assert sum(history.clipped) == round(60 * norms.clipped)
+    assert history.loss[0] == pytest.approx(first)
 
 
 def test_the_page_in_docs():

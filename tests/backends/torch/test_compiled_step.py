@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradclip import policies
 from gradclip.backends.torch import attach
 from tests.backends.torch.helpers import normal, param
 
@@ -34,3 +35,64 @@ def test_a_compiled_step_has_clipping_in_its_graph(limit, per_group):
     step()
     assert clipping.clipped.all()
     assert float(params[0].grad.norm()) < 0.51
+
+
+POLICIES = [
+    policies.Fixed(1.0), policies.Schedule(lambda step: 5.0 / (step + 1)), policies.ZClip(warmup_steps=3),
+    policies.AutoClip(), policies.EmaClip(2.0), policies.QuantileClip(), policies.AdaGC(warmup_steps=2),
+]  # fmt: skip
+
+
+def thresholds(policy, compiled_from, compiled_to, resumed_at=None, **options):
+    """Return the norms and thresholds of 12 steps, of which a range is compiled as one graph; step 4 has a NaN."""
+    torch.compiler.reset()
+    params = [torch.nn.Parameter(torch.zeros(3, 4)) for _ in range(3)]
+    optimizer = torch.optim.Muon([{"params": params[:1]}, {"params": params[1:]} | options], lr=1.0)
+    clipping = attach(optimizer, policy, per_group=options == {"per": True})
+    compiled = torch.compile(lambda: optimizer.step(), backend="aot_eager", fullgraph=True)
+    norms, limits = [], []
+    for step in range(12):
+        for i, p in enumerate(params):
+            p.grad = normal(3, 4, seed=3 * step + i) * (50 if step == 8 else 1)
+        if step == 4:
+            params[0].grad[0, 0] = math.nan
+        if step == resumed_at:
+            states = clipping.state_dict()
+            clipping = attach(optimizer, policy, per_group=options == {"per": True})
+            clipping.load_state_dict(states)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # dynamo's own, of what it imports
+            (compiled if compiled_from <= step < compiled_to else optimizer.step)()
+        norms.append(clipping.norm.reshape(-1).tolist())
+        limits.append(torch.as_tensor(clipping.threshold).reshape(-1).tolist())
+    return norms, limits
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("options", [{}, {"per": True}, {"max_norm": 0.5}, {"clip": False}], ids=str)
+def test_a_policy_is_in_the_graph(policy, options):
+    wanted = thresholds(policy, 0, 0, **options)
+    for found, expected in zip(thresholds(policy, 0, 12, **options), wanted, strict=True):
+        np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", POLICIES[2:], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("where", [(6, 12), (0, 6), (0, 12, 6)], ids=["last", "first", "resumed"])
+def test_compiled_steps_and_others_share_the_state(policy, where):
+    """A run whose first or last steps are compiled, and one that is resumed, take the same thresholds."""
+    np.testing.assert_allclose(thresholds(policy, *where)[1], thresholds(policy, 0, 0)[1], rtol=1e-5)
+
+
+def test_a_saved_state_of_compiled_steps_is_plain_and_does_not_change():
+    params = [param(normal(4, 4, seed=i)) for i in range(2)]
+    optimizer = torch.optim.Muon(params, lr=1.0)
+    clipping = attach(optimizer, policies.ZClip())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        step = torch.compile(lambda: optimizer.step(), backend="aot_eager", fullgraph=True)
+        step()
+        before = clipping.state_dict()
+        step()
+    assert all(type(x) is float for x in before["policies"]["all"].values())
+    assert before["policies"]["all"]["count"] == 1
+    assert clipping.state_dict()["policies"]["all"]["count"] == 2

@@ -1,12 +1,14 @@
 """One clipping of an optimizer's gradients: groups, gradients of any kind, no write before all are checked."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from gradclip.backends.torch import attach, clip_grad_norm_
 from gradclip.backends.torch._step import Told, together
+from gradclip.policies import AdaGC
 from tests.backends.torch.helpers import param
 from tests.backends.torch.wrappers import sgd
 
@@ -108,3 +110,36 @@ def test_sparse_gradients():
     optimizer.step()
     assert float(clipping.norm) == pytest.approx(math.sqrt(2 * (100**2 + 50**2)))
     assert float(embedding.weight.grad.coalesce().values().norm()) == pytest.approx(1)
+
+
+class Refuses(NamedTuple):
+    """A policy of a user's own, which raises an error."""
+
+    skips: bool = False
+    per_leaf: bool = False
+
+    def init(self, like):
+        return ()
+
+    def update(self, state, norm):
+        raise ValueError("the norm is too large")
+
+
+def test_nothing_is_written_before_a_policy_has_decided():
+    p = param(torch.zeros(2))
+    optimizer = torch.optim.SGD([p], lr=0.0)
+    attach(optimizer, AdaGC(warmup_steps=1), max_value=0.5)
+    p.grad = torch.tensor([3.0, -4.0])
+    optimizer.step()
+    torch.testing.assert_close(p.grad, torch.tensor([0.5, -0.5]))
+    other = param(torch.tensor([7.0]))
+    optimizer.add_param_group({"params": [other]})
+    p.grad = torch.tensor([3.0, -4.0])
+    with pytest.raises(ValueError, match="there are 2 gradients, expected 1 as in the steps before"):
+        optimizer.step()
+    assert p.grad.tolist() == [3.0, -4.0]
+    assert other.grad.tolist() == [7.0]
+    attach(optimizer, Refuses(), max_value=0.5)
+    with pytest.raises(ValueError, match="too large"):
+        optimizer.step()
+    assert p.grad.tolist() == [3.0, -4.0]

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, f
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from gradclip.backends.torch import attach, clip_grad_norm_, clip_grads_with_norm_, explain, get_total_norm, grad_norms
-from gradclip.policies import ZClip
+from gradclip.policies import AdaGC, ZClip
 from tests import exact
 from tests.backends.torch.ops.on_ranks import backward, main, net
 
@@ -347,6 +347,87 @@ def attach_has_one_norm_and_one_threshold() -> None:
         same_on_all(handle.state_dict())
     assert handle.clipped
     assert float(handle.threshold) < 1.1 * want
+
+
+@check
+def each_tensor_by_its_own_norm_over_stages() -> None:
+    """In AdaGC's warm-up, the norm of all gradients counts, also of those on other ranks, and of ranks with none."""
+    for empty in (False, True):
+        with_gradients = [of for of in range(world()) if not (empty and of == 1)]
+        everyone = [stage(of) if of in with_gradients else [] for of in range(world())]
+        mine = [] if empty and rank() == 1 else stage(rank())
+        steps, handles = [], []
+        for parameters, group in ((mine or [with_grad(torch.zeros(0))], groups.WORLD), (flat(everyone), None)):
+            steps.append(torch.optim.SGD(parameters, lr=0.0))
+            handles.append(attach(steps[-1], AdaGC(warmup_steps=2, lambda_abs=3.0), group=group))
+        if not mine:
+            steps[0].param_groups[0]["params"][0].grad = None
+        for factor in (1.0, 0.5, 7.0):
+            fresh = [*stage(rank())[: len(mine)], *(p for of in with_gradients for p in stage(of))]
+            for p, q in zip([*mine, *flat(everyone)], fresh, strict=True):
+                p.grad = q.grad * factor
+            for optimizer in steps:
+                optimizer.step()
+            same_on_all(float(handles[0].norm))
+            torch.testing.assert_close(handles[0].norm, handles[1].norm, rtol=1e-6, atol=0)
+            for p, q in zip(mine, everyone[rank()], strict=True):
+                torch.testing.assert_close(p.grad, q.grad, rtol=1e-6, atol=0)
+        if mine:
+            assert len(handles[0].threshold) == len(mine)
+    with pytest.raises(ValueError, match="norm_type=1 with group= and AdaGC was asked for, expected norm_type=2"):
+        attach(torch.optim.SGD(stage(0), lr=0.0), AdaGC(), norm_type=1.0, group=groups.WORLD)
+
+
+def flat(stages: list[list[nn.Parameter]]) -> list[nn.Parameter]:
+    return [p for each in stages for p in each]
+
+
+@check
+def each_tensor_of_fsdp1_has_no_norm_of_its_own() -> None:
+    model = FullyShardedDataParallel(net(), use_orig_params=True, device_id=torch.device("cpu"))
+    backward(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    attach(optimizer, AdaGC(), group=model.process_group)
+    before = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    with pytest.raises(ValueError, match=r"is a parameter of FSDP1.*expected whole parameters or DTensors"):
+        optimizer.step()
+    assert all(map(torch.equal, before, [p.grad for p in model.parameters() if p.grad is not None]))
+
+
+@check
+def nothing_is_written_before_ranks_agree() -> None:
+    """Neither the bound of elements nor the coefficient, on no rank."""
+    last = rank() == world() - 1
+    optimizer = torch.optim.SGD(stage(rank()), lr=0.0)
+    mine = optimizer.param_groups[0]["params"]
+    for nonfinite in ("propagate", "zero", "error"):
+        handle = attach(
+            optimizer, max_norm=2.0 if last else 1.0, max_value=0.25, nonfinite=nonfinite, group=groups.WORLD
+        )
+        before = [p.grad.clone() for p in mine]
+        with pytest.raises(ValueError, match=r"max_norm is 1 on ranks? .*expected the same"):
+            optimizer.step()
+        assert all(map(torch.equal, before, [p.grad for p in mine]))
+    handle.max_norm = 1.0
+    optimizer.step()
+    want = [p.grad.clamp(-0.25, 0.25) for of in range(world()) for p in stage(of)]
+    norm = float(exact.norm([x for g in want for x in g.double().flatten().tolist()], 2.0))
+    assert math.isclose(float(handle.norm), norm, rel_tol=1e-6)
+    for p, q in zip(mine, stage(rank()), strict=True):
+        torch.testing.assert_close(p.grad, q.grad.clamp(-0.25, 0.25) / max(norm, 1.0), rtol=1e-6, atol=0)
+
+
+@check
+def overlaps_on_one_rank_are_an_error_on_all() -> None:
+    mine = stage(rank())
+    if rank() == 0:
+        line = torch.arange(1.0, 7.0)
+        mine = [with_grad(line[:4]), with_grad(line[2:])]
+    before = [p.grad.clone() for p in mine]
+    refused = (ValueError, "memory") if rank() == 0 else (RuntimeError, "rank 0 raised an error")
+    with pytest.raises(refused[0], match=refused[1]):
+        clip_grad_norm_(mine, 1.0, group=groups.WORLD)
+    assert all(map(torch.equal, before, [p.grad for p in mine]))
 
 
 @check

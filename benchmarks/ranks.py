@@ -1,0 +1,63 @@
+"""One of the two ranks that `rows_ranks` starts: it reads what to do, line by line, and writes two norms."""
+
+import os
+import sys
+from collections.abc import Callable  # noqa: TC003
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from benchmarks.sets import GradientSet, values
+from gradclip.backends.torch import clip_grad_norm_, get_total_norm
+
+
+def parameters(leaves: list[Tensor], kind: str) -> list[torch.nn.Parameter]:
+    """Return this rank's parameters: halves of each as DTensors, or every second one as it is."""
+    if kind != "DTensor":
+        leaves = leaves[distributed.get_rank() :: 2]
+    else:
+        mesh: Any = init_device_mesh("cpu", (2,))
+        leaves = [distribute_tensor(x, mesh, [Shard(0)]) for x in leaves]
+    made = [torch.nn.Parameter(torch.zeros_like(x)) for x in leaves]
+    for p, g in zip(made, leaves, strict=True):
+        p.grad = g
+    return made
+
+
+def main(kind: str, number: int) -> None:
+    """Do what the lines of the standard input say, until it ends."""
+    leaves = [torch.from_numpy(x) for x in values(GradientSet("", ((64,),) * number), "float32")]
+    mine = parameters(leaves, kind)
+    grads = [p.grad for p in mine if p.grad is not None]
+    kept = [g.clone() for g in grads]
+    group: Any = None if kind == "DTensor" else distributed.group.WORLD
+    norm = torch.tensor(0.0)
+    calls: dict[str, Callable[[float], Any]] = {
+        "ours": lambda most: clip_grad_norm_(mine, most, group=group),
+        "torch": lambda most: torch.nn.utils.clip_grad_norm_(mine, most),
+    }
+    for line in sys.stdin:
+        what, most = line.split()
+        before = after = 0.0
+        if what == "restore":
+            for g, x in zip(grads, kept, strict=True):
+                g.copy_(x)
+        elif what == "check":
+            whole: Any = norm
+            before = float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole)
+            after = float(get_total_norm(grads, group=group))
+        else:
+            norm = calls[what](float(most))
+        print(before, after, flush=True)
+
+
+if __name__ == "__main__":
+    port, of, count, rank = sys.argv[1:]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=rank, WORLD_SIZE="2", GLOO_SOCKET_IFNAME="lo")
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    main(of, int(count))
+    os._exit(0)  # without the shutdown of the process group, which may wait for the other rank

@@ -1,0 +1,82 @@
+"""Dask on several processes: one pass over the chunks, tasks in proportion to them, and nothing gathered."""
+
+import time
+
+import numpy as np
+import pytest
+
+import gradclip
+
+da = pytest.importorskip("dask.array")
+distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+        distributed.Client(cluster) as made,
+    ):
+        yield made
+
+
+def gradients(chunks):
+    """Return two arrays, each of so many chunks, and the values of the first."""
+    values = np.random.default_rng(0).standard_normal((chunks * 4, 8))
+    return {"w": da.from_array(values, chunks=(4, 8)), "b": da.from_array(values[:, 0] * 1e3, chunks=4)}, values
+
+
+def test_one_pass_gives_norm_and_gradients(client):
+    grads, values = gradients(16)
+    want = float(np.sqrt((values**2).sum() + (values[:, 0] ** 2).sum() * 1e6))
+    clipped, norm = gradclip.clip_by_global_norm(grads, 1.0)
+    clipped, norm = client.gather(client.compute([clipped, norm]))  # together: the chunks are read once
+    assert float(norm) == pytest.approx(want, rel=1e-12)
+    np.testing.assert_allclose(clipped["w"], values / want, rtol=1e-12)
+    np.testing.assert_allclose(clipped["b"], values[:, 0] * 1e3 / want, rtol=1e-12)
+
+
+def test_tasks_grow_with_the_chunks_and_none_holds_all(client):
+    counts = []
+    for chunks in (16, 32, 64):
+        grads, _ = gradients(chunks)
+        clipped, norm = gradclip.clip_by_global_norm(grads, 1.0)
+        counts.append(len({**dict(norm.__dask_graph__()), **dict(clipped["w"].__dask_graph__())}))
+        shapes = {block for array in clipped.values() for axis in array.chunks for block in axis}
+        assert max(shapes) <= 8, "the chunks are those of the gradients"
+    assert counts[2] - counts[1] <= 2.2 * (counts[1] - counts[0]), "linear in the number of chunks"
+
+
+def test_what_is_persisted_is_read_once(client):
+    """Computed apart, norm and gradients read the gradients twice; ``persist`` keeps the chunks on the workers."""
+
+    def block(x):
+        distributed.get_worker().log_event("blocks", 1)
+        return x
+
+    def reads():
+        return len(client.get_events("blocks") or ())
+
+    source = da.ones((16, 4), chunks=(4, 4)).map_blocks(block, dtype=float, meta=np.empty((0, 0)))
+    clipped, norm = gradclip.clip_by_global_norm([source], 1.0)
+    norm.compute()
+    clipped[0].compute()
+    assert reads() == 8, "four chunks, twice"
+    kept = source.persist()
+    distributed.wait(kept)
+    clipped, norm = gradclip.clip_by_global_norm([kept], 1.0)
+    norm.compute()
+    clipped[0].compute()
+    assert reads() == 12, "four chunks, once more"
+
+
+def test_building_takes_time_in_proportion_to_the_arrays(client):
+    seconds = [min(_seconds(number) for _ in range(3)) for number in (8, 32)]
+    assert seconds[1] < 4 * 1.5 * seconds[0]
+
+
+def _seconds(number):
+    arrays = [da.ones((64, 64), chunks=(32, 64)) for _ in range(number)]
+    begin = time.thread_time()
+    gradclip.clip_by_global_norm(arrays, 1.0)
+    return time.thread_time() - begin
