@@ -112,6 +112,10 @@ def test_sparse_gradients():
     assert float(embedding.weight.grad.coalesce().values().norm()) == pytest.approx(1)
 
 
+class Nothing(NamedTuple):
+    """The state of a policy that has none."""
+
+
 class Refuses(NamedTuple):
     """A policy of a user's own, which raises an error."""
 
@@ -119,7 +123,7 @@ class Refuses(NamedTuple):
     per_leaf: bool = False
 
     def init(self, like):
-        return ()
+        return Nothing()
 
     def update(self, state, norm):
         raise ValueError("the norm is too large")
