@@ -92,7 +92,10 @@ def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unsc
     c, max_norm, skipped = decision.coefficient, decision.max_norm, decision.skipped
     if spread:
         c, max_norm = c[:n], max_norm if max_norm is None or isinstance(max_norm, float) else max_norm[:n]
-    skipped = ns.namespace([whole.total]).any(skipped) if policy.skips else False
+    xp = ns.namespace([whole.total])
+    skipped = xp.any(skipped) if policy.skips else False
+    if rule.zero:  # one gradient with NaN or inf loses the step, as everywhere
+        c = c.zero_all(~xp.isfinite(whole.total))
     return Decision(unscaled(whole, rule.scale).norm(), c, whole.total, max_norm, skipped), state
 
 

@@ -67,6 +67,11 @@ class Coefficient:
         zeroed = None if self.zeroed is None else self.zeroed[key]
         return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
 
+    def zero_all(self, where: AnyArray) -> "Coefficient":
+        """Return the coefficients of a batch, by which all leaves become zero if ``where``, 0-d, is True."""
+        zeroed = namespace([where]).zeros_like(self.changed) | where
+        return Coefficient(self.divisor, self.factor, self.changed | zeroed, zeroed)
+
     def parts(self, *, floats: bool = False) -> "list[Coefficient]":
         """Return the coefficients of the leaves of a batch; with ``floats``, as floats if the values may be read."""
         if floats and self.zeroed is None and not is_whole(self.factor):

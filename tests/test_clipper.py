@@ -225,3 +225,18 @@ def test_gradients_that_are_recorded_leave_no_graph_in_the_state():
         clipped, _ = clipper([grad])
     assert clipped[0].requires_grad
     assert not any(getattr(value, "requires_grad", False) for value in clipper.state)
+
+
+@pytest.mark.parametrize("asarray", NAMESPACES.values(), ids=NAMESPACES)
+@pytest.mark.parametrize("policy", [AdaGC(warmup_steps=2), EmaClip(2.0)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_gradient_with_nan_or_inf_makes_all_zero(asarray, policy, bad):
+    """Also where each gradient has a threshold of its own."""
+    clipper = gradclip.Clipper(policy, nonfinite="zero")
+    for step in range(4):
+        grads = [np.asarray([3.0, 4.0]), np.asarray([1.0])]
+        if step == 2:
+            grads[0][1] = bad
+        clipped, _ = clipper([asarray(g) for g in grads])
+        assert [bool((np.asarray(g) == 0).all()) for g in clipped] == [step == 2] * 2
+        assert float(np.asarray(clipper.coefficient).min()) == 0 or step != 2

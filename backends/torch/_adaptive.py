@@ -15,7 +15,7 @@ from gradclip.backends.torch._arguments import listed
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import Parameters, leaves_of
 from gradclip.backends.torch._walk import named_tensors, walk
-from gradclip.backends.torch.ops._ownership import is_distributed
+from gradclip.backends.torch.ops._ownership import is_distributed, refuse_shards
 
 Names: TypeAlias = str | Iterable[str]
 
@@ -76,6 +76,7 @@ def adaptive_grad_clip_(
     names = parameters.named_parameters(remove_duplicate=False) if isinstance(parameters, Module) else named
     excluded = _excluded(list(names), exclude)
     units = [(name, p, p.grad) for name, p in named if id(p) not in excluded and p.grad is not None]
+    refuse_shards([p for _, p, _ in units], lambda i: units[i][0])
     for name, p, g in units:
         _check(name, p, g)
     with torch.no_grad():

@@ -18,11 +18,15 @@ from gradclip.backends.torch._explain import names_of
 from gradclip.backends.torch._leaves import TorchLeaves, leaves_found, leaves_of
 from gradclip.backends.torch._walk import Found, unexpected, walk
 from gradclip.backends.torch.ops._device import DEVICE
-from gradclip.backends.torch.ops._ownership import is_distributed
+from gradclip.backends.torch.ops._ownership import is_distributed, refuse_shards
 
 _WHAT_TAKES_PARAMETERS = (
     "pass gradients, such as [p.grad for p in parameters], or use a function whose name ends with _: it takes "
     "parameters, modules and optimizers, and clips their .grad in place"
+)
+_OF_ALL = (
+    "because norms of whole parameters are wanted; use get_total_norm(model, group=model.process_group), or FSDP2 "
+    "(fully_shard)"
 )
 
 
@@ -48,9 +52,13 @@ def flatten_measured(container: object, *, weights: bool) -> TorchLeaves:
     ------
     TypeError
         If a leaf is not a tensor of floating-point numbers; or, unless ``weights``, if the container holds weights.
+    ValueError
+        With ``weights``, if FSDP1 split the parameters of the Module or Optimizer over ranks.
     """
     if isinstance(container, Module | Optimizer):
         there = walk(container, "parameters")
+        if weights:  # the whole norm is wanted, not this process's part of it
+            refuse_shards(there.holders, lambda i: f"parameters[{i}]", _OF_ALL)
         names = names_of(there)
         return replace(leaves_found(there), rebuild=lambda values: dict(zip(names, values, strict=False)))
     found, rebuild, paths = _tensors(container, "grads")

@@ -15,6 +15,8 @@ from torch import Tensor, distributed
 
 from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized
 
+_OF_EACH = "because each is clipped by its own norm; use FSDP2 (fully_shard), or one threshold for all"
+
 
 @lru_cache(maxsize=256)
 def _is_dtensor(kind: Any) -> bool:
@@ -239,14 +241,13 @@ def _refuse_flat(holders: Sequence[Any], path_of: Callable[[int], str]) -> None:
         )
 
 
-def refuse_shards(holders: Sequence[Any], path_of: Callable[[int], str]) -> None:
-    """Raise for FSDP1's parts of parameters, where the norm of each whole parameter is needed."""
+def refuse_shards(holders: Sequence[Any], path_of: Callable[[int], str], remedy: str = _OF_EACH) -> None:
+    """Raise for FSDP1's parts of parameters, where whole parameters are needed."""
     split = [i for i, x in enumerate(holders) if getattr(x, "_fsdp_flattened", False) and _is_shard(x)]
     if split:
         raise ValueError(
             f"{path_of(split[0])} is a parameter of FSDP1 (FullyShardedDataParallel), of which each rank holds a part, "
-            "expected whole parameters or DTensors, because each is clipped by its own norm; use FSDP2 (fully_shard), "
-            "or one threshold for all"
+            f"expected whole parameters or DTensors, {remedy}"
         )
 
 

@@ -12,7 +12,18 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-from gradclip.backends.torch import attach, clip_grad_norm_, clip_grads_with_norm_, explain, get_total_norm, grad_norms
+from gradclip.backends.torch import (
+    adaptive_grad_clip_,
+    attach,
+    clip_by_rms_,
+    clip_grad_norm_,
+    clip_grads_with_norm_,
+    explain,
+    get_total_norm,
+    global_norm,
+    grad_norms,
+    leaf_norms,
+)
 from gradclip.policies import AdaGC, ZClip
 from tests import exact
 from tests.backends.torch.ops.on_ranks import backward, main, net
@@ -113,6 +124,14 @@ def fsdp1_needs_its_group() -> None:
         for given in (model, list(model.parameters()), torch.optim.SGD(model.parameters())):
             with pytest.raises(ValueError, match=r"is a parameter of FSDP1.*pass group=model.process_group"):
                 clip_grad_norm_(given, 1.0)
+        for function, more in (
+            (leaf_norms, ()),
+            (global_norm, ()),
+            (adaptive_grad_clip_, (0.1,)),
+            (clip_by_rms_, (1.0,)),
+        ):
+            with pytest.raises(ValueError, match=r"is a parameter of FSDP1"):
+                function(model, *more)
         norm = clip_grad_norm_(model.parameters(), 1.0, group=model.process_group)
         assert math.isclose(float(norm), want, rel_tol=1e-6)
         same_on_all(float(norm))
