@@ -34,7 +34,7 @@ test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapt
 	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README, docs and docstrings"
 	$(PYTEST) --doctest-modules --doctest-glob='*.md' README.md README.zh-CN.md docs gradclip tests conformance $(SELECTED)
 
-integrations:  ## training runs of Lightning, Transformers, Accelerate, skorch, Ignite, Stable-Baselines3 (3 min on 2 cores; installs 2 GB into .venv-integrations)
+integrations:  ## training runs of Keras, Lightning, Transformers, Accelerate, skorch, Ignite, Stable-Baselines3 (3 min on 2 cores; installs 2 GB into .venv-integrations)
 	$(MAKE) VENV=.venv-integrations .venv-integrations/.integrations
 	.venv-integrations/bin/python -m pytest -q -n auto --dist loadfile tests/integrations $(ARGS)
 
@@ -84,7 +84,7 @@ oldest:  ## the unit tests and the contract with the oldest supported versions o
 	PYTHON=$(PYTHON) bash tests/oldest.sh $(ARGS)
 
 clean:  ## remove .venv, what was built, and the caches
-	rm -rf $(VENV) .venv-oldest .venv-integrations build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-integrations $(FRAMEWORKS:%=.venv-%) build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
