@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["conf.py", "gallery", "reference", "_build"]
-collect_ignore.append(
-    "integrations"
-)  # tests/integrations and tests/test_mlx.py run these pages, where their frameworks are
+collect_ignore = ["conf.py", "gallery", "reference", "_build", "integrations"]  # the last have tests of their own
 
 
 def _has_a_gpu() -> bool:
