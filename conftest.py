@@ -22,6 +22,8 @@ collect_ignore = [
     "gradclip/conformance",  # a link to conformance/, which would be run twice
     "tests/backends/cupy/on_cpu.py",  # puts the CPU in the place of a GPU for the whole process
     "tests/backends/jax/on_eight_devices.py",  # runs in a process of its own, with eight devices
+    "tests/parallelism/on_mpi.py",  # these two are started by test_recipes.py
+    "tests/parallelism/on_ray.py",
 ]
 
 if find_spec("triton") is None:  # it comes with PyTorch's GPU builds

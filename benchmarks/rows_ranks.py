@@ -53,7 +53,8 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 def _end(ranks: list["subprocess.Popen[str]"]) -> None:
     for rank in ranks:
         rank.kill()
-        rank.wait()
+        with rank:  # waits, and closes the pipes
+            pass
 
 
 def row(number: int, kind: str, case: str, *budgets: Budget) -> Row:
