@@ -105,5 +105,5 @@ frameworks: .venv-mlx .venv-paddle .venv-tensorflow  # MLX, Paddle and TensorFlo
 .venv-paddle: PACKAGES = paddlepaddle
 .venv-tensorflow: PACKAGES = tensorflow-cpu tinygrad keras
 $(FRAMEWORKS:%=.venv-%):
-	test -d $@ || python3 -m venv $@
+	test -d $@ || $(PYTHON) -m venv $@
 	$@/bin/python -m pip install -q -e ".[conformance]" $(PACKAGES)

@@ -1,4 +1,5 @@
 """`ClippingAccelerator`: Accelerate's Accelerator, which clips by gradclip and adds the norm to what it logs."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 from typing import Any

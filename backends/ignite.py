@@ -1,4 +1,5 @@
 """`GradClip`: a handler for the engines of PyTorch-Ignite."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false
 
 from typing import Any

@@ -1,4 +1,5 @@
 """`GradClip`: a callback for the Trainer of Lightning, also where it is installed as ``pytorch_lightning``."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false
 
 from importlib.util import find_spec

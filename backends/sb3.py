@@ -1,4 +1,5 @@
 """`GradClip`: a callback for the algorithms of Stable-Baselines3, which clips each network by its own norm."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false
 
 import math

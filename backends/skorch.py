@@ -1,4 +1,5 @@
 """`GradClip`: a callback for the nets of skorch."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false
 
 from typing import Any

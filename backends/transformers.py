@@ -1,4 +1,5 @@
 """`GradClipCallback` for the Trainer of Hugging Face Transformers, and for TRL's, which are built on it."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 from typing import Any

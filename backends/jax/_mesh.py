@@ -99,7 +99,7 @@ def _copied_over(leaf: AnyArray, axes: tuple[str, ...]) -> list[str]:
 
 def varying(x: object) -> frozenset[str]:
     """Return the mesh axes over which an array varies: those in its type in ``shard_map``, none elsewhere."""
-    kind = jax.typeof(x) if isinstance(x, jax.Array) and hasattr(jax, "typeof") else None
+    kind = jax.typeof(x) if isinstance(x, jax.Array) else None
     manual = getattr(kind, "manual_axis_type", None)
     found: frozenset[str] = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
     return found
@@ -113,7 +113,7 @@ def is_local(x: AnyArray) -> bool:
     """
     if jax.device_count() == 1:
         return True
-    mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None) if hasattr(jax, "typeof") else None
+    mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None)
     kinds = {str(kind) for kind in getattr(mesh, "axis_types", None) or ()}
     return kinds == {"Manual"}
 

@@ -18,7 +18,7 @@ from gradclip._partial import NormPartial
 from gradclip._tree import Leaves, ops_for
 from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import a
-from gradclip.backends.jax._mesh import AxisName, varying
+from gradclip.backends.jax._mesh import AxisName, axis_size, varying
 from gradclip.backends.jax._ops import JaxOps
 
 tree_util.register_pytree_node(
@@ -144,15 +144,17 @@ def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
 def refuse_local(axis_name: AxisName, tree: Any, name: str = "grads") -> None:
     """Raise ValueError if norms would be those of one device's parts, without that the caller said so.
 
-    It is known in ``shard_map`` with ``check_vma``, the default, where types say over which axes leaves vary.
+    It is known in ``shard_map`` with ``check_vma``, the default, where types say over which axes leaves vary. Along an
+    axis of one device, the part is the whole.
     """
     if axis_name is not None:
         return
     for i, x in enumerate(tree_util.tree_leaves(tree)):
-        if axes := varying(x) if isinstance(x, jax.core.Tracer) else None:
-            among = tuple(sorted(axes)) if len(axes) > 1 else next(iter(axes))
+        axes = varying(x) if isinstance(x, jax.core.Tracer) else ()
+        if split_over := [axis for axis in sorted(axes) if axis_size((axis,)) > 1]:
+            among = tuple(split_over) if len(split_over) > 1 else split_over[0]
             raise ValueError(
-                f"{paths_of(tree, name)()[i]} varies over the mesh axes {sorted(axes)} and axis_name is None, expected "
+                f"{paths_of(tree, name)()[i]} varies over the mesh axes {split_over} and axis_name is None, expected "
                 "the axes that it is split over: each device would clip by the norm of its own part; pass "
                 f"axis_name={among!r}, or axis_name=() if each device's part is to be taken for itself"
             )

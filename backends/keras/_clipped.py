@@ -2,6 +2,7 @@
 
 The subclasses of Keras's own optimizers are registered when this module is imported, so that saved models load.
 """
+# Not installed where types are checked:
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from functools import cache

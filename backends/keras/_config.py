@@ -1,4 +1,5 @@
 """Thresholds and policies as plain values, as they are in the config of a saved optimizer."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Mapping
@@ -16,8 +17,7 @@ def packed(max_norm: Any) -> Any:
     if not is_policy(max_norm):
         return max_norm
     save, name = keras.saving.serialize_keras_object, type(max_norm).__name__
-    policy = _class_of(name)
-    if type(max_norm) is not policy:
+    if type(max_norm) is not _class_of(name):
         return save(max_norm)
     values = {field.name: save(getattr(max_norm, field.name)) for field in fields(_class_of(name))}
     return {"policy": name, "arguments": values}

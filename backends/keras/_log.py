@@ -73,4 +73,6 @@ class ClipLog(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no a
     def _counts(self) -> tuple[int, int, int]:
         """Return the number of steps taken, clipped and skipped."""
         found = self.optimizer
-        return tuple(0 if x is None else int(x) for x in (found.iterations, found.clipped_steps, found.skipped_steps))  # type: ignore[return-value]
+        counts = found.iterations, found.clipped_steps, found.skipped_steps
+        taken, changed, skipped = (0 if x is None else int(x) for x in counts)
+        return taken, changed, skipped

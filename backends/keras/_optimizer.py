@@ -1,4 +1,5 @@
 """What a subclass by `clipped` adds to an optimizer class of Keras: clipping, and variables that tell of it."""
+# Not installed where types are checked:
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Mapping, Sequence

@@ -23,7 +23,7 @@ from gradclip.backends.torch._compiled import (
 )
 from gradclip.backends.torch._groups import groups_of, parts_of
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, gradients, leaves_found
-from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
+from gradclip.backends.torch._sharing import Group, Replicated, are_none, sharing_of
 from gradclip.backends.torch._walk import tensors as walk_tensors
 from gradclip.backends.torch.ops._ownership import is_distributed, whole_of
 
@@ -151,7 +151,7 @@ _clip_between_graphs_ = untraced_because(SAYS_RANKS, _clip_on_ranks_)
 
 def _is_inferred(group: Group, replicated: Replicated) -> bool:
     """Whether the caller says nothing of other ranks."""
-    return group is None and (replicated is False or (isinstance(replicated, tuple) and not replicated))
+    return group is None and are_none(replicated)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ kernels for the host. Functions without a custom operation run between two graph
 
 from collections.abc import Sequence
 from functools import wraps
-from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -40,9 +39,8 @@ def between_graphs(function: Function) -> Function:
 
 def untraced_because(reason: str, function: Any) -> Any:
     """Return a function that ``torch.compile`` does not trace, with the reason that its error gives."""
-    disable: Any = torch.compiler.disable
-    options = {"reason": reason} if "reason" in signature(disable).parameters else {}  # from 2.7 on
-    return disable(function, **options)
+    disable: Any = torch.compiler.disable  # without annotations
+    return disable(function, reason=reason)
 
 
 SAYS_RANKS = (
@@ -160,7 +158,7 @@ def norm_like(grads: list[Tensor]) -> Tensor:
 def _clip_norm_(
     grads: list[Tensor],
     holders: list[Tensor],  # noqa: ARG001  # DTensors, for which _compiled_ranks has a rule
-    place: list[int],  # noqa: ARG001
+    place: list[int],  # noqa: ARG001  # tells the graphs of ranks apart
     max_norm: Tensor | None,
     scale: Tensor,
     ord: float,
@@ -172,23 +170,14 @@ def _clip_norm_(
 
 
 @_clip_norm_.register_fake
-def _(
-    grads: list[Tensor],
-    holders: list[Tensor],  # noqa: ARG001
-    place: list[int],  # noqa: ARG001
-    max_norm: Tensor | None,  # noqa: ARG001  # the norm's shape and dtype depend on the gradients only
-    scale: Tensor,  # noqa: ARG001
-    ord: float,  # noqa: ARG001
-    nonfinite: str,  # noqa: ARG001
-    eps: Tensor,  # noqa: ARG001
-) -> Tensor:
+def _(grads: list[Tensor], *_: object) -> Tensor:
     return norm_like(grads)
 
 
 @torch.library.custom_op("gradclip::total_norm", mutates_args=())
 def _total_norm(
     grads: list[Tensor],
-    holders: list[Tensor],  # noqa: ARG001
+    holders: list[Tensor],  # noqa: ARG001  # these two as in `_clip_norm_`
     place: list[int],  # noqa: ARG001
     ord: float,
     error: bool,
@@ -198,13 +187,7 @@ def _total_norm(
 
 
 @_total_norm.register_fake
-def _(
-    grads: list[Tensor],
-    holders: list[Tensor],  # noqa: ARG001  # as above
-    place: list[int],  # noqa: ARG001
-    ord: float,  # noqa: ARG001
-    error: bool,  # noqa: ARG001
-) -> Tensor:
+def _(grads: list[Tensor], *_: object) -> Tensor:
     return norm_like(grads)
 
 

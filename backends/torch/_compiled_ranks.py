@@ -65,7 +65,7 @@ def _register() -> None:
 
 
 def _applied(rule: Callable[..., Any]) -> Callable[..., Any]:
-    def apply(mode: object, func: object, types: object, args: Any, kwargs: Any = None) -> Any:  # noqa: ARG001
+    def apply(_mode: object, _func: object, _types: object, args: Any, kwargs: Any = None) -> Any:
         with torch.no_grad():
             return rule(*args, **(kwargs or {}))
 
@@ -171,15 +171,8 @@ def _rank_row(
 
 
 @_rank_row.register_fake
-def _(
-    parts: list[Tensor],
-    owned: list[int],  # noqa: ARG001  # the shape is always the same
-    max_norm: Tensor | None,  # noqa: ARG001
-    scale: Tensor,
-    ord: float,  # noqa: ARG001
-    nonfinite: str,  # noqa: ARG001
-    eps: Tensor,  # noqa: ARG001
-) -> Tensor:
+def _(parts: list[Tensor], owned: list[int], max_norm: Tensor | None, scale: Tensor, *_: object) -> Tensor:
+    del owned, max_norm
     return (parts[0] if parts else scale).new_empty((len(Row._fields),), dtype=torch.float64)
 
 
@@ -208,17 +201,9 @@ def _clip_by_rows_(
 
 
 @_clip_by_rows_.register_fake
-def _(
-    parts: list[Tensor],  # noqa: ARG001  # the norm is on the device of the rows
-    rows: Tensor,
-    members: list[int],  # noqa: ARG001
-    max_norm: Tensor | None,  # noqa: ARG001
-    scale: Tensor,  # noqa: ARG001
-    ord: float,  # noqa: ARG001
-    nonfinite: str,  # noqa: ARG001
-    eps: Tensor,  # noqa: ARG001
-    double: bool,
-) -> Tensor:
+def _(parts: list[Tensor], rows: Tensor, *rest: Any) -> Tensor:
+    del parts  # the norm is where the rows are
+    double = rest[-1]
     return rows.new_empty((), dtype=torch.float64 if double else torch.float32)
 
 

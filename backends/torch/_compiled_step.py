@@ -20,7 +20,8 @@ from gradclip.policies._as_policy import restored
 from gradclip.policies._policy import AnyPolicy
 
 _policies: list[AnyPolicy] = []
-"""The policies that graphs may name, each once."""
+_fields: list[tuple[str, ...]] = []
+"""The policies that graphs may name, each once, and the fields of their states."""
 
 
 class TracedPolicy(NamedTuple):
@@ -45,7 +46,9 @@ class TracedPolicy(NamedTuple):
         """Return what a graph has to know of a policy; the table keeps it from now on."""
         if policy not in _policies:
             _policies.append(policy)
-        return cls(str(_policies.index(policy)), type(policy.init(0.0))._fields, policy.skips)
+            _fields.append(type(policy.init(0.0))._fields)
+        at = _policies.index(policy)
+        return cls(str(at), _fields[at], policy.skips)
 
 
 class TracedPart(NamedTuple):
@@ -158,40 +161,29 @@ def _clip_step_(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rest, left = iter(grads), iter(states)
     scopes: list[Scope] = []
-    kept: list[dict[str, Tensor]] = []
     for n, limit, chosen in zip(sizes, max_norms, by_policy, strict=True):
         leaves = traced_leaves([next(rest) for _ in range(n)])
         if chosen:
-            by = _policies[int(policy)]
-            kept.append({field: next(left) for field in TracedPolicy.of(by).fields})
-            scopes.append(Scope(leaves, None, by, kept[-1]))
+            state = {field: next(left) for field in _fields[int(policy)]}
+            scopes.append(Scope(leaves, None, _policies[int(policy)], state))
         else:
             scopes.append(Scope(leaves, _checks.threshold(limit, "max_norm")))
     rule = Rule(None, ord, nonfinite, 1.0, eps)
     told, after = clip_scopes_(scopes, rule, _checks.threshold(max_value, "max_value"), 1.0)
-    for state, new in zip(kept, [x for x, chosen in zip(after, by_policy, strict=True) if chosen], strict=True):
-        for field, value in new._asdict().items():
-            state[field].copy_(torch.as_tensor(value))
+    for scope, new in zip(scopes, after, strict=True):
+        for field, tensor in (scope.state or {}).items():
+            tensor.copy_(torch.as_tensor(getattr(new, field)))
     done = together(told) if per_group else told[0]
     return done.norm, done.coefficient, done.clipped, as_tensor(done.threshold, done.norm).clone()
 
 
 @_clip_step_.register_fake
 def _(
-    grads: list[Tensor],
-    sizes: list[int],
-    max_norms: list[Tensor | None],  # noqa: ARG001  # shapes and dtypes do not depend on these
-    policy: str,
-    by_policy: list[bool],
-    states: list[Tensor],  # noqa: ARG001
-    max_value: Tensor | None,  # noqa: ARG001
-    eps: Tensor,  # noqa: ARG001
-    ord: float,  # noqa: ARG001
-    nonfinite: str,  # noqa: ARG001
-    per_group: bool,
+    grads: list[Tensor], sizes: list[int], max_norms: object, policy: str, by_policy: list[bool], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    seen = grads if per_group else grads[: sizes[0]]
-    norm = norm_like(seen) if seen else torch.empty((), device="cpu")
+    del max_norms
+    per_group = rest[-1]
+    norm = norm_like(grads if per_group else grads[: sizes[0]])
     each = bool(policy) and _policies[int(policy)].per_leaf
     shapes = [(n,) if each and chosen and n else () for n, chosen in zip(sizes, by_policy, strict=True)]
     if per_group:
@@ -210,11 +202,10 @@ def _policy_state(grads: list[Tensor], policy: str, given: list[Tensor]) -> list
 
 
 @_policy_state.register_fake
-def _(grads: list[Tensor], policy: str, given: list[Tensor]) -> list[Tensor]:  # noqa: ARG001  # as above
+def _(grads: list[Tensor], policy: str, *_: object) -> list[Tensor]:
     return list(_policies[int(policy)].init(_like(grads, policy)))
 
 
 def _like(grads: list[Tensor], policy: str) -> Tensor:
     """Return zeros of the shape, dtype and device of the norms that a policy sees."""
-    like = norm_like(grads) if grads else torch.empty((), device="cpu")
-    return like.new_zeros(len(grads) if _policies[int(policy)].per_leaf else ())
+    return norm_like(grads).new_zeros(len(grads) if _policies[int(policy)].per_leaf else ())

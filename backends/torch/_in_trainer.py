@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradclip._types import AnyScalar, Nonfinite, Scalar
+from gradclip._types import AnyScalar, Scalar
 from gradclip._words import short
 from gradclip.backends.torch._attach import attach
 from gradclip.backends.torch._handle import Clipping
@@ -53,10 +54,12 @@ class InTrainer:
 
     Parameters
     ----------
-    max_norm, max_value, norm_type, nonfinite, eps, per_group, group, replicated
+    max_norm : float, 0-d tensor, Policy or None
         As for `attach`.
     monitor : NormMonitor or None
         Records each step; with several optimizers, the steps of all.
+    **arguments
+        The others of `attach`.
 
     Attributes
     ----------
@@ -65,24 +68,12 @@ class InTrainer:
     """
 
     def __init__(
-        self,
-        max_norm: Scalar | AnyPolicy | None = None,
-        *,
-        max_value: Scalar | None = None,
-        norm_type: float | str = 2.0,
-        nonfinite: Nonfinite = "propagate",
-        eps: float = 0.0,
-        per_group: bool = False,
-        group: Any = None,
-        replicated: Any = (),
-        monitor: NormMonitor | None = None,
+        self, max_norm: Scalar | AnyPolicy | None = None, *, monitor: NormMonitor | None = None, **arguments: Any
     ) -> None:
-        self._max_norm, self._monitor = max_norm, monitor
-        self._arguments: dict[str, Any] = {
-            "max_value": max_value, "norm_type": norm_type, "nonfinite": nonfinite, "eps": eps,
-            "per_group": per_group, "group": group, "replicated": replicated,
-        }  # fmt: skip
-        StepClipper(max_norm, **self._arguments)  # checks them
+        given = signature(attach).bind((), max_norm, **arguments)
+        given.apply_defaults()
+        StepClipper(max_norm, **given.kwargs)  # checks them
+        self._max_norm, self._monitor, self._arguments = max_norm, monitor, given.kwargs
         self.clippings: list[Clipping] = []
         self._saved: list[Any] = []
         self._seen: list[StepNumbers] = []

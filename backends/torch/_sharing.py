@@ -101,11 +101,16 @@ def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> S
     return Sharing(parameters, group, replicated)
 
 
+def are_none(replicated: Any) -> bool:
+    """Whether ``replicated`` names no parameters, as by default."""
+    return replicated is False or (isinstance(replicated, tuple) and not replicated)
+
+
 def _same_everywhere(replicated: Any, holders: Sequence[Tensor]) -> frozenset[int]:
     """Return the ``id`` of the parameters that are declared replicated, and of their gradients."""
     if replicated is True:
         chosen: Iterable[Any] = (x for x in holders if not is_distributed(x))
-    elif replicated is False or (isinstance(replicated, tuple) and not replicated):  # by default, there are none
+    elif are_none(replicated):
         return frozenset()
     else:
         chosen = (x for _, x in named_tensors(replicated, "replicated", strict=False))

@@ -54,7 +54,7 @@ def is_policy(value: object, name: str = "max_norm") -> TypeGuard[AnyPolicy]:
         raise TypeError(f"{name} is the class {value.__name__}, expected a policy; pass {value.__name__}()")
     found = _types.get(type(value))
     if found is None:
-        found = _types[type(value)] = all(hasattr(type(value), x) or hasattr(value, x) for x in _NAMES)
+        found = _types[type(value)] = all(hasattr(value, x) for x in _NAMES)
     return found
 
 

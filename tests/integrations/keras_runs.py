@@ -336,7 +336,7 @@ def test_a_monitor_gets_each_step(together):
     assert sum(history.clipped) == int(optimizer.clipped_steps)
 
 
-@pytest.mark.skipif(TORCH, reason="jax.jit")
+@pytest.mark.skipif(TORCH, reason="jax.jit takes no step of PyTorch")
 def test_under_jit_in_a_loop_of_ones_own():
     import jax
 

@@ -237,6 +237,18 @@ def test_leaves_that_are_split_over_axes_that_are_not_named(function):
     jax.eval_shape(jax.shard_map(function, mesh=MESH, in_specs=specs, out_specs=P(), check_vma=False), GRADS)
 
 
+def test_an_axis_of_one_device_splits_nothing():
+    """The part of a device is the whole there, so that norms are global; of two axes only the other is named."""
+    grads, whole = jnp.arange(8.0), float(np.sqrt(140.0))
+    alone = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    norm = jax.shard_map(lambda g: gj.global_norm(g)[None], mesh=alone, in_specs=P("data"), out_specs=P("data"))
+    assert norm(grads) == pytest.approx(whole, rel=1e-6)
+    both = jax.make_mesh((1, 8), ("one", "eight"), axis_types=(AxisType.Auto,) * 2)
+    split = jax.shard_map(gj.global_norm, mesh=both, in_specs=P(("one", "eight")), out_specs=P())
+    with pytest.raises(ValueError, match=r"varies over the mesh axes \['eight'\] and .*pass axis_name='eight'"):
+        split(grads)
+
+
 @pytest.mark.parametrize("clip", [gj.clip_by_norm, gj.clip_by_rms])
 def test_donated_shards_that_lie_in_another_array_too(clip):
     x = jax.device_put(jnp.arange(1.0, 17.0), NamedSharding(MESH, P("data")))

@@ -43,12 +43,15 @@ POLICIES = [
 ]  # fmt: skip
 
 
-def thresholds(policy, compiled_from, compiled_to, resumed_at=None, **options):
-    """Return the norms and thresholds of 12 steps, of which a range is compiled as one graph; step 4 has a NaN."""
+def thresholds(policy, compiled_from, compiled_to, resumed_at=None, per_group=False, **key):
+    """Return the norms and thresholds of 12 steps, of which a range is compiled as one graph; step 4 has a NaN.
+
+    The second param group has the other arguments as keys of its own.
+    """
     torch.compiler.reset()
     params = [torch.nn.Parameter(torch.zeros(3, 4)) for _ in range(3)]
-    optimizer = torch.optim.Muon([{"params": params[:1]}, {"params": params[1:]} | options], lr=1.0)
-    clipping = attach(optimizer, policy, per_group=options == {"per": True})
+    optimizer = torch.optim.Muon([{"params": params[:1]}, {"params": params[1:]} | key], lr=1.0)
+    clipping = attach(optimizer, policy, per_group=per_group)
     compiled = torch.compile(lambda: optimizer.step(), backend="aot_eager", fullgraph=True)
     norms, limits = [], []
     for step in range(12):
@@ -58,7 +61,7 @@ def thresholds(policy, compiled_from, compiled_to, resumed_at=None, **options):
             params[0].grad[0, 0] = math.nan
         if step == resumed_at:
             states = clipping.state_dict()
-            clipping = attach(optimizer, policy, per_group=options == {"per": True})
+            clipping = attach(optimizer, policy, per_group=per_group)
             clipping.load_state_dict(states)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # dynamo's own, of what it imports
@@ -68,7 +71,7 @@ def thresholds(policy, compiled_from, compiled_to, resumed_at=None, **options):
     return norms, limits
 
 
-PLACES = [{"per": True}, {"max_norm": 0.5}, {"clip": False}]
+PLACES = [{"per_group": True}, {"max_norm": 0.5}, {"clip": False}]
 
 
 @pytest.mark.parametrize(
