@@ -1,25 +1,19 @@
 """Keras: the runs of keras_runs.py in one process for each backend, because a process has one."""
 
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+
+from tests.processes import run_one
 
 if find_spec("keras") is None:  # imported here, it would ask for TensorFlow
     pytest.skip("Keras is not installed; `make integrations` installs it", allow_module_level=True)
 
-ROOT = Path(__file__).parents[2]
-
 
 def run(backend: str, *command: str) -> str:
     """Return the output of Python on a backend; fail with it if the process fails."""
-    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return run_one([sys.executable, *command], 1800, KERAS_BACKEND=backend)
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
