@@ -67,6 +67,10 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # else the keys of programs depend on the folder's name
 
 
+# The loops of pydata/sparse run as Python: to compile them takes longer than all that the tests do with them.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
+
 def _share(source: Path, target: Path) -> None:
     """Put the files of a folder into another one, unless they are there."""
     target.mkdir(parents=True, exist_ok=True)
