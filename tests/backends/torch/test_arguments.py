@@ -3,6 +3,7 @@
 import math
 from decimal import Decimal
 from fractions import Fraction
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -26,27 +27,45 @@ HALVES = [
 ]  # fmt: skip
 
 
+CALLS = {
+    "max_norm": lambda p, x: clip_grad_norm_(p, x),
+    "clip_value": lambda p, x: clip_grad_value_(p, x),
+    "total_norm": lambda p, x: clip_grads_with_norm_(p, 0.25, x),
+    "scale": lambda p, x: clip_grad_norm_(p, 10.0, scale=x),
+    "eps": lambda p, x: clip_grad_norm_(p, 1.1, eps=x),
+}
+WITH_A_HALF = {
+    "max_norm": ([3.0, 4.0], 5, [0.3, 0.4]),
+    "clip_value": ([3.0, -0.25], None, [0.5, -0.25]),
+    "total_norm": ([0.3, 0.4], None, [0.15, 0.2]),
+    "scale": ([3.0, 4.0], 10, [6.0, 8.0]),
+    "eps": ([3.0, 4.0], 5, [0.6, 0.8]),
+}
+"""For each call with 0.5: gradients, what is returned, clipped gradients."""
+
+
 def compiled(function):
     torch._dynamo.reset()
     return torch.compile(function, backend="eager")
 
 
 @pytest.mark.parametrize("half", HALVES, ids=repr)
-@pytest.mark.parametrize("how", [lambda f: f, compiled], ids=["eager", "compiled"])
-def test_any_number_is_a_threshold(half, how):
-    p = param(torch.tensor([3.0, 4.0]))
-    assert how(clip_grad_norm_)([p], half) == 5
-    torch.testing.assert_close(p.grad, torch.tensor([0.3, 0.4]))
-    how(clip_grads_with_norm_)([p], 0.25, half)
-    torch.testing.assert_close(p.grad, torch.tensor([0.15, 0.2]))
-    p = param(torch.tensor([3.0, -0.25]))
-    how(clip_grad_value_)([p], half)
-    assert p.grad.tolist() == [0.5, -0.25]
-    p = param(torch.tensor([3.0, 4.0]))
-    assert how(lambda p, x: clip_grad_norm_(p, 10.0, scale=x))([p], half) == 10
-    p = param(torch.tensor([3.0, 4.0]))
-    how(lambda p, x: clip_grad_norm_(p, 1.1, eps=x))([p], half)
-    torch.testing.assert_close(p.grad, torch.tensor([0.6, 0.8]))
+def test_any_number_is_a_threshold(half):
+    for name in CALLS:
+        assert_a_half(name, half, CALLS[name])
+
+
+@pytest.mark.parametrize(("half", "name"), [*zip(HALVES, cycle(CALLS))], ids=repr)
+def test_any_number_is_a_threshold_of_what_is_compiled(half, name):
+    assert_a_half(name, half, compiled(CALLS[name]))
+
+
+def assert_a_half(name, half, call):
+    """Assert that an argument of 0.5 in any spelling does what 0.5 does."""
+    first, norm, clipped = WITH_A_HALF[name]
+    p = param(torch.tensor(first))
+    assert call([p], half) == norm
+    torch.testing.assert_close(p.grad, torch.tensor(clipped))
 
 
 BAD = [
@@ -60,22 +79,27 @@ BAD = [
     (torch.tensor([-1.0]), ValueError, r"{name}=tensor\(\[-1\.\]\), expected "),
     (-1, ValueError, r"{name}=(-1|tensor\(-1\., dtype=torch.float64\)), expected "),
 ]
-CALLS = {
-    "max_norm": lambda p, x: clip_grad_norm_(p, x),
-    "clip_value": lambda p, x: clip_grad_value_(p, x),
-    "total_norm": lambda p, x: clip_grads_with_norm_(p, 1.0, x),
-    "scale": lambda p, x: clip_grad_norm_(p, 1.0, scale=x),
-    "eps": lambda p, x: clip_grad_norm_(p, 1.0, eps=x),
-}
 
 
-@pytest.mark.parametrize(("bad", "error", "message"), BAD, ids=lambda x: repr(x) if not isinstance(x, type) else "")
+def label(x):
+    return repr(x) if not isinstance(x, type) else ""
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD, ids=label)
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("how", [lambda f: f, compiled], ids=["eager", "compiled"])
-def test_what_is_no_threshold_says_how_to_pass_it(name, bad, error, message, how):
+def test_what_is_no_threshold_says_how_to_pass_it(name, bad, error, message):
+    assert_refused(name, bad, error, message, CALLS[name])
+
+
+@pytest.mark.parametrize(("name", "refused"), [*zip(cycle(CALLS), BAD)], ids=label)
+def test_what_is_compiled_says_how_to_pass_a_threshold(name, refused):
+    assert_refused(name, *refused, compiled(CALLS[name]))
+
+
+def assert_refused(name, bad, error, message, call):
     p = param(torch.tensor([3.0, 4.0]))
     with pytest.raises(error, match=message.format(name=name)):
-        how(CALLS[name])([p], bad)
+        call([p], bad)
     assert p.grad.tolist() == [3, 4]
 
 
