@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # ARGS may select tests of one run and none of another: then pytest exits with status 5.
 SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
 # The tests of make quick: those of the core and of PyTorch, without the slow ones.
-SLOW := dask dtypes_of_leaves packaging properties types
+SLOW := dask_ops dtypes_of_leaves packaging properties types
 SLOW_TORCH := attach_stress compiled_step dtypes examples failures_of_torch properties compiled training_script
 QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
   $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))

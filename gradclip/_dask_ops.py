@@ -95,7 +95,7 @@ class DaskOps(ArrayOps):
 
 @_quiet
 def _partial(
-    x: AnyArray, axis: Axes, keepdims: bool, ord: float, whole: bool, computing_meta: bool = False
+    x: AnyArray, axis: Axes, ord: float, whole: bool, computing_meta: bool = False, **_: object
 ) -> AnyArray | NormPartial:
     """Return the partial norm of a chunk, 0-d if it is that of a whole leaf."""
     if computing_meta:
@@ -105,7 +105,7 @@ def _partial(
 
 
 @_quiet
-def _merge(parts: Any, axis: Axes, keepdims: bool) -> NormPartial:
+def _merge(parts: Any, **_: object) -> NormPartial:
     """Return the partial norm of some chunks, from theirs in lists within lists, in order."""
     return reduce(NormPartial.merge, _flat(parts))
 

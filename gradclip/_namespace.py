@@ -86,18 +86,8 @@ def constant(xp: Namespace, x: AnyArray) -> AnyArray:
 
 
 def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:
-    """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None.
-
-    In Dask, the number of elements may be unknown before they are computed. If there are none, the result is 0.
-    """
-    keep = axes is not None
-    if is_dask(xp):  # its own maximum fails where some chunks are empty
-        return xp.reduction(values, _peak_of_chunk, _peak_of_chunk, axis=axes, keepdims=keep, dtype=values.dtype)
-    return xp.max(values, axis=axes, keepdims=keep)
-
-
-def _peak_of_chunk(x: AnyArray, axis: object, keepdims: bool) -> AnyArray:
-    return (x.max if x.size else x.sum)(axis=axis, keepdims=keepdims)  # the sum of an empty array is 0
+    """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None."""
+    return xp.max(values, axis=axes, keepdims=axes is not None)
 
 
 def is_lazy(x: AnyArray) -> bool:

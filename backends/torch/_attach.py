@@ -63,6 +63,8 @@ def attach(
         Clip each param group by its own norm.
     group, replicated
         The ranks that hold parts of the model, and the parameters that are the same on all, as for `clip_grad_norm_`.
+        If the step is compiled, clipping over ranks (also of DTensors) runs between two graphs, so that
+        ``fullgraph=True`` is an error.
 
     Returns
     -------
