@@ -32,7 +32,7 @@ class Sent(TorchDispatchMode):
     """Counts collectives, and the bytes that this rank puts into them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch gives it no types
         self.collectives = self.nbytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
