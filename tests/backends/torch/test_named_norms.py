@@ -38,7 +38,8 @@ def test_norms_of_large_and_small_gradients_are_in_range():
 def test_a_gradient_that_two_parameters_share_has_both_names():
     model = model_with_gradients()
     model[2].bias.grad = model[1].bias.grad
-    found = NamedNorms(list(model.named_parameters()))()
+    names, norms = NamedNorms(list(model.named_parameters()))()
+    found = dict(zip(names, norms, strict=True))
     assert list(found) == [name for name, _ in model.named_parameters()]
     assert found["1.bias"] == found["2.bias"]
 
