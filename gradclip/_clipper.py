@@ -51,6 +51,7 @@ class Clipper:
     its second step.
 
     Functions in the list ``observers`` are called with the clipper after each clipping, as `gradclip.monitor` does.
+    Copies and pickles of a clipper have the state and no observers.
 
     See Also
     --------
@@ -230,6 +231,9 @@ class Clipper:
         return (
             f"{type(self).__name__}({self.policy!r}, ord={self._ord}, nonfinite={self._nonfinite!r}, eps={self._eps})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observers": []}  # a copy is not watched; a monitor may hold open files
 
     @np.errstate(all="ignore")
     def _decide(self, leaves: Leaves, scale: Scalar) -> tuple[Decision, Any]:

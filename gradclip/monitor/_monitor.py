@@ -1,6 +1,7 @@
 """`NormMonitor`: collects norms over time, without waiting for a device at each step."""
 
 import atexit
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ class NormMonitor:
         The least number of steps that are kept exactly; at most twice as many are.
     fetch_every : int
         The number of steps that are copied to the host together, and written together.
-    writers : sequence of str, Path and object
+    writers : str, Path, object, or sequence of these
         Where each step is written: paths that end in .jsonl or .csv, which are appended to, and objects with
         ``add_scalar``, such as TensorBoard's SummaryWriter. What is not yet written when Python ends, by an exception
         too, is written then.
@@ -86,7 +87,7 @@ class NormMonitor:
         updates: Any = None,
         window: int = 10_000,
         fetch_every: int = 100,
-        writers: Sequence[object] = (),
+        writers: Sequence[object] | object = (),
     ) -> None:
         for name, value in (("window", window), ("fetch_every", fetch_every)):
             if not isinstance(value, int) or value < 1:
@@ -98,7 +99,8 @@ class NormMonitor:
             )
         self._observers = [] if source is None else observers_of(source)
         self._observer = Observer(self._watch, None if parameters is None else measure_of(source, parameters))
-        self._collected = Collected(window, writers)
+        alone = isinstance(writers, str | os.PathLike) or hasattr(writers, "add_scalar")
+        self._collected = Collected(window, [writers] if alone else writers)
         self._updates = None if updates is None else Updates(updates, self._note_update)
         self._fetch_every, self._next = fetch_every, 0
         self._rows: list[Row] = []

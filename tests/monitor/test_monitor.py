@@ -13,7 +13,7 @@ import torch
 
 import gradclip
 from gradclip.backends.torch import attach
-from gradclip.monitor import NormMonitor
+from gradclip.monitor import NormMonitor, read
 from gradclip.policies import AdaGC, SkipStep
 
 
@@ -312,3 +312,20 @@ def test_a_monitor_of_nothing_is_freed(tmp_path):
 def test_what_it_cannot_do_it_says(arguments, error, words):
     with pytest.raises(error, match=words):
         NormMonitor(**arguments)
+
+
+def test_a_single_writer_needs_no_list(tmp_path):
+    class Scalars:
+        def __init__(self):
+            self.rows = []
+
+        def add_scalar(self, tag, value, step):
+            self.rows.append((tag, value, step))
+
+    scalars = Scalars()
+    for target in (str(tmp_path / "log.jsonl"), tmp_path / "log.csv", scalars):
+        monitor = NormMonitor(writers=target)
+        monitor.record(1.5)
+        monitor.fetch()
+    assert read(tmp_path / "log.jsonl").norm.tolist() == read(tmp_path / "log.csv").norm.tolist() == [1.5]
+    assert scalars.rows == [("grad_norm", 1.5, 0)]
