@@ -4,7 +4,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import short
@@ -139,7 +139,14 @@ class NormMonitor:
             What else is known of the step.
         parameters : mapping of str to float or array, or pair, optional
             The norm of each parameter's gradient before clipping; or their names, and an array of shape ``(names,)``.
+
+        Raises
+        ------
+        TypeError
+            If ``step`` is not an integer, or another argument neither a number nor an array.
         """
+        if norm is None:
+            raise TypeError("norm is None, expected a number or an array; pass the norm before clipping, or math.nan")
         given = (norm, max_norm, coefficient, clipped, skipped, update_norm, loss)
         numbers = {name: snapshot(value) for name, value in zip(KEYS, given, strict=True) if value is not None}
         names, norms = ((), []) if parameters is None else parameters_of(parameters)
@@ -266,7 +273,7 @@ class NormMonitor:
         if len(self._rows) >= self._fetch_every:  # asked here, because `note` may add to the last row until now
             rows, self._rows = self._rows, []
             self._collected.begin(rows)
-        at = self._next if step is None else int(step)
+        at = self._next if step is None else _whole(step)
         self._next = at + 1
         self._rows.append(Row(at, numbers, names, norms))
 
@@ -280,6 +287,12 @@ class NormMonitor:
     def _note_update(self, norm: AnyArray) -> None:
         if self._rows:
             self._rows[-1].numbers["update_norm"] = norm
+
+
+def _whole(step: object) -> int:
+    if not isinstance(step, SupportsIndex):
+        raise TypeError(f"step={short(step)}, expected an integer; pass the number of the step")
+    return step.__index__()
 
 
 def _fetch_at_exit(reference: "weakref.ref[NormMonitor]") -> None:

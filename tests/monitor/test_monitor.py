@@ -329,3 +329,23 @@ def test_a_single_writer_needs_no_list(tmp_path):
         monitor.fetch()
     assert read(tmp_path / "log.jsonl").norm.tolist() == read(tmp_path / "log.csv").norm.tolist() == [1.5]
     assert scalars.rows == [("grad_norm", 1.5, 0)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"norm": "1.5"}, "a number of a step is '1.5', expected a real number or an array"),
+        ({"norm": None}, "norm is None, expected a number or an array"),
+        ({"norm": 1.0, "loss": object()}, "a number of a step is"),
+        ({"norm": 1.0, "step": 1.5}, "step=1.5, expected an integer"),
+    ],
+)
+def test_what_is_no_number_is_refused_at_once(numbers, words):
+    monitor = NormMonitor()
+    monitor.record(2.0, step=np.int64(7))
+    with pytest.raises(TypeError, match=words):
+        monitor.record(**numbers)
+    monitor.record(3.0)
+    with pytest.raises(TypeError, match="a number of a step is '2'"):
+        monitor.note(loss="2")
+    assert monitor.history().step.tolist() == [7, 8]
