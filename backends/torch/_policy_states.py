@@ -15,28 +15,28 @@ from gradclip.policies._policy import AnyPolicy
 
 
 class PolicyStates:
-    """The states of policies. A state is used only by the policy that it is of."""
+    """The states of policies. A state is used only by its owner: the policy that it is of, or what names that."""
 
     def __init__(self) -> None:
         self._states: dict[str, Any] = {}
         self._owners: dict[str, object] = {}
         self._loaded: frozenset[str] = frozenset()
 
-    def of(self, name: str, policy: object) -> Any:
-        """Return the state of a part; None if there is none, or if it is of another policy.
+    def of(self, name: str, owner: object) -> Any:
+        """Return the state of a part; None if there is none, or if it is of another owner.
 
         Whose a state is that was loaded is not known.
         """
-        owner = self._owners.get(name, policy)
-        return self._states.get(name) if owner is policy or owner == policy else None
+        mine = self._owners.get(name, owner)
+        return self._states.get(name) if mine is owner or mine == owner else None
 
-    def keep(self, name: str, policy: object, state: Any) -> None:
+    def keep(self, name: str, owner: object, state: Any) -> None:
         """Remember the state of a part, and whose it is."""
-        self._states[name], self._owners[name] = state, policy
+        self._states[name], self._owners[name] = state, owner
 
-    def forget(self, policies: Sequence[object]) -> None:
-        """Forget the states of policies that are used no longer, and that of the part with the name "all"."""
-        gone = {"all", *(name for name, owner in self._owners.items() if owner in policies)}
+    def forget(self, owner: object) -> None:
+        """Forget the states of an owner, and that of the part with the name "all"."""
+        gone = {"all", *(name for name, mine in self._owners.items() if mine == owner)}
         self._states = {name: state for name, state in self._states.items() if name not in gone}
         self._loaded -= gone
 
@@ -58,6 +58,8 @@ class PolicyStates:
         ValueError
             If one is not: its policy would begin anew, without a word.
         """
+        if not self._loaded:
+            return
         if self._loaded - set(names):
             raise ValueError(
                 f"the state_dict that was loaded has policies for {sorted(self._loaded)}, expected {sorted(names)}, "

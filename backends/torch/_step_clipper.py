@@ -62,7 +62,7 @@ class StepClipper:
         chosen = value if is_policy(value, "max_norm") else _checks.live_threshold(value, "max_norm")
         self._check_together(chosen, self._max_value)
         if not (is_policy(chosen) and is_policy(self._max_norm) and chosen == self._max_norm):
-            self._states.forget([self._max_norm, self._traced])
+            self._states.forget(self._traced)
         self._max_norm = chosen
         self._traced = TracedPolicy.of(chosen) if is_policy(chosen) else None
 
@@ -116,8 +116,9 @@ class StepClipper:
             states = [_state_unless(unless, scope.state, new) for scope, new in pairs]
         for part, some, new in zip(parts, rows, states, strict=True):
             if (policy := policies.get(part.name)) is not None:
-                full = new if some is None else some.put(policy, self._states.of(part.name, policy), new)
-                self._states.keep(part.name, policy, full)
+                owner = self._owner(part)
+                full = new if some is None else some.put(policy, self._states.of(part.name, owner), new)
+                self._states.keep(part.name, owner, full)
         return told
 
     def clip_compiled_(self, groups: Sequence[dict[str, Any]]) -> Told | None:
@@ -156,6 +157,10 @@ class StepClipper:
     def _limit(self, part: Part) -> Any:
         return part.max_norm if part.own else self._max_norm
 
+    def _owner(self, part: Part) -> object:
+        """Return what names the policy of a part, the same in compiled steps and in others."""
+        return part.max_norm if part.own else self._traced
+
     def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]], ranks: ExitStack) -> tuple[Scope, Rows | None]:
         """Return the gradients of a part with its threshold, or its policy and that policy's state.
 
@@ -168,7 +173,7 @@ class StepClipper:
         leaves = gradients(params, name, sharing=sharing)
         if not is_policy(limit):
             return Scope(leaves, _checks.threshold(limit, "max_norm")), None
-        state = self._states.of(part.name, limit)
+        state = self._states.of(part.name, self._owner(part))
         rows = Rows.of(params, leaves) if limit.per_leaf else None
         return Scope(leaves, None, limit, state if rows is None else rows.of_state(limit, state)), rows
 
