@@ -1,7 +1,6 @@
 """`NormMonitor`: collects norms over time, without waiting for a device at each step."""
 
 import atexit
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
@@ -87,7 +86,7 @@ class NormMonitor:
         updates: Any = None,
         window: int = 10_000,
         fetch_every: int = 100,
-        writers: Sequence[object] | object = (),
+        writers: object = (),
     ) -> None:
         for name, value in (("window", window), ("fetch_every", fetch_every)):
             if not isinstance(value, int) or value < 1:
@@ -99,8 +98,7 @@ class NormMonitor:
             )
         self._observers = [] if source is None else observers_of(source)
         self._observer = Observer(self._watch, None if parameters is None else measure_of(source, parameters))
-        alone = isinstance(writers, str | os.PathLike) or hasattr(writers, "add_scalar")
-        self._collected = Collected(window, [writers] if alone else writers)
+        self._collected = Collected(window, writers)
         self._updates = None if updates is None else Updates(updates, self._note_update)
         self._fetch_every, self._next = fetch_every, 0
         self._rows: list[Row] = []
