@@ -256,3 +256,15 @@ def test_copies_and_pickles_are_not_watched(tmp_path):
     assert len(clipper.observers) == 1
     monitor.fetch()
     assert (tmp_path / "log.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("make", NAMESPACES.values(), ids=NAMESPACES)
+def test_thresholds_of_leaves_are_not_mixed_up(make):
+    clipper = gradclip.Clipper(EmaClip(1.1))
+    small, large = make(np.array([0.3, 0.4])), make(np.array([30.0, 40.0]))
+    clipper({"a": small, "b": None})
+    with pytest.raises(ValueError, match=r"at other places than in the steps before \(grads\['b'\], …\)"):
+        clipper({"a": None, "b": large})
+    copy.deepcopy(clipper)({"b": None, "a": small})
+    clipper({"b": None, "a": small})
+    assert float(clipper.max_norm[0]) == pytest.approx(0.55)
