@@ -171,7 +171,7 @@ class Clipping:
         Raises
         ------
         TypeError
-            If it is something else. That it is of other policies is noticed at the next step: a ValueError.
+            If it is something else. That it is of other policies or groups is noticed at the next step: a ValueError.
         """
         if not isinstance(state_dict, Mapping) or "policies" not in state_dict:
             raise TypeError(

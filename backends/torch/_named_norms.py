@@ -1,5 +1,6 @@
 """`NamedNorms`: the norms of parameters' gradients as one array, for a monitor, which asks at every step."""
 
+from collections.abc import Mapping
 from operator import attrgetter
 
 from torch import Tensor
@@ -30,6 +31,8 @@ class NamedNorms:
     """
 
     def __init__(self, parameters: Parameters) -> None:
+        if isinstance(parameters, Mapping) and all(isinstance(name, str) for name in parameters):
+            parameters = parameters.items()  # the names are those of the dict
         found = named_tensors(parameters, "parameters", "NamedNorms")
         self._names, self._params = tuple(name for name, _ in found), [p for _, p in found]
 

@@ -83,3 +83,10 @@ def test_observers_are_called_in_compiled_steps():
 def test_what_holds_no_parameters_is_refused():
     with pytest.raises(TypeError, match="expected a tensor, a Module"):
         NamedNorms(3)
+
+
+def test_names_are_those_of_a_dict():
+    model = model_with_gradients()
+    names, norms = NamedNorms(dict(model.named_parameters()))()
+    assert names == tuple(name for name, _ in model.named_parameters())
+    assert len(norms) == len(names)
