@@ -27,7 +27,7 @@ OTHER_NAMES: Final = {
     "gradclip/clipped_step": "clipped",  # beside gradclip/clipped_epoch, from Lightning
     "gradclip/skipped": "skipped",
 }
-"""Names that gradclip writes. A path may precede them: Transformers writes ``train/gradclip/clipped`` for TensorBoard."""
+"""Names that gradclip writes. A path may precede them: TensorBoard gets ``train/gradclip/clipped`` of Transformers."""
 
 PARAMETER: Final = "parameter:"
 """Before the name of a parameter, in the role of a column that holds the norm of that parameter."""
