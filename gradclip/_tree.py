@@ -127,6 +127,11 @@ class Leaves:
         """Return the container made of one value for each of ``arrays``."""
         return self.rebuild([values[slot] for slot in self.slots])
 
+    @property
+    def structure(self) -> object:
+        """What two containers with leaves at the same places have in common; None if that is not known."""
+        return getattr(self.rebuild, "__self__", None)
+
     def array_paths(self) -> list[str]:
         """Return a name for each of ``arrays``: its first position."""
         return self.firsts(self.paths())
