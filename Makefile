@@ -8,13 +8,13 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # ARGS may select tests of one run and none of another: then pytest exits with status 5.
 SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
 # The tests of make quick: those of the core and of PyTorch, without the slow ones.
-SLOW := dask dtypes_of_leaves packaging properties types
+SLOW := dask_ops dtypes_of_leaves packaging properties types
 SLOW_TORCH := attach_stress compiled_step dtypes examples failures_of_torch properties compiled training_script
 QUICK := $(filter-out $(SLOW:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
   $(filter-out $(SLOW_TORCH:%=tests/backends/torch/test_%.py),$(wildcard tests/backends/torch/test_*.py))
 BRIEF := not million and not billion and not 32_bits and not compiled and not processes and not not_written
 
-.PHONY: help demo quick test integrations check lint types format docs links sanitize bench gpu dist oldest clean
+.PHONY: help demo quick test integrations check lint types format docs links sanitize bench gpu dist oldest newest frameworks clean
 
 help:  ## list these commands
 	@awk -F : '/^[a-z]+:.*  ## / { name = $$1; sub(/.*  ## /, ""); printf "make %-12s %s\n", name, $$0 }' $(firstword $(MAKEFILE_LIST))
@@ -80,22 +80,15 @@ dist: $(VENV)/.dist  ## build sdist and wheel, and check them: metadata, content
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
-oldest:  ## the unit tests and the contract with the oldest supported versions of all libraries (15 min; installs 4 GB)
+oldest:  ## the unit tests and the contract with the oldest supported versions of all libraries (40 min on 2 cores; installs 4 GB)
 	PYTHON=$(PYTHON) bash tests/oldest.sh $(ARGS)
 
-clean:  ## remove .venv, what was built, and the caches
-	rm -rf $(VENV) .venv-oldest .venv-integrations $(FRAMEWORKS:%=.venv-%) build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.%: pyproject.toml setup.py $(wildcard gradclip/_native/*.[ch]) | $(VENV)/bin/python
-	$(PIP) install -e ".[$*]"
-	touch $@
+newest:  ## make test with the newest Python that there is: make newest PYTHON=python3.14 (30 min on 2 cores; installs 4 GB into .venv-newest)
+	$(MAKE) test VENV=.venv-newest
 
 FRAMEWORKS := mlx paddle tensorflow
-.PHONY: frameworks $(FRAMEWORKS:%=.venv-%)
-frameworks: .venv-mlx .venv-paddle .venv-tensorflow  # MLX, Paddle and TensorFlow, each in an environment of its own
+.PHONY: $(FRAMEWORKS:%=.venv-%)
+frameworks: .venv-mlx .venv-paddle .venv-tensorflow  ## MLX with its contract, Paddle, TensorFlow, each in an environment of its own (5 min; installs 4 GB)
 	.venv-mlx/bin/python -m pytest tests/test_mlx.py -c /dev/null --rootdir=. --import-mode=importlib
 	.venv-mlx/bin/python -m gradclip.conformance --namespace mlx.core
 	.venv-paddle/bin/python -m pytest tests/integrations/test_paddle.py -c /dev/null --rootdir=. --import-mode=importlib
@@ -107,3 +100,13 @@ frameworks: .venv-mlx .venv-paddle .venv-tensorflow  # MLX, Paddle and TensorFlo
 $(FRAMEWORKS:%=.venv-%):
 	test -d $@ || $(PYTHON) -m venv $@
 	$@/bin/python -m pip install -q -e ".[conformance]" $(PACKAGES)
+
+clean:  ## remove .venv, what was built, and the caches
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-integrations $(FRAMEWORKS:%=.venv-%) build dist docs/_build docs/gallery docs/reference/*.rst *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: pyproject.toml setup.py $(wildcard gradclip/_native/*.[ch]) | $(VENV)/bin/python
+	$(PIP) install -e ".[$*]"
+	touch $@

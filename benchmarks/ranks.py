@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.sets import GradientSet, values
 from gradclip.backends.torch import clip_grad_norm_, get_total_norm
@@ -24,6 +26,24 @@ def parameters(leaves: list[Tensor], kind: str) -> list[torch.nn.Parameter]:
     for p, g in zip(made, leaves, strict=True):
         p.grad = g
     return made
+
+
+class Sent(TorchDispatchMode):
+    """Counts collectives, and the bytes that this rank puts into them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch gives it no types
+        self.collectives = self.nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does with its parts comes here too
+        if func.namespace in ("c10d", "_c10d_functional") and "wait" not in func.__name__:
+            self.collectives += 1
+            self.nbytes += min(
+                x.nbytes for x in tree_leaves(args) if isinstance(x, Tensor)
+            )  # a gather's output is more
+        return func(*args, **(kwargs or {}))
 
 
 def main(kind: str, number: int) -> None:
@@ -48,6 +68,10 @@ def main(kind: str, number: int) -> None:
             whole: Any = norm
             before = float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole)
             after = float(get_total_norm(grads, group=group))
+        elif what.startswith("count-"):
+            with Sent() as sent:
+                calls[what.removeprefix("count-")](float(most))
+            before, after = sent.collectives, sent.nbytes
         else:
             norm = calls[what](float(most))
         print(before, after, flush=True)

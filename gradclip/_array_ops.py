@@ -54,7 +54,7 @@ class ArrayOps:
     def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place; on a host, write only leaves that change."""
         for x, c in zip(leaves, coefficients, strict=True):
-            if 0 not in x.shape and _may_change(self.xp, x, c.changed):  # Dask cannot assign an empty array
+            if 0 not in x.shape and _may_change(self.xp, x, c.changed):
                 self._write(x, self._there(c, x))
 
     def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:

@@ -51,6 +51,7 @@ class Clipper:
     its second step.
 
     Functions in the list ``observers`` are called with the clipper after each clipping, as `gradclip.monitor` does.
+    Copies and pickles of a clipper have the state and no observers.
 
     See Also
     --------
@@ -96,6 +97,7 @@ class Clipper:
         self._saved: Mapping[str, Any] | None = None
         self._decision: Decision | None = None
         self._asked = not self.policy.skips
+        self._structure: object = None
         self.observers: list[Callable[[Clipper], object]] = []
 
     def __call__(self, grads: Tree, *, scale: Scalar = 1.0) -> tuple[Tree, Array]:
@@ -120,8 +122,8 @@ class Clipper:
         TypeError
             If a leaf is not a floating-point array, or ``scale`` is not a number.
         ValueError
-            If ``scale`` is not greater than 0, or the number of leaves is not that of the step before and the policy
-            has a threshold for each leaf.
+            If ``scale`` is not greater than 0, or the leaves are not those of the step before and the policy has a
+            threshold for each leaf.
         NonFiniteError
             If a gradient is NaN or inf and ``nonfinite="error"``.
         RuntimeError
@@ -224,12 +226,16 @@ class Clipper:
                 f"state_dict is of {short(name)}, expected {mine!r}; load it in a Clipper with the policy that it was "
                 "saved with"
             )
-        self._state, self._saved = None, state_dict["state"]
+        self._state, self._saved, self._structure = None, state_dict["state"], None
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.policy!r}, ord={self._ord}, nonfinite={self._nonfinite!r}, eps={self._eps})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is not watched: a monitor may hold open files.
+        return {**self.__dict__, "observers": [], "_structure": None}
 
     @np.errstate(all="ignore")
     def _decide(self, leaves: Leaves, scale: Scalar) -> tuple[Decision, Any]:
@@ -240,7 +246,21 @@ class Clipper:
                 "if clipper.skipped: continue"
             )
         rule = Rule(None, self._ord, self._nonfinite, scale, self._eps)
-        return decide_by_policy(leaves, self.policy, self._state if self._saved is None else self._saved, rule)
+        found = decide_by_policy(leaves, self.policy, self._state if self._saved is None else self._saved, rule)
+        if self.policy.per_leaf and leaves.arrays:
+            self._check_structure(leaves)
+            self._structure = leaves.structure
+        return found
+
+    def _check_structure(self, leaves: Leaves) -> None:
+        """Check that leaves are at the same places as in the step before: else thresholds would be mixed up."""
+        found, before = leaves.structure, self._structure
+        if found is not None and before is not None and found != before:
+            raise ValueError(
+                f"gradients are at other places than in the steps before ({', '.join(leaves.array_paths()[:3])}, …), "
+                f"expected the same, because {type(self.policy).__name__} has a threshold for each; pass zeros for "
+                "those that are missing in this step"
+            )
 
     def _keep(self, decision: Decision, state: Any) -> Array:
         """Remember the decision and the state, after gradients were clipped without an error; return the norm."""

@@ -35,6 +35,12 @@ JOIN_UP_TO_NUMEL = 1 << 18
 JOIN_MEAN_NUMEL = 1 << 10
 """NumPy arrays of up to so many elements each, on average, are laid end to end: see `JOIN_UP_TO_NUMEL`."""
 
+MERGE_AT_ONCE = 64
+"""How many partial norms of chunks one task of Dask merges, before theirs are merged in turn.
+
+Each is two numbers, so a task may take many. Dask's own number, 4, is for arrays; it makes a higher tree.
+"""
+
 PIECE_NBYTES = 1 << 14
 """The least size in bytes of a piece, the work of one block of threads on a GPU.
 

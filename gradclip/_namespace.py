@@ -65,6 +65,11 @@ def is_torch(xp: Namespace) -> bool:
     return compat.is_torch_namespace(xp)
 
 
+def is_dask(xp: Namespace) -> bool:
+    """Whether a namespace is Dask's."""
+    return compat.is_dask_namespace(xp)
+
+
 def is_mlx(xp: Namespace) -> bool:
     """Whether a namespace is the core's of MLX."""
     return isinstance(xp, MlxNamespace)
@@ -72,7 +77,7 @@ def is_mlx(xp: Namespace) -> bool:
 
 def adds_pairwise(xp: Namespace) -> bool:
     """Whether a namespace's ``sum`` is known to add in a tree, with a small rounding error at any size."""
-    return is_numpy(xp) or compat.is_dask_namespace(xp) or compat.is_jax_namespace(xp) or is_mlx(xp)
+    return is_numpy(xp) or is_dask(xp) or compat.is_jax_namespace(xp) or is_mlx(xp)
 
 
 def constant(xp: Namespace, x: AnyArray) -> AnyArray:
@@ -81,18 +86,8 @@ def constant(xp: Namespace, x: AnyArray) -> AnyArray:
 
 
 def peak(xp: Namespace, values: AnyArray, axes: Axes | None = None) -> AnyArray:
-    """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None.
-
-    In Dask, the number of elements may be unknown before they are computed. If there are none, the result is 0.
-    """
-    keep = axes is not None
-    if compat.is_dask_namespace(xp):  # its own maximum fails where some chunks are empty
-        return xp.reduction(values, _peak_of_chunk, _peak_of_chunk, axis=axes, keepdims=keep, dtype=values.dtype)
-    return xp.max(values, axis=axes, keepdims=keep)
-
-
-def _peak_of_chunk(x: AnyArray, axis: object, keepdims: bool) -> AnyArray:
-    return (x.max if x.size else x.sum)(axis=axis, keepdims=keepdims)  # the sum of an empty array is 0
+    """Return the largest of numbers >= 0, over ``axes``, which are kept, or over all axes for None."""
+    return xp.max(values, axis=axes, keepdims=axes is not None)
 
 
 def is_lazy(x: AnyArray) -> bool:

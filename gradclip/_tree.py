@@ -18,6 +18,7 @@ from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
+from gradclip._dask_ops import DaskOps
 from gradclip._decision import Decision, Rule
 from gradclip._dlpack_ops import dlpack_ops
 from gradclip._memory import identities
@@ -127,6 +128,11 @@ class Leaves:
         """Return the container made of one value for each of ``arrays``."""
         return self.rebuild([values[slot] for slot in self.slots])
 
+    @property
+    def structure(self) -> object:
+        """What two containers with leaves at the same places have in common; None if that is not known."""
+        return getattr(self.rebuild, "__self__", None)
+
     def array_paths(self) -> list[str]:
         """Return a name for each of ``arrays``: its first position."""
         return self.firsts(self.paths())
@@ -192,6 +198,8 @@ def ops_for(arrays: Sequence[AnyArray]) -> Ops:
         return numpy_ops()
     if ns.is_mlx(xp):
         return MlxOps(xp, arrays)
+    if ns.is_dask(xp):
+        return DaskOps(xp)
     ops = tensor_ops(xp, arrays) if ns.is_torch(xp) else dlpack_ops(xp, arrays)
     return ops or ArrayOps(xp)
 

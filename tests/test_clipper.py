@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import gradclip
+from gradclip.monitor import NormMonitor
 from gradclip.policies import AdaGC, AutoClip, EmaClip, Fixed, QuantileClip, Schedule, SkipStep, ZClip
 from tests.policies.recorded import norms
 
@@ -240,3 +241,30 @@ def test_one_gradient_with_nan_or_inf_makes_all_zero(asarray, policy, bad):
         clipped, _ = clipper([asarray(g) for g in grads])
         assert [bool((np.asarray(g) == 0).all()) for g in clipped] == [step == 2] * 2
         assert float(np.asarray(clipper.coefficient).min()) == 0 or step != 2
+
+
+def test_copies_and_pickles_are_not_watched(tmp_path):
+    clipper = gradclip.Clipper(ZClip())
+    monitor = NormMonitor(clipper, writers=tmp_path / "log.jsonl")
+    grads = [np.array([3.0, 4.0])]
+    clipper(grads)
+    for duplicate in (copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))):
+        other = duplicate(clipper)
+        other(grads)
+        assert (other.state.count, clipper.state.count) == (2, 1)
+        assert other.observers == []
+    assert len(clipper.observers) == 1
+    monitor.fetch()
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("make", NAMESPACES.values(), ids=NAMESPACES)
+def test_thresholds_of_leaves_are_not_mixed_up(make):
+    clipper = gradclip.Clipper(EmaClip(1.1))
+    small, large = make(np.array([0.3, 0.4])), make(np.array([30.0, 40.0]))
+    clipper({"a": small, "b": None})
+    with pytest.raises(ValueError, match=r"at other places than in the steps before \(grads\['b'\], …\)"):
+        clipper({"a": None, "b": large})
+    copy.deepcopy(clipper)({"b": None, "a": small})
+    clipper({"b": None, "a": small})
+    assert float(clipper.max_norm[0]) == pytest.approx(0.55)

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "gradclip/_cli/figures/thresholds.py": "tests/cli/test_plot.py",
     "gradclip/_cli/marks.py": "tests/cli/test_plot.py",
     "gradclip/_cli/replay.py": "tests/cli/test_compare.py",
+    "gradclip/_cli/tables.py": "tests/cli/test_compare.py tests/cli/test_suggest.py",
     "gradclip/_dlpack_finder.py": "tests/test_tensor_memory.py",
     "gradclip/_host_rows.py": "tests/test_adaptive.py",
     "gradclip/_limits.py": "tests/test_pieces.py tests/test_chunks.py",

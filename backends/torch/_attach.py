@@ -48,8 +48,9 @@ def attach(
         the gradients of another one change before it steps, all are clipped again.
     max_norm : float, 0-d tensor, Policy or None
         As for `clip_grad_norm_`; None: the norm only. A tensor is read at each step: write to it to change the
-        threshold. A policy of `gradclip.policies` chooses the threshold; its state is in the handle. With a policy that
-        skips steps, such a step changes nothing: neither parameters nor the optimizer's state.
+        threshold. A policy of `gradclip.policies` chooses the threshold; its state is in the handle. If it has one for
+        each gradient, a parameter without a gradient in a step keeps its own. With a policy that skips steps, such a
+        step changes nothing: neither parameters nor the optimizer's state.
     max_value : float, 0-d tensor or None
         Before the norm is computed, clip each element to ``[-max_value, max_value]``; None: do not. A tensor is read at
         each step.
@@ -63,6 +64,8 @@ def attach(
         Clip each param group by its own norm.
     group, replicated
         The ranks that hold parts of the model, and the parameters that are the same on all, as for `clip_grad_norm_`.
+        If the step is compiled, clipping over ranks (also of DTensors) runs between two graphs, so that
+        ``fullgraph=True`` is an error.
 
     Returns
     -------

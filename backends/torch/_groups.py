@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
+from torch.serialization import add_safe_globals
 
-from gradclip import _checks
+from gradclip import _checks, policies
 from gradclip._types import AnyScalar
 from gradclip._words import short
 from gradclip.policies._as_policy import is_policy
 from gradclip.policies._policy import AnyPolicy
+
+add_safe_globals([getattr(policies, name) for name in policies.__all__ if name != "Policy"])
+"""``torch.load(..., weights_only=True)`` reads an optimizer's state_dict, in which the param groups have policies."""
 
 
 class Part(NamedTuple):
@@ -36,7 +40,8 @@ class Part(NamedTuple):
 def parts_of(groups: Sequence[Mapping[str, Any]], *, per_group: bool = False) -> list[Part]:
     """Return the param groups that are clipped, by the norms that they are clipped by.
 
-    Groups with ``"clip": False`` are left out. A group with ``"max_norm"`` is a part of its own.
+    Groups with ``"clip": False`` are left out. A group with ``"max_norm"`` is a part of its own. There is always one
+    part, without groups if all are left out.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def parts_of(groups: Sequence[Mapping[str, Any]], *, per_group: bool = False) ->
             found.append(Part(f"group {i}", [i]))
         else:
             rest.append(i)
-    return found if per_group else [Part("all", rest), *found]
+    return found if per_group and found else [Part("all", rest), *found]
 
 
 def groups_of(source: object) -> Sequence[Mapping[str, Any]]:

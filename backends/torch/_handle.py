@@ -22,6 +22,11 @@ from gradclip.policies._policy import AnyPolicy
 if TYPE_CHECKING:
     from gradclip.backends.torch._step import Told
 
+_BETWEEN_GRAPHS = (
+    "this clipping cannot be in a graph, expected one without observers (as a monitor is one), a policy that skips "
+    "steps, several optimizers, a GradScaler, ranks or DTensors; compile the step without fullgraph=True"
+)
+
 
 class Clipping:
     """What `attach` returns: the clipping of an optimizer, until it is removed.
@@ -166,7 +171,7 @@ class Clipping:
         Raises
         ------
         TypeError
-            If it is something else. That it is of other policies is noticed at the next step: a ValueError.
+            If it is something else. That it is of other policies or groups is noticed at the next step: a ValueError.
         """
         if not isinstance(state_dict, Mapping) or "policies" not in state_dict:
             raise TypeError(
@@ -247,6 +252,7 @@ class Clipping:
         single = len(self._optimizers) == 1 and not self.observers and not _optimizers.has_scaler(optimizer)
         told = self._clipper.clip_compiled_(optimizer.param_groups) if single else None
         if told is None:
+            torch._dynamo.graph_break(msg=_BETWEEN_GRAPHS)  # with fullgraph=True, an error that shows the message
             cast("Any", torch.compiler.disable(self._clip_now))(optimizer)
         else:
             self._told = told

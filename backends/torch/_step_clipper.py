@@ -16,9 +16,10 @@ from gradclip.backends.torch._arguments import norm_order
 from gradclip.backends.torch._compiled_step import TracedPart, TracedPolicy, clip_parts_compiled_, traced_state
 from gradclip.backends.torch._groups import Part, parts_of
 from gradclip.backends.torch._leaves import gradients
+from gradclip.backends.torch._policy_states import PolicyStates, Rows
 from gradclip.backends.torch._sharing import Group, Replicated, sharing_of
 from gradclip.backends.torch._step import Scope, Told, any_of, clip_scopes_, together
-from gradclip.policies._as_policy import is_policy, saved
+from gradclip.policies._as_policy import is_policy
 from gradclip.policies._policy import AnyPolicy
 
 
@@ -45,7 +46,8 @@ class StepClipper:
         self._rule = Rule(None, norm_order(norm_type), nonfinite, 1.0, eps)
         self._per_group = bool(per_group)
         self._group, self._replicated = group, replicated
-        self._states: dict[str, Any] = {}
+        self._states = PolicyStates()
+        self._traced: TracedPolicy | None = None
         self._max_norm: AnyScalar | AnyPolicy | None = None
         self._max_value: AnyScalar | None = None
         self.max_norm, self.max_value = max_norm, max_value
@@ -60,7 +62,7 @@ class StepClipper:
         chosen = value if is_policy(value, "max_norm") else _checks.live_threshold(value, "max_norm")
         self._check_together(chosen, self._max_value)
         if not (is_policy(chosen) and is_policy(self._max_norm) and chosen == self._max_norm):
-            self._states = {name: state for name, state in self._states.items() if name != "all"}
+            self._states.forget(self._traced)
         self._max_norm = chosen
         self._traced = TracedPolicy.of(chosen) if is_policy(chosen) else None
 
@@ -101,17 +103,22 @@ class StepClipper:
             The results of the step before.
         """
         parts = self._parts(groups)
+        policies = {part.name: limit for part in parts if is_policy(limit := self._limit(part))}
+        self._states.check_loaded(list(policies))
         bound = _checks.threshold(self._max_value, "max_value")
         with ExitStack() as ranks:  # an error on one rank is told to the others
-            scopes = [self._scope(part, groups, ranks) for part in parts]
+            scopes, rows = zip(*(self._scope(part, groups, ranks) for part in parts), strict=True)
             each, states = clip_scopes_(scopes, self._rule, bound, loss_scale)
         told = together(each) if self._per_group else each[0]._replace(skipped=any_of([x.skipped for x in each]))
-        named = zip(parts, scopes, states, strict=True)
-        next_states = {part.name: (scope.state, state) for part, scope, state in named if scope.policy is not None}
         if isinstance(unless, Tensor):
             told = told_unless(unless, before, told)
-            next_states = {name: (old, _state_unless(unless, old, new)) for name, (old, new) in next_states.items()}
-        self._states |= {name: new for name, (_, new) in next_states.items()}
+            pairs = zip(scopes, states, strict=True)
+            states = [_state_unless(unless, scope.state, new) for scope, new in pairs]
+        for part, some, new in zip(parts, rows, states, strict=True):
+            if (policy := policies.get(part.name)) is not None:
+                owner = self._owner(part)
+                full = new if some is None else some.put(policy, self._states.of(part.name, owner), new)
+                self._states.keep(part.name, owner, full)
         return told
 
     def clip_compiled_(self, groups: Sequence[dict[str, Any]]) -> Told | None:
@@ -131,20 +138,18 @@ class StepClipper:
             if part.own or self._traced is None:
                 parts.append(TracedPart(grads, self._limit(part), None))
             else:
-                state = traced_state(self._traced, grads, self._states.get(part.name))
-                self._states[part.name] = state
+                state = traced_state(self._traced, grads, self._states.of(part.name, self._traced))
+                self._states.keep(part.name, self._traced, state)
                 parts.append(TracedPart(grads, None, state))
         return clip_parts_compiled_(parts, self._traced, self._max_value, self._rule, per_group=self._per_group)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of policies as plain numbers, lists and tensors."""
-        return {name: saved(state) for name, state in self._states.items()}
+        return self._states.save()
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Load states that `state_dict` returned; they become those of the policies at the next step."""
-        if not isinstance(states, Mapping) or not all(s is None or isinstance(s, Mapping) for s in states.values()):
-            raise TypeError(f"states is {short(states)}, expected the dict that state_dict() returned; pass that")
-        self._states = dict(states)
+        self._states.load(states)
 
     def _parts(self, groups: Sequence[Mapping[str, Any]]) -> list[Part]:
         return parts_of(groups, per_group=self._per_group)
@@ -152,16 +157,25 @@ class StepClipper:
     def _limit(self, part: Part) -> Any:
         return part.max_norm if part.own else self._max_norm
 
-    def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]], ranks: ExitStack) -> Scope:
-        """Return the gradients of a part with its threshold, or its policy and that policy's state."""
+    def _owner(self, part: Part) -> object:
+        """Return what names the policy of a part, the same in compiled steps and in others."""
+        return part.max_norm if part.own else self._traced
+
+    def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]], ranks: ExitStack) -> tuple[Scope, Rows | None]:
+        """Return the gradients of a part with its threshold, or its policy and that policy's state.
+
+        If a policy has a threshold for each gradient and some are missing, their places are returned, too.
+        """
         limit = self._limit(part)
         name = "optimizer's parameters" if part.name == "all" else f"optimizer's param_groups[{part.groups[0]}]"
         params = [p for i in part.groups for p in groups[i]["params"]]
         sharing = ranks.enter_context(sharing_of(params, self._group, self._replicated))
         leaves = gradients(params, name, sharing=sharing)
-        if is_policy(limit):
-            return Scope(leaves, None, limit, self._states.get(part.name))
-        return Scope(leaves, _checks.threshold(limit, "max_norm"))
+        if not is_policy(limit):
+            return Scope(leaves, _checks.threshold(limit, "max_norm")), None
+        state = self._states.of(part.name, self._owner(part))
+        rows = Rows.of(params, leaves) if limit.per_leaf else None
+        return Scope(leaves, None, limit, state if rows is None else rows.of_state(limit, state)), rows
 
     def _check_together(self, max_norm: object, max_value: object) -> None:
         if is_policy(max_norm) and max_norm.per_leaf and self._group is not None and self._rule.ord != 2:

@@ -28,7 +28,6 @@ Pattern = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 MaxNorm = Annotated[float | None, typer.Option(min=0, help="A threshold to try; the suggested one if not given.")]
-Share = Annotated[float, typer.Option(min=0, max=1, help="The share of steps that should be clipped.")]
 HELP = (
     "Gradient clipping that is right, fast, and the same on every array framework.\n\n"
     "FILE is a log with gradient norms: JSON Lines or CSV of gradclip's monitor, Transformers' trainer_state.json, "
@@ -43,6 +42,13 @@ def _figure_name(path: Path | None) -> Path | None:
     return path
 
 
+def _share(share: float) -> float:
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"{share:g} is not greater than 0 and less than 1; 0.05 clips 5 % of the steps.")
+    return share
+
+
+Share = Annotated[float, typer.Option(callback=_share, help="The share of steps to clip, between 0 and 1.")]
 Output = Annotated[
     Path, typer.Option("-o", "--output", callback=_figure_name, help="The figure's file: .png, .svg or .pdf.")
 ]

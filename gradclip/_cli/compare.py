@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gradclip._cli.replay import Replay, policies_for, replay
+from gradclip._cli.tables import print_table
 from gradclip._cli.words import counted, percent, short
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "replays", "show"]
 
+TITLES = ("policy", "clipped", "skipped", "threshold", "largest after")
 CAVEAT = (
     "threshold: its median (each: one for each parameter). largest after: the largest norm that is left. Each policy "
     "is applied to the norms of the log; in a run of its own, the norms would differ."
@@ -41,7 +42,7 @@ def replays(history: History, max_norm: float | None) -> list[Replay]:
 def show(console: Console, path: Path, history: History, found: Sequence[Replay]) -> None:
     """Print the table, and what it does not say."""
     console.print(Text(f"{path}", style="bold").append(f"  {counted(history.step.size, 'step')}", style="default"))
-    console.print(table(found))
+    print_table(console, TITLES, list(map(_cells, found)), left=1)
     console.print(Text(CAVEAT, style="dim"), soft_wrap=not console.is_terminal)
     if not history.parameters:
         console.print(
@@ -50,22 +51,15 @@ def show(console: Console, path: Path, history: History, found: Sequence[Replay]
         )
 
 
-def table(found: Sequence[Replay]) -> Table:
-    """Return a table with one row for each policy."""
-    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
-    result.add_column("policy", no_wrap=True)
-    for title in ("clipped", "skipped", "threshold", "largest after"):
-        result.add_column(title, justify="right")
-    for one in found:
-        numbers = _numbers(one)
-        result.add_row(
-            one.name,
-            percent(numbers["clipped"]),
-            percent(numbers["skipped"]),
-            _threshold(numbers["median_threshold"]),
-            "–" if numbers["largest_after"] is None else short(numbers["largest_after"]),
-        )
-    return result
+def _cells(one: Replay) -> list[str]:
+    numbers = _numbers(one)
+    return [
+        one.name,
+        percent(numbers["clipped"]),
+        percent(numbers["skipped"]),
+        _threshold(numbers["median_threshold"]),
+        "–" if numbers["largest_after"] is None else short(numbers["largest_after"]),
+    ]
 
 
 def as_json(found: Sequence[Replay]) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from rich.table import Table
 from rich.text import Text
 
+from gradclip._cli.tables import print_table
 from gradclip._cli.words import counted, short
 from gradclip.monitor import suggest
 
@@ -29,7 +29,9 @@ def show(console: Console, path: Path, history: History, share: float) -> None:
     console.print(Text(f"{path}", style="bold").append(f"  {counted(history.step.size, 'step')}", style="default"))
     console.print(_headline(suggestion))
     console.print(Text(suggestion.reason), soft_wrap=not console.is_terminal)
-    console.print(_percentiles(history))
+    if values := _values(history):
+        titles = [f"{percentile} %" if percentile < 100 else "max" for percentile, _ in values]
+        print_table(console, titles, [[short(value) for _, value in values]])
 
 
 def as_json(path: Path, history: History, share: float) -> dict[str, Any]:
@@ -64,11 +66,3 @@ def _values(history: History) -> list[tuple[int, float]]:
         return []
     values = np.percentile(finite, (*PERCENTILES, 100)).tolist()
     return list(zip((*PERCENTILES, 100), values, strict=True))
-
-
-def _percentiles(history: History) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for percentile, _ in _values(history):
-        table.add_column(f"{percentile} %" if percentile < 100 else "max", justify="right")
-    table.add_row(*(short(value) for _, value in _values(history)))
-    return table

@@ -17,8 +17,9 @@ def short(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent: "0 %", "0.02 %", "3.1 %", "45 %"."""
-    return f"{short(float(f'{100 * share:.2g}'))} %"
+    """Return a share in percent: "0 %", "0.02 %", "3.1 %", "45 %", "99.8 %"; "100 %" only if it is all."""
+    less = float(f"{100 * min(share, 1 - share):.2g}")
+    return f"{short(less) if share <= 0.5 else f'{100 - less:.10g}'} %"
 
 
 def counted(count: int, noun: str) -> str:

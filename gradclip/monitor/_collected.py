@@ -8,7 +8,7 @@ from gradclip.monitor._summary import Summary, summary
 from gradclip.monitor._totals import Totals
 from gradclip.monitor._transfer import Transfer
 from gradclip.monitor._window import Window
-from gradclip.monitor._writers import writer_of
+from gradclip.monitor._writers import writers_of
 
 
 class Collected:
@@ -18,12 +18,12 @@ class Collected:
     ----------
     window : int
         The least number of rows to keep.
-    writers : sequence of str, Path and object
+    writers : str, Path, object, or sequence of these
         As for `gradclip.monitor.NormMonitor`.
     """
 
-    def __init__(self, window: int, writers: Sequence[object]) -> None:
-        self._writers = list(map(writer_of, writers))
+    def __init__(self, window: int, writers: object) -> None:
+        self._writers = writers_of(writers)
         self._transfer: Transfer | None = None
         self.last: Known | None = None
         self.totals = Totals()

@@ -3,7 +3,7 @@
 import atexit
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from gradclip._types import AnyArray, AnyScalar
 from gradclip._words import short
@@ -45,7 +45,7 @@ class NormMonitor:
         The least number of steps that are kept exactly; at most twice as many are.
     fetch_every : int
         The number of steps that are copied to the host together, and written together.
-    writers : sequence of str, Path and object
+    writers : str, Path, object, or sequence of these
         Where each step is written: paths that end in .jsonl or .csv, which are appended to, and objects with
         ``add_scalar``, such as TensorBoard's SummaryWriter. What is not yet written when Python ends, by an exception
         too, is written then.
@@ -86,7 +86,7 @@ class NormMonitor:
         updates: Any = None,
         window: int = 10_000,
         fetch_every: int = 100,
-        writers: Sequence[object] = (),
+        writers: object = (),
     ) -> None:
         for name, value in (("window", window), ("fetch_every", fetch_every)):
             if not isinstance(value, int) or value < 1:
@@ -137,7 +137,14 @@ class NormMonitor:
             What else is known of the step.
         parameters : mapping of str to float or array, or pair, optional
             The norm of each parameter's gradient before clipping; or their names, and an array of shape ``(names,)``.
+
+        Raises
+        ------
+        TypeError
+            If ``step`` is not an integer, or another argument neither a number nor an array.
         """
+        if norm is None:
+            raise TypeError("norm is None, expected a number or an array; pass the norm before clipping, or math.nan")
         given = (norm, max_norm, coefficient, clipped, skipped, update_norm, loss)
         numbers = {name: snapshot(value) for name, value in zip(KEYS, given, strict=True) if value is not None}
         names, norms = ((), []) if parameters is None else parameters_of(parameters)
@@ -264,7 +271,7 @@ class NormMonitor:
         if len(self._rows) >= self._fetch_every:  # asked here, because `note` may add to the last row until now
             rows, self._rows = self._rows, []
             self._collected.begin(rows)
-        at = self._next if step is None else int(step)
+        at = self._next if step is None else _whole(step)
         self._next = at + 1
         self._rows.append(Row(at, numbers, names, norms))
 
@@ -278,6 +285,12 @@ class NormMonitor:
     def _note_update(self, norm: AnyArray) -> None:
         if self._rows:
             self._rows[-1].numbers["update_norm"] = norm
+
+
+def _whole(step: object) -> int:
+    if not isinstance(step, SupportsIndex):
+        raise TypeError(f"step={short(step)}, expected an integer; pass the number of the step")
+    return step.__index__()
 
 
 def _fetch_at_exit(reference: "weakref.ref[NormMonitor]") -> None:

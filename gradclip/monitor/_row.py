@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from gradclip._types import AnyArray, AnyScalar
+from gradclip._words import short
 from gradclip.monitor._history import Floats
 
 KEYS = {
@@ -90,9 +91,21 @@ def parameters_of(found: NamedNorms) -> tuple[tuple[str, ...], Sequence[AnyScala
 
 
 def snapshot(value: Any) -> Any:
-    """Return a copy of an array, which its owner may write to or give away; numbers need none."""
+    """Return a copy of an array, which its owner may write to or give away; numbers need none.
+
+    Raises
+    ------
+    TypeError
+        If it is neither: now, and not when steps are fetched, which would be lost.
+    """
     if isinstance(value, bool | int | float):
         return value
     if hasattr(value, "detach"):
         return value.detach().clone()
-    return value.copy() if hasattr(value, "copy") else value
+    if hasattr(value, "copy"):
+        return value.copy()
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"a number of a step is {short(value)}, expected a real number or an array; pass float(...) of it"
+        )
+    return value

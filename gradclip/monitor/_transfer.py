@@ -63,9 +63,15 @@ class Transfer:
         known = []
         for row in self._rows:
             numbers = {name: reduced(name, following()) for name in row.numbers}
-            norms = np.hstack([following() for _ in row.norms]) if row.norms else _NOTHING
-            known.append(Known(row.step, numbers, row.names, norms))
+            known.append(Known(row.step, numbers, row.names, _end_to_end([following() for _ in row.norms])))
         return known
+
+
+def _end_to_end(found: Sequence[Numbers]) -> NDArray[Any]:
+    """Return numbers as one array."""
+    if len(found) == 1:  # the usual case: one array of all parameters' norms
+        return np.atleast_1d(found[0])
+    return np.hstack(found) if found else _NOTHING
 
 
 def _values(rows: Sequence[Row]) -> Iterator[Any]:
@@ -78,6 +84,8 @@ def _on_host(value: Any) -> Numbers | None:
     """Return the numbers of a value that the host can read at once, else None."""
     if isinstance(value, float | int):  # and bool
         return float(value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value.reshape(-1)
     if not getattr(value, "is_cpu", False):  # a tensor of PyTorch says it in less time
         if not ns.is_array(value):
             return float(value)

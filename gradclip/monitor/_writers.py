@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,6 +85,13 @@ class Scalars:
         flush = getattr(self._writer, "flush", None)
         if callable(flush):
             flush()
+
+
+def writers_of(targets: object) -> list[Writer]:
+    """Return a writer for each target, as `writer_of` does; a single target needs no list."""
+    if isinstance(targets, Iterable) and not isinstance(targets, str | os.PathLike):
+        return list(map(writer_of, targets))
+    return [writer_of(targets)]
 
 
 def writer_of(target: object) -> Writer:

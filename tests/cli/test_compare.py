@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from gradclip._cli.replay import policies_for, replay
 from gradclip.policies import AutoClip
@@ -63,6 +64,20 @@ def test_the_table_fits_a_narrow_terminal(gradclip, tmp_path, monkeypatch):
     rows = {line.split()[0]: line for line in output.splitlines() if "%" in line}
     assert rows.keys() == replays(run()).keys()
     assert max(map(len, rows.values())) <= 60
+
+
+@pytest.mark.parametrize("columns", [20, 40])
+def test_in_a_very_narrow_terminal_each_number_has_a_line(gradclip, tmp_path, monkeypatch, columns):
+    path = write(run(), tmp_path / "log.jsonl")
+    monkeypatch.setenv("COLUMNS", "100")
+    wide = gradclip("compare", path)[1]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, output, errors = gradclip("compare", path)
+    assert (code, errors) == (0, "")
+    assert "…" not in output
+    assert sum(line.startswith("skipped ") for line in output.splitlines()) == len(replays(run()))
+    numbers = [word for line in wide.splitlines() if "%" in line for word in line.split()[1:] if word != "%"]
+    assert set(numbers) <= set(output.split())
 
 
 def test_json_and_a_figure(gradclip, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gradclip.monitor import suggest
 from tests.cli.histories import run, write
@@ -53,6 +54,21 @@ def test_a_narrow_terminal_cuts_nothing(gradclip, tmp_path, monkeypatch):
     output = gradclip("suggest", path)[1]
     assert "…" not in output
     assert max(map(len, output.splitlines()[-2:])) <= 60
+
+
+def test_in_a_very_narrow_terminal_each_percentile_has_a_line(gradclip, tmp_path, monkeypatch):
+    path = write(run(), tmp_path / "log.jsonl")
+    titles, values = (line.replace(" %", "%").split() for line in gradclip("suggest", path)[1].splitlines()[-2:])
+    monkeypatch.setenv("COLUMNS", "20")
+    lines = gradclip("suggest", path)[1].splitlines()[-len(titles) :]
+    assert [line.replace(" %", "%").split() for line in lines] == [list(x) for x in zip(titles, values, strict=True)]
+
+
+@pytest.mark.parametrize("share", ["0", "1", "1.5", "nan"])
+def test_a_share_that_is_none_is_an_error_of_usage(gradclip, tmp_path, share):
+    code, output, errors = gradclip("suggest", write(run(), tmp_path / "log.jsonl"), "--share", share)
+    assert (code, output) == (2, "")
+    assert f"{share} is not greater than 0 and less than 1" in " ".join(errors.split())
 
 
 def test_it_loads_no_framework_and_no_plotting():

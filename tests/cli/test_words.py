@@ -19,4 +19,5 @@ def test_three_digits(value, text):
 
 def test_shares_and_counts():
     assert [percent(x) for x in (0, 0.00021, 0.0312, 0.5, 1)] == ["0 %", "0.021 %", "3.1 %", "50 %", "100 %"]
+    assert [percent(x) for x in (0.876, 0.9967, 0.99999, 0.51)] == ["88 %", "99.67 %", "99.999 %", "51 %"]
     assert [counted(x, "step") for x in (0, 1, 1500)] == ["0 steps", "1 step", "1,500 steps"]

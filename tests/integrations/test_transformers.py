@@ -31,7 +31,7 @@ class InOrder(Trainer):
         return SequentialSampler(self.train_dataset)
 
 
-def trainer(folder, max_grad_norm, callbacks, **arguments):
+def trainer(folder, max_grad_norm, callbacks, kind=InOrder, **arguments):
     given = {
         "max_steps": STEPS, "logging_steps": 1, "learning_rate": 0.05, "optim": "adamw_torch", "adam_epsilon": 1e-3,
         "per_device_train_batch_size": BATCH, "report_to": "none", "use_cpu": True, "save_strategy": "no",
@@ -39,7 +39,7 @@ def trainer(folder, max_grad_norm, callbacks, **arguments):
     }  # fmt: skip
     x, y = data()
     rows = [{"x": a, "y": b} for a, b in zip(x, y, strict=True)]
-    return InOrder(
+    return kind(
         net(), TrainingArguments(str(folder), max_grad_norm=max_grad_norm, **given), train_dataset=rows,
         callbacks=callbacks,
     )  # fmt: skip
@@ -174,3 +174,34 @@ def test_trl_inherits_it(tmp_path):
     assert all(row["gradclip/clipped"] == 1 for row in steps(ours))
     with pytest.raises(ValueError, match=r"max_grad_norm=0\.5"):
         sft(0.5, [GradClipCallback(0.5)])
+
+
+class Scaled(InOrder):
+    """The Trainer refuses fp16 on a CPU. This gives its Accelerator the scaler that it would have on a GPU."""
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw_torch", "adamw_torch_fused"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_with_a_scaler_the_norm_is_that_of_unscaled_gradients(tmp_path, optim, accumulate):
+    arguments = {"optim": optim, "gradient_accumulation_steps": accumulate}
+    theirs = run(tmp_path, MAX_NORM, **arguments)  # without a scaler
+    ours = trainer(tmp_path, 0, [GradClipCallback(MAX_NORM, eps=1e-6)], kind=Scaled, **arguments)
+    ours.train()
+    assert ours.accelerator.scaler.get_scale() == 1024
+    assert_same(ours.model, theirs.model, 1e-5)
+    for mine, other in zip(steps(ours), steps(theirs), strict=True):
+        check_log(mine)
+        assert math.isclose(mine["grad_norm"], other["grad_norm"], rel_tol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16=True of the Trainer needs a GPU")
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+def test_fp16_on_a_gpu_trains_as_the_trainers_own_clipping(tmp_path, optim):
+    arguments = {"optim": optim, "fp16": True, "use_cpu": False}
+    theirs = run(tmp_path, MAX_NORM, **{**arguments, "optim": "adamw_torch"})
+    ours = run(tmp_path, 0, [GradClipCallback(MAX_NORM, eps=1e-6)], **arguments)
+    assert_same(ours.model, theirs.model, 1e-4)

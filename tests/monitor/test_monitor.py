@@ -13,7 +13,7 @@ import torch
 
 import gradclip
 from gradclip.backends.torch import attach
-from gradclip.monitor import NormMonitor
+from gradclip.monitor import NormMonitor, read
 from gradclip.policies import AdaGC, SkipStep
 
 
@@ -312,3 +312,40 @@ def test_a_monitor_of_nothing_is_freed(tmp_path):
 def test_what_it_cannot_do_it_says(arguments, error, words):
     with pytest.raises(error, match=words):
         NormMonitor(**arguments)
+
+
+def test_a_single_writer_needs_no_list(tmp_path):
+    class Scalars:
+        def __init__(self):
+            self.rows = []
+
+        def add_scalar(self, tag, value, step):
+            self.rows.append((tag, value, step))
+
+    scalars = Scalars()
+    for target in (str(tmp_path / "log.jsonl"), tmp_path / "log.csv", scalars):
+        monitor = NormMonitor(writers=target)
+        monitor.record(1.5)
+        monitor.fetch()
+    assert read(tmp_path / "log.jsonl").norm.tolist() == read(tmp_path / "log.csv").norm.tolist() == [1.5]
+    assert scalars.rows == [("grad_norm", 1.5, 0)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"norm": "1.5"}, "a number of a step is '1.5', expected a real number or an array"),
+        ({"norm": None}, "norm is None, expected a number or an array"),
+        ({"norm": 1.0, "loss": object()}, "a number of a step is"),
+        ({"norm": 1.0, "step": 1.5}, "step=1.5, expected an integer"),
+    ],
+)
+def test_what_is_no_number_is_refused_at_once(numbers, words):
+    monitor = NormMonitor()
+    monitor.record(2.0, step=np.int64(7))
+    with pytest.raises(TypeError, match=words):
+        monitor.record(**numbers)
+    monitor.record(3.0)
+    with pytest.raises(TypeError, match="a number of a step is '2'"):
+        monitor.note(loss="2")
+    assert monitor.history().step.tolist() == [7, 8]

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gradclip import _native
 from gradclip._host_ops import HostOps
+from gradclip._host_sums import sums_of
+from gradclip._memory import NDArray
 from gradclip._tensor_memory import tensor_memory
 from gradclip.backends.torch.ops._device import DEVICE
 
@@ -29,3 +33,15 @@ def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
     if runs is None or len(set(runs.table.addresses)) < len(leaves):  # tensors of one address may be tied
         return None
     return HostOps(DEVICE, _MEMORY, leaves, runs)
+
+
+def host_norms(tensors: Sequence[Tensor | None]) -> NDArray | None:
+    """Return the Euclidean norm of each, float64; None unless all are plain, contiguous CPU tensors."""
+    kernels = _native.kernels()
+    runs = _MEMORY.alike(tensors) if kernels and _MEMORY.are_plain(tensors) else None
+    if kernels is None or runs is None:
+        return None
+    scales, totals = sums_of(kernels, runs.table, 2.0, _MEMORY.threads())
+    with np.errstate(over="ignore"):
+        norms: NDArray = np.sqrt(totals) * scales
+    return norms

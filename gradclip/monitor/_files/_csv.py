@@ -78,7 +78,7 @@ def _goes_with(rows: Sequence[Sequence[str]]) -> bool:
 
 def _is_header(cells: Sequence[str]) -> bool:
     """Return whether a later line is a header again, as where a second run was appended."""
-    return any(role_of(cell.strip()) for cell in cells) and not any(map(_is_number, cells))
+    return not any(map(_is_number, cells)) and any(role_of(cell.strip()) for cell in cells)  # numbers are told faster
 
 
 def _is_number(cell: str) -> bool:

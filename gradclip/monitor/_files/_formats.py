@@ -34,6 +34,6 @@ def _json(first: str, text: str) -> Format | None:
     """Return "json lines" if the first line is a complete object, "json" if it starts one or a list of objects."""
     try:
         row = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "json" if re.match(r"\s*(?:\{\s*(?:\"|$)|\[\s*(?:\{|$))", text) else None
     return "json lines" if isinstance(row, dict) and "log_history" not in row else "json"

@@ -24,8 +24,10 @@ OTHER_NAMES: Final = {
     "gradclip/max_norm": "max_norm",
     "gradclip/coefficient": "coefficient",
     "gradclip/clipped": "clipped",
+    "gradclip/clipped_step": "clipped",  # beside gradclip/clipped_epoch, from Lightning
     "gradclip/skipped": "skipped",
 }
+"""Names that gradclip writes. A path may precede them: TensorBoard gets ``train/gradclip/clipped`` of Transformers."""
 
 PARAMETER: Final = "parameter:"
 """Before the name of a parameter, in the role of a column that holds the norm of that parameter."""
@@ -35,6 +37,7 @@ _RANKS: Final = {
     for role, names in (("norm", NORM_NAMES), ("step", STEP_NAMES), ("loss", LOSS_NAMES))
     for rank, name in enumerate(names)
 }
+_GRADCLIP: Final = re.compile(r"(?:(.*)/)?(gradclip/.+)")
 _PARAMETER_COLUMN: Final = re.compile(r"(?:.*/)?grad_(?:(?:[\d.]+|inf)_)?norm/(.+)")
 _NOT_TRAINING: Final = re.compile(r"(?:eval|val|valid|validation|test)(?:[/_].*)?", re.IGNORECASE)
 _EXTREMES: Final = ("__MIN", "__MAX")
@@ -50,8 +53,9 @@ def role_of(column: str) -> tuple[str, int] | None:
     if column.endswith(_EXTREMES):
         return None
     name = column.rpartition(" - ")[2]  # W&B's export: "run-name - grad_norm"
-    if found := OTHER_NAMES.get(name):
-        return found, 0
+    if match := _GRADCLIP.fullmatch(name):
+        role = OTHER_NAMES.get(match[2])
+        return None if role is None or _NOT_TRAINING.fullmatch(match[1] or "-") else (role, 0)
     if match := _PARAMETER_COLUMN.fullmatch(name):
         return PARAMETER + match[1], 0
     path, _, last = name.rpartition("/")

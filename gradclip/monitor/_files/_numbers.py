@@ -19,7 +19,10 @@ def number(cell: object) -> float | None:
     if isinstance(cell, int):
         return _float(cell)
     if isinstance(cell, str):
-        text = cell.strip().lower()
+        try:
+            return float(cell)  # the usual case
+        except ValueError:
+            text = cell.strip().lower()
         if text in MISSING:
             return None
         return TRUTH[text] if text in TRUTH else _float(text)
@@ -34,6 +37,8 @@ def whole(cell: object) -> int:
     ValueError
         If it is something else.
     """
+    if isinstance(cell, str) and len(cell) < 20 and cell.isdecimal():
+        cell = int(cell)
     if type(cell) is int and -(2**63) <= cell < 2**63:
         return cell
     value = number(cell)

@@ -23,6 +23,9 @@ __all__ = ["Lines", "begin", "read"]
 START: Final = 2**16
 """Bytes at the start of a log by which its format is recognised."""
 
+LONGEST_LINE: Final = 2**24
+"""Bytes of a first line that is read whole, if it is longer: a row with the norms of 100,000 parameters has fewer."""
+
 REPORT_EVERY: Final = 4096
 """Lines or events after which the progress is reported."""
 
@@ -122,6 +125,8 @@ def begin(path: Path, stream: BinaryIO, into: Collector, chosen: Lines | None) -
         If the log is empty or its format is not recognised.
     """
     start = stream.read(START)
+    if b"\n" not in start:
+        start += stream.readline(LONGEST_LINE)
     stream.seek(0)
     encoding = next(name for mark, name in ENCODINGS if start.startswith(mark))
     head = start.decode(encoding, errors="replace")

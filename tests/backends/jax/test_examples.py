@@ -21,6 +21,8 @@ def run(name, *writers):
 
 @pytest.mark.parametrize("name", ["jax_flax_nnx", "jax_equinox", "jax_haiku_style"])
 def test_the_example_trains_and_logs_each_step(name, tmp_path):
+    if name == "jax_flax_nnx" and not hasattr(pytest.importorskip("flax.nnx"), "as_pure"):
+        pytest.skip("the example needs a newer Flax, with nnx.as_pure")
     first, last, norms = run(name, str(tmp_path / "norms.jsonl"))
     assert last < first / 3
     assert norms.steps == 60

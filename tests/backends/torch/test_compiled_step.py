@@ -111,3 +111,33 @@ def test_a_saved_state_of_compiled_steps_is_plain_and_does_not_change():
     assert all(type(x) is float for x in before["policies"]["all"].values())
     assert before["policies"]["all"]["count"] == 1
     assert clipping.state_dict()["policies"]["all"]["count"] == 2
+
+
+def step_that_skips(p, *, fullgraph):
+    """Return a compiled step whose policy skips norms above 2."""
+    torch.compiler.reset()
+    optimizer = torch.optim.Muon([p], lr=0.1)
+    clipping = attach(optimizer, policies.SkipStep(threshold=2.0))
+    return clipping, torch.compile(lambda: optimizer.step(), backend="aot_eager", fullgraph=fullgraph)
+
+
+def test_a_step_that_is_skipped_lies_between_two_graphs():
+    p = param(torch.full((2, 2), 0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clipping, step = step_that_skips(p, fullgraph=False)
+        seen = []
+        for norm in (1.0, 10.0, 1.0):
+            p.grad = torch.full((2, 2), norm / 2)
+            before = p.detach().clone()
+            step()
+            seen.append((bool(clipping.skipped), torch.equal(p.detach(), before)))
+    assert seen == [(False, False), (True, True), (False, False)]
+
+
+def test_what_cannot_be_in_the_graph_says_so_with_fullgraph():
+    _, step = step_that_skips(param(torch.full((2, 2), 0.5)), fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RuntimeError, match="a policy that skips steps"):
+            step()

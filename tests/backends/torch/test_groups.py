@@ -1,12 +1,13 @@
 """Param groups with a threshold of their own, and groups that are left out."""
 
+import io
 import math
 
 import pytest
 import torch
 
 from gradclip.backends.torch import attach, clip_grad_norm_, clip_grad_value_, explain, get_total_norm, grad_norms
-from gradclip.policies import EmaClip, ZClip
+from gradclip.policies import AdaGC, AutoClip, EmaClip, Fixed, QuantileClip, SkipStep, ZClip
 from tests.backends.torch.helpers import param
 
 
@@ -95,3 +96,55 @@ def test_per_group_with_a_policy_has_a_state_for_each():
     assert set(handle.state_dict()["policies"]) == {"group 0", "group 1"}
     assert handle.norm.tolist() == [5, 50]
     assert handle.threshold.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "policy", [AdaGC(), AutoClip(), EmaClip(1.1), Fixed(math.inf), QuantileClip(), SkipStep(), ZClip(max_norm=None)]
+)
+def test_a_checkpoint_with_a_policy_loads_weights_only(policy):
+    _, optimizer = groups(max_norm=policy)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    _, other = groups()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.param_groups[1]["max_norm"] == policy
+
+
+@pytest.mark.parametrize("policy", [AutoClip(window=8), EmaClip(1.1), ZClip(), 2.0])
+def test_a_policy_that_takes_the_place_of_another_begins_anew(policy):
+    params, optimizer = groups(max_norm=AutoClip(window=4))
+    handle = attach(optimizer, 1.0)
+    for _ in range(3):
+        params[1].grad = torch.tensor([3.0, 4.0])
+        optimizer.step()
+    optimizer.param_groups[1]["max_norm"] = policy
+    params[1].grad = torch.tensor([300.0, 400.0])
+    optimizer.step()
+    again, other = groups(max_norm=policy)
+    fresh = attach(other, 1.0)
+    again[1].grad = torch.tensor([300.0, 400.0])
+    other.step()
+    assert torch.equal(params[1].grad, again[1].grad)
+    if not isinstance(policy, float):
+        assert handle.state_dict() == fresh.state_dict()
+
+
+def test_a_policy_for_each_group_that_takes_the_place_of_another_begins_anew():
+    _, optimizer = groups()
+    handle = attach(optimizer, ZClip(), per_group=True)
+    optimizer.step()
+    handle.max_norm = AutoClip(window=4)
+    assert handle.state_dict() == {"policies": {}}
+    optimizer.step()
+    assert handle.threshold.shape == (2,)
+
+
+def test_no_group_is_clipped():
+    params, optimizer = groups(clip=False)
+    optimizer.param_groups[0]["clip"] = False
+    for per_group in (False, True):
+        handle = attach(optimizer, ZClip(), per_group=per_group)
+        optimizer.step()
+        assert [p.grad.tolist() for p in params] == [[3, 4], [30, 40]]
+        assert not handle.clipped.any()

@@ -38,7 +38,8 @@ def test_norms_of_large_and_small_gradients_are_in_range():
 def test_a_gradient_that_two_parameters_share_has_both_names():
     model = model_with_gradients()
     model[2].bias.grad = model[1].bias.grad
-    found = NamedNorms(list(model.named_parameters()))()
+    names, norms = NamedNorms(list(model.named_parameters()))()
+    found = dict(zip(names, norms, strict=True))
     assert list(found) == [name for name, _ in model.named_parameters()]
     assert found["1.bias"] == found["2.bias"]
 
@@ -82,3 +83,10 @@ def test_observers_are_called_in_compiled_steps():
 def test_what_holds_no_parameters_is_refused():
     with pytest.raises(TypeError, match="expected a tensor, a Module"):
         NamedNorms(3)
+
+
+def test_names_are_those_of_a_dict():
+    model = model_with_gradients()
+    names, norms = NamedNorms(dict(model.named_parameters()))()
+    assert names == tuple(name for name, _ in model.named_parameters())
+    assert len(norms) == len(names)

@@ -165,3 +165,25 @@ def test_reading_a_log_imports_no_framework_and_no_plotting():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_first_line_may_be_long(tmp_path):
+    """As the monitor writes it with the norms of 1,500 parameters."""
+    path = tmp_path / "run.jsonl"
+    names = [f"model.layers.{i}.self_attn.q_proj.weight" for i in range(1500)]
+    monitor = NormMonitor(writers=[path, tmp_path / "run.csv"])
+    for norm in (1.0, 2.0):
+        monitor.record(norm, parameters=dict.fromkeys(names, 0.1234567890123))
+    monitor.fetch()
+    assert len(path.read_text().partition("\n")[0]) > 2**16
+    for log in (path, tmp_path / "run.csv"):
+        history = read(log)
+        assert history.norm.tolist() == [1.0, 2.0]
+        assert list(history.parameters) == names
+
+
+def test_lists_in_lists_are_no_log(tmp_path):
+    path = tmp_path / "log.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ReadError, match="not a format that is known"):
+        read(path)
