@@ -185,6 +185,8 @@ def inferred(
     """
     if not is_initialized():
         return None
+    if distributed.get_world_size() == 1:  # it holds everything
+        return everyone() if any_distributed(holders) else None
     if not any_distributed(holders):
         _refuse_flat(holders, path_of)
         return None

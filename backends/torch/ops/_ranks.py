@@ -61,8 +61,8 @@ def _all_gather_in_graph() -> Any:
 
 
 def is_initialized() -> bool:
-    """Whether this process is one of several ranks."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    """Whether this process is a rank, be it the only one."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def everyone() -> Ranks:

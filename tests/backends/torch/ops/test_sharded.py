@@ -8,6 +8,7 @@ from tests.processes import run_ranks
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
 
 CHECKS = {
+    "on_one_rank": 6,
     "on_ranks": 11,
     "on_ranks_of_a_group": 24,
     "on_ranks_laws": 6,
@@ -18,8 +19,10 @@ CHECKS = {
 """The modules that each rank runs, with the number of their checks."""
 
 
-RUNS = [(world, module) for module in CHECKS for world in (2, 4) if (world, module) != (2, "on_ranks_compiled")]
-"""Of compiled graphs, which take long, four ranks have all that two have."""
+WORLDS = {"on_one_rank": (1,), "on_ranks_compiled": (4,)}
+"""How many ranks, if not two and four. Of compiled graphs, which take long, four ranks have all that two have."""
+
+RUNS = [(world, module) for module in CHECKS for world in WORLDS.get(module, (2, 4))]
 
 
 @pytest.mark.parametrize(("world", "module"), RUNS)
