@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import frameworks
+from benchmarks import frameworks, least
 from benchmarks.row import Row
 from benchmarks.sets import TINY
 
@@ -25,9 +25,9 @@ class Memory:
 
 
 def measure(row: Row, *, shrink: bool) -> Memory:
-    """Return what each contender except the floor allocates, each in a new process; with ``shrink``, only ours."""
+    """Return what ours and the peers allocate, each in a new process; with ``shrink``, only ours."""
     roles = {"ours"} if shrink else {"ours", "peer"}
-    names = [c.name for c in row.build(TINY).contenders if c.role in roles]
+    names = [c.name for c in row.build(TINY).contenders if c.role in roles and c.name != least.NAME]
     extra = {name: _in_process(row.name, name, shrink) for name in names}
     return Memory(row, row.gradients.size * row.itemsize, extra)
 
