@@ -1,7 +1,6 @@
 """What a process does that is the only rank, as of torchrun on one device; test_sharded.py starts it."""
 
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -20,14 +19,9 @@ from gradclip.backends.torch import (
     grad_norms,
 )
 from gradclip.policies import AdaGC, ZClip
-from tests.backends.torch.ops.on_ranks import assert_as_on_one, backward, main, net
+from tests.backends.torch.ops.on_ranks import Checks, assert_as_on_one, backward, main, net
 
-CHECKS: list[Callable[[], None]] = []
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
+check = Checks()
 
 
 def sharded(scale: float = 1.0) -> nn.Module:
@@ -99,4 +93,4 @@ def wrappers_of_plain_parameters_need_no_group() -> None:
 
 
 if __name__ == "__main__":
-    main(CHECKS)
+    main(check)

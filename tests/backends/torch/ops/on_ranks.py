@@ -23,12 +23,16 @@ from gradclip.backends.torch import (
     get_total_norm,
 )
 
-CHECKS: list[Callable[[], None]] = []
+
+class Checks(list[Callable[[], None]]):
+    """The checks of a module, in order; as a decorator, it adds one."""
+
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.append(function)
+        return function
 
 
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
+check = Checks()
 
 
 class Net(nn.Module):
@@ -268,7 +272,7 @@ def replicated_gradients_count_once() -> None:
     assert float(clip_grad_norm_(tied, 2.0)) == 1
 
 
-def main(checks: list[Callable[[], None]], last: Callable[[], None] | None = None) -> None:
+def main(checks: Checks, last: Callable[[], None] | None = None) -> None:
     """Run the checks in this process, one of several ranks; after ``last``, ranks exchange nothing any more."""
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -287,4 +291,4 @@ def main(checks: list[Callable[[], None]], last: Callable[[], None] | None = Non
 
 
 if __name__ == "__main__":
-    main(CHECKS)
+    main(check)

@@ -1,7 +1,6 @@
 """What each of several gloo processes does; test_sharded.py starts them. Here calls are compiled in one graph."""
 
 import os
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,17 +16,12 @@ from gradclip.backends.torch import (
     clip_grads_with_norm_,
     get_total_norm,
 )
-from tests.backends.torch.ops.on_ranks import main
+from tests.backends.torch.ops.on_ranks import Checks, main
 
-CHECKS: list[Callable[[], None]] = []
+check = Checks()
 
 in_one_graph = torch.compile(fullgraph=True, backend="aot_eager")
 """Without the compiler of kernels, which would take most of the time: what it gets is the same graph."""
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
 
 
 def parameters(factor: float = 1.0) -> list[nn.Parameter]:
@@ -153,4 +147,4 @@ def attach_clips_between_two_graphs() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    main(CHECKS)
+    main(check)

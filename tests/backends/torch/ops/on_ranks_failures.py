@@ -1,7 +1,6 @@
 """What each of several gloo processes does; test_sharded.py starts them. Each check shows first what PyTorch does."""
 
 import math
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,16 +14,11 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradclip.backends.torch import clip_grad_norm_, get_total_norm
-from tests.backends.torch.ops.on_ranks import backward, main, net
+from tests.backends.torch.ops.on_ranks import Checks, backward, main, net
 from tests.backends.torch.ops.on_ranks_of_a_group import norm_of, rank, stage, world
 
-CHECKS: list[Callable[[], None]] = []
+check = Checks()
 theirs = torch.nn.utils
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
 
 
 def of_all(value: float) -> list[float]:
@@ -149,4 +143,4 @@ def gradients_that_were_moved_to_the_host() -> None:
 
 
 if __name__ == "__main__":
-    main(CHECKS)
+    main(check)

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,16 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gradclip.backends.torch import clip_grad_norm_, get_total_norm, norm_partial
 from tests import exact
-from tests.backends.torch.ops.on_ranks import backward, from_all, main, net, whole
+from tests.backends.torch.ops.on_ranks import Checks, backward, from_all, main, net, whole
 
-CHECKS: list[Callable[[], None]] = []
+check = Checks()
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 EPS = {torch.float32: 2e-7, torch.float64: 1e-15, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
 
 
 def spread_at_random(draw: random.Random, world: int) -> tuple[list[torch.Tensor], list[nn.Parameter], bool]:
@@ -138,4 +132,4 @@ def a_rank_that_is_killed() -> None:
 
 
 if __name__ == "__main__":
-    main(CHECKS, last=a_rank_that_is_killed)
+    main(check, last=a_rank_that_is_killed)

@@ -1,7 +1,7 @@
 """What each of several gloo processes does; test_sharded.py starts them. Here ranks hold parameters of their own."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -26,14 +26,9 @@ from gradclip.backends.torch import (
 )
 from gradclip.policies import AdaGC, ZClip
 from tests import exact
-from tests.backends.torch.ops.on_ranks import backward, main, net
+from tests.backends.torch.ops.on_ranks import Checks, backward, main, net
 
-CHECKS: list[Callable[[], None]] = []
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
+check = Checks()
 
 
 def rank() -> int:
@@ -464,4 +459,4 @@ def one_collective_for_meshes_of_any_shape() -> None:
 
 
 if __name__ == "__main__":
-    main(CHECKS)
+    main(check)

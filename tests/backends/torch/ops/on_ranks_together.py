@@ -1,7 +1,6 @@
 """What each of several gloo processes does; test_sharded.py starts them. Here clipping meets what else training has."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -19,15 +18,10 @@ from torch.distributed.tensor.parallel import (
 
 from gradclip.backends.torch import attach, clip_grad_norm_, clip_in_backward, explain
 from gradclip.policies import AdaGC, AutoClip, SkipStep, ZClip
-from tests.backends.torch.ops.on_ranks import backward, main, net, whole
+from tests.backends.torch.ops.on_ranks import Checks, backward, main, net, whole
 from tests.backends.torch.ops.on_ranks_of_a_group import norm_of, rank, same_on_all, stage, world
 
-CHECKS: list[Callable[[], None]] = []
-
-
-def check(function: Callable[[], None]) -> Callable[[], None]:
-    CHECKS.append(function)
-    return function
+check = Checks()
 
 
 class Block(nn.Module):
@@ -173,4 +167,4 @@ def zero_redundancy_optimizer() -> None:
 
 
 if __name__ == "__main__":
-    main(CHECKS)
+    main(check)
