@@ -54,7 +54,7 @@ class ArrayOps:
     def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place; on a host, write only leaves that change."""
         for x, c in zip(leaves, coefficients, strict=True):
-            if 0 not in x.shape and _may_change(self.xp, x, c.changed):
+            if _may_change(self.xp, x, c.changed):
                 self._write(x, self._there(c, x))
 
     def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
@@ -81,7 +81,7 @@ class ArrayOps:
         """Move each leaf's elements into the bounds, chunk by chunk."""
         for x in leaves:
             bounds = bounds_for(self.xp, x, low, high)
-            for key in _keys(x) if 0 not in x.shape else []:
+            for key in _keys(x):
                 x[key] = _clamped(self.xp, x[key], bounds)
 
     def apart(self, leaves: Sequence[AnyArray]) -> bool:  # noqa: ARG002  # the standard knows no addresses

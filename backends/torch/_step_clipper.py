@@ -103,8 +103,7 @@ class StepClipper:
             The results of the step before.
         """
         parts = self._parts(groups)
-        policies = {part.name: limit for part in parts if is_policy(limit := self._limit(part))}
-        self._states.check_loaded(list(policies))
+        self._states.check_loaded([part.name for part in parts if is_policy(self._limit(part))])
         bound = _checks.threshold(self._max_value, "max_value")
         with ExitStack() as ranks:  # an error on one rank is told to the others
             scopes, rows = zip(*(self._scope(part, groups, ranks) for part in parts), strict=True)
@@ -114,10 +113,10 @@ class StepClipper:
             told = told_unless(unless, before, told)
             pairs = zip(scopes, states, strict=True)
             states = [_state_unless(unless, scope.state, new) for scope, new in pairs]
-        for part, some, new in zip(parts, rows, states, strict=True):
-            if (policy := policies.get(part.name)) is not None:
+        for part, scope, some, new in zip(parts, scopes, rows, states, strict=True):
+            if scope.policy is not None:
                 owner = self._owner(part)
-                full = new if some is None else some.put(policy, self._states.of(part.name, owner), new)
+                full = new if some is None else some.put(scope.policy, self._states.of(part.name, owner), new)
                 self._states.keep(part.name, owner, full)
         return told
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradclip import _native
+from gradclip._host_memory import Runs
 from gradclip._host_ops import HostOps
 from gradclip._host_sums import sums_of
 from gradclip._memory import NDArray
@@ -29,7 +30,7 @@ def on_host(leaves: Sequence[Tensor]) -> bool:
 
 def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
     """Return the operations for distinct, plain, contiguous CPU tensors, or None."""
-    runs = _MEMORY.alike(leaves) if _MEMORY.are_plain(leaves) else None
+    runs = _runs(leaves)
     if runs is None or len(set(runs.table.addresses)) < len(leaves):  # tensors of one address may be tied
         return None
     return HostOps(DEVICE, _MEMORY, leaves, runs)
@@ -37,11 +38,15 @@ def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
 
 def host_norms(tensors: Sequence[Tensor | None]) -> NDArray | None:
     """Return the Euclidean norm of each, float64; None unless all are plain, contiguous CPU tensors."""
-    kernels = _native.kernels()
-    runs = _MEMORY.alike(tensors) if kernels and _MEMORY.are_plain(tensors) else None
+    kernels, runs = _native.kernels(), _runs(tensors)
     if kernels is None or runs is None:
         return None
     scales, totals = sums_of(kernels, runs.table, 2.0, _MEMORY.threads())
     with np.errstate(over="ignore"):
         norms: NDArray = np.sqrt(totals) * scales
     return norms
+
+
+def _runs(tensors: Sequence[Tensor | None]) -> Runs | None:
+    """Return where plain, contiguous CPU tensors are; None if there is anything else."""
+    return _MEMORY.alike(tensors) if _MEMORY.are_plain(tensors) else None
