@@ -65,7 +65,7 @@ sanitize: $(VENV)/.test  ## the kernels' tests under the address and undefined-b
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  GRADCLIP_NATIVE=build/kernels-sanitized.so $(BIN)/python -m pytest -q tests/test_native.py tests/test_numpy_ops.py $(ARGS)
 
-bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor (8 min; installs 4 GB)
+bench: $(VENV)/.test  ## speed and accuracy beside the peers and the physical floor (more than 20 min; installs 4 GB)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 gpu:  ## on a machine with a GPU: tests and benchmarks there, with the python3 that has torch or cupy (no network, no .venv)
