@@ -96,7 +96,7 @@ def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unsc
     skipped = xp.any(skipped) if policy.skips else False
     if rule.zero:  # one gradient with NaN or inf loses the step, as everywhere
         c = c.zero_all(~xp.isfinite(whole.total))
-    return Decision(unscaled(whole, rule.scale).norm(), c, whole.total, max_norm, skipped), state
+    return Decision(unscaled(whole, rule.loss_scale).norm(), c, whole.total, max_norm, skipped), state
 
 
 def decide_partial_by_policy(
@@ -104,15 +104,16 @@ def decide_partial_by_policy(
 ) -> tuple[Decision, Any]:
     """Return the decision for one partial norm, or for each of a batch; no Python branch depends on a value."""
     xp = ns.namespace([partial.total])
-    found = unscaled(partial, rule.scale)
+    found = unscaled(partial, rule.loss_scale)
     norm = ns.as_array(found.scale * root(xp, found.total, found.ord))
     norm = norm.detach() if ns.is_recorded(norm) else norm  # else a state would keep the graphs of all steps before
     max_norm, state = policy.update(_started(policy, state, norm), norm)
     skipped: AnyArray = ~((norm <= max_norm) & xp.isfinite(norm)) if policy.skips else False
-    limit, eps, scale = None if policy.skips else max_norm, rule.eps, rule.scale
+    limit, eps, loss_scale = None if policy.skips else max_norm, rule.eps, rule.loss_scale
     if not unscale:
-        limit, eps, scale = None if limit is None else limit * beside(partial, scale), eps * scale, 1.0
-    c = coefficient(partial, limit, eps=eps, scale=scale, nonfinite=rule.nonfinite)
+        limit = None if limit is None else limit * beside(partial, loss_scale)
+        eps, loss_scale = eps * loss_scale, 1.0
+    c = coefficient(partial, limit, eps=eps, loss_scale=loss_scale, nonfinite=rule.nonfinite)
     return Decision(found.norm(), c, partial.total, max_norm, skipped), state
 
 

@@ -87,19 +87,19 @@ class ByValue(Containers[ArrayT]):
 def clamp_leaves(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> Any:
     """Return the container of clamped leaves. Adapters call it with their own leaves."""
     check_real(leaves)
-    return leaves.clamp(*apart(low, high))
+    return leaves.clamp(*ordered(low, high))
 
 
 def clamp_leaves_(leaves: Leaves, low: AnyScalar, high: AnyScalar) -> None:
     """Clamp leaves in place. Adapters call it with their own leaves."""
     check_real(leaves)
-    leaves.clamp_(*apart(low, high))
+    leaves.clamp_(*ordered(low, high))
 
 
-def apart(low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
-    """Return bounds, of which those that cross are moved to zero: the low one down to it, the high one up to it.
+def ordered(low: AnyScalar, high: AnyScalar) -> tuple[AnyScalar, AnyScalar]:
+    """Return the bounds. If ``low`` exceeds ``high``, a positive ``low`` and a negative ``high`` become 0.
 
-    Bounds cross if one is an array whose value was not read by the checks. Zero then keeps elements from changing sign.
+    The checks refuse such bounds, but they do not read the values of arrays. With 0, no element changes its sign.
     """
     arrays = [bound for bound in (low, high) if not isinstance(bound, float)]
     if not arrays:

@@ -17,7 +17,7 @@ from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Nonfinite
 from gradclip._words import a, short
 
-_POLICIES: dict[str, Nonfinite] = {"propagate": "propagate", "error": "error", "zero": "zero"}
+_NONFINITE: dict[str, Nonfinite] = {"propagate": "propagate", "error": "error", "zero": "zero"}
 
 
 def threshold(value: object, name: str, *, optional: bool = True) -> AnyScalar | None:
@@ -104,13 +104,13 @@ def bounds(max_value: object, min_value: object) -> tuple[AnyScalar, AnyScalar]:
     return low, high
 
 
-def policy(value: object) -> Nonfinite:
-    """Return the name of a policy for non-finite gradients."""
-    if not isinstance(value, str) or value not in _POLICIES:
+def nonfinite(value: object) -> Nonfinite:
+    """Return the name of what to do with NaN and inf."""
+    if not isinstance(value, str) or value not in _NONFINITE:
         raise ValueError(
-            f"nonfinite={short(value)}, expected one of {', '.join(map(repr, _POLICIES))}; pass one of them"
+            f"nonfinite={short(value)}, expected one of {', '.join(map(repr, _NONFINITE))}; pass one of them"
         )
-    return _POLICIES[value]
+    return _NONFINITE[value]
 
 
 _OTHER_LIBRARIES = {

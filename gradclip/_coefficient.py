@@ -119,7 +119,7 @@ def coefficient(
     max_norm: AnyScalar | None,
     *,
     eps: AnyScalar = 0.0,
-    scale: AnyScalar = 1.0,
+    loss_scale: AnyScalar = 1.0,
     nonfinite: Nonfinite = "propagate",
 ) -> Coefficient:
     """Return the coefficient that clips a norm to ``max_norm``: max_norm / (norm + eps) if that is below 1, else 1.
@@ -139,27 +139,27 @@ def coefficient(
         no leaf is reversed: it may be an array whose value was not known when arguments were checked.
     eps : float or 0-d array
         Added to the norm in the denominator, as other libraries do. A negative one counts as 0.
-    scale : float or 0-d array
+    loss_scale : float or 0-d array
         The loss scale L: the leaves are divided by it, clipped or not.
     nonfinite : {"propagate", "error", "zero"}
         With "zero", leaves become zero where the partial norm is NaN or inf.
     """
     xp = namespace([partial.total])
     one = xp.ones_like(partial.total)
-    eps, scale = beside(partial, eps), positive(beside(partial, scale))
-    unscaled = one / scale
+    eps, loss_scale = beside(partial, eps), positive(beside(partial, loss_scale))
+    unscaled = one / loss_scale
     r = root(xp, partial.total, partial.ord)
     if max_norm is None or (isinstance(max_norm, float) and max_norm == math.inf):
         clipped = xp.zeros_like(partial.total, dtype=xp.bool)
         divisor, factor = one, unscaled
     else:
         threshold, eps = _like(partial, max_norm), at_least_zero(eps)
-        norm = partial.scale / scale * r  # divide first: scale · r, the norm of the scaled leaves, may be out of range
+        norm = partial.scale / loss_scale * r  # divide first: the norm of the scaled leaves may be out of range
         below = norm + eps <= threshold  # False for NaN, so that NaN spreads
         clipped = ~(below | (threshold == math.inf))
         divisor = xp.where(clipped, partial.scale, one)
-        factor = xp.where(clipped, threshold / xp.where(clipped, r + eps * scale / partial.scale, one), unscaled)
-    changed = clipped if isinstance(scale, float) and scale == 1 else clipped | (one == 1)
+        factor = xp.where(clipped, threshold / xp.where(clipped, r + eps * loss_scale / partial.scale, one), unscaled)
+    changed = clipped if isinstance(loss_scale, float) and loss_scale == 1 else clipped | (one == 1)
     zeroed = None
     if nonfinite == "zero":
         zeroed = ~xp.isfinite(partial.total)

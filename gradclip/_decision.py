@@ -14,20 +14,20 @@ from gradclip._types import AnyArray, AnyScalar, Nonfinite
 class Rule:
     """The checked arguments of clipping by global norm, as `gradclip.clip_by_global_norm` describes them."""
 
-    __slots__ = ("eps", "max_norm", "nonfinite", "ord", "scale")
+    __slots__ = ("eps", "loss_scale", "max_norm", "nonfinite", "ord")
 
     def __init__(
         self,
         max_norm: object,
         ord: object = 2.0,
         nonfinite: object = "propagate",
-        scale: object = 1.0,
+        loss_scale: object = 1.0,
         eps: object = 0.0,
     ) -> None:
         self.max_norm = _checks.threshold(max_norm, "max_norm")
         self.ord = _checks.order(ord)
-        self.nonfinite: Nonfinite = _checks.policy(nonfinite)
-        self.scale = _checks.positive(scale, "scale", "scale=1.0 for gradients that are not scaled")
+        self.nonfinite: Nonfinite = _checks.nonfinite(nonfinite)
+        self.loss_scale = _checks.positive(loss_scale, "scale", "scale=1.0 for gradients that are not scaled")
         self.eps = _checks.not_negative(eps, "eps")
 
     @property
@@ -37,22 +37,22 @@ class Rule:
 
     def numbers(self) -> tuple[AnyScalar, AnyScalar, AnyScalar]:
         """Return the threshold (inf if there is none), eps and the loss scale."""
-        return math.inf if self.max_norm is None else self.max_norm, self.eps, self.scale
+        return math.inf if self.max_norm is None else self.max_norm, self.eps, self.loss_scale
 
     def floats(self) -> tuple[float, float, float] | None:
         """Return these as floats, or None if one is traced, or its derivatives are recorded.
 
         A negative one is 0, a loss scale not above 0 is NaN.
         """
-        max_norm, eps, scale = self.numbers()
-        if not (isinstance(max_norm, float) and isinstance(eps, float) and isinstance(scale, float)):
-            if any(map(is_recorded, (max_norm, eps, scale))):
+        max_norm, eps, loss_scale = self.numbers()
+        if not (isinstance(max_norm, float) and isinstance(eps, float) and isinstance(loss_scale, float)):
+            if any(map(is_recorded, (max_norm, eps, loss_scale))):
                 return None
             try:
-                max_norm, eps, scale = (at_least_zero(_read(number)) for number in (max_norm, eps, scale))
+                max_norm, eps, loss_scale = (at_least_zero(_read(number)) for number in (max_norm, eps, loss_scale))
             except (TypeError, RuntimeError):
                 return None
-        return max_norm, eps, positive(scale)
+        return max_norm, eps, positive(loss_scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ class Decision:
 
 def decide_by_arrays(partial: NormPartial, rule: Rule) -> Decision:
     """Return the decision for gradients with this partial norm; no Python branch depends on a value."""
-    c = coefficient(partial, rule.max_norm, eps=rule.eps, scale=rule.scale, nonfinite=rule.nonfinite)
-    return Decision(unscaled_norm(partial, rule.scale), c, partial.total)
+    c = coefficient(partial, rule.max_norm, eps=rule.eps, loss_scale=rule.loss_scale, nonfinite=rule.nonfinite)
+    return Decision(unscaled_norm(partial, rule.loss_scale), c, partial.total)
 
 
 def decide_by_floats(

@@ -204,12 +204,12 @@ def beside(partial: NormPartial, value: AnyScalar) -> AnyScalar:
     return value if isinstance(value, float) else to_device(value, device(partial.total))
 
 
-def positive(scale: AnyScalar) -> AnyScalar:
-    """Return a loss scale, or NaN if it is not above 0, as the value of an array may be that could not be checked."""
-    if isinstance(scale, float):
-        return scale if scale > 0 else math.nan
-    xp = namespace([scale])
-    return xp.where(scale > 0, scale, xp.full_like(scale, math.nan))
+def positive(loss_scale: AnyScalar) -> AnyScalar:
+    """Return a loss scale, or NaN if it is not above 0. That of an array may not have been checked."""
+    if isinstance(loss_scale, float):
+        return loss_scale if loss_scale > 0 else math.nan
+    xp = namespace([loss_scale])
+    return xp.where(loss_scale > 0, loss_scale, xp.full_like(loss_scale, math.nan))
 
 
 def root(xp: Namespace, total: AnyArray, ord: float) -> AnyArray:

@@ -33,7 +33,7 @@ def test_a_rule_refuses_numbers_that_cannot_be_right(arguments, error, words):
 
 def test_a_rule_without_a_threshold_has_the_threshold_inf():
     assert Rule(None).numbers() == (math.inf, 0.0, 1.0)
-    assert Rule(2, scale=4).floats() == (2.0, 0.0, 4.0)
+    assert Rule(2, loss_scale=4).floats() == (2.0, 0.0, 4.0)
     assert (Rule(1.0, nonfinite="zero").zero, Rule(1.0, nonfinite="error").zero) == (True, False)
 
 

@@ -102,7 +102,7 @@ def clip_by_global_norm(
     clipped, norm = _clip(
         parts.arrays,
         limit(rule.max_norm),
-        None if _is(rule.scale, 1) else rule.scale,
+        None if _is(rule.loss_scale, 1) else rule.loss_scale,
         None if _is(rule.eps, 0) else rule.eps,
         ord=rule.ord,
         nonfinite="zero" if rule.nonfinite == "zero" else "propagate",

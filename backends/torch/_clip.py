@@ -125,16 +125,16 @@ def clip_grad_norm_(
     tensor([[0.6000, 0.8000]])
     """
     parameters = listed(parameters)
-    policy = "error" if error_if_nonfinite else nonfinite
+    nonfinite = "error" if error_if_nonfinite else nonfinite
     if own := groups_of(parameters):
-        rule = Rule(max_norm, norm_order(norm_type), policy, scale, eps)
+        rule = Rule(max_norm, norm_order(norm_type), nonfinite, scale, eps)
         clip: Any = torch.compiler.disable(clip_parts_)
         whole: Tensor = clip(own, rule, group, replicated)
         return whole
     if torch.compiler.is_compiling() and _is_inferred(group, replicated):
-        return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), policy, scale, eps)
+        return clip_norm_compiled_(parameters, max_norm, norm_order(norm_type), nonfinite, scale, eps)
     clip = _clip_between_graphs_ if torch.compiler.is_compiling() else _clip_on_ranks_
-    norm: Tensor = clip(parameters, (max_norm, norm_type, policy, scale, eps), group, replicated)
+    norm: Tensor = clip(parameters, (max_norm, norm_type, nonfinite, scale, eps), group, replicated)
     return norm
 
 
@@ -165,7 +165,7 @@ def clip_parts_(groups: Sequence[Mapping[str, Any]], rule: Rule, group: Group, r
             name = f"param_groups{part.groups}"
             leaves = gradients(params, name, "clip_grad_norm_", sharing)
             limit = part.max_norm if part.own else rule.max_norm
-            decided.append((leaves, decide(leaves, Rule(limit, rule.ord, rule.nonfinite, rule.scale, rule.eps))))
+            decided.append((leaves, decide(leaves, Rule(limit, rule.ord, rule.nonfinite, rule.loss_scale, rule.eps))))
         for leaves, decision in decided:
             leaves.scale_([decision.coefficient] * len(leaves.arrays), "clip_by_global_norm")
     norm: Tensor = decided[0][1].norm

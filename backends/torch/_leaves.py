@@ -13,12 +13,13 @@ from torch.nn import Parameter
 from gradclip import _checks
 from gradclip._coefficient import Coefficient, is_shared
 from gradclip._decision import Decision, Rule
+from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip.backends.torch._gpu import kernels_for
 from gradclip.backends.torch._sharing import Sharing
 from gradclip.backends.torch._walk import Found, walk
-from gradclip.backends.torch.ops._device import DEVICE, TensorOps, has_memory
+from gradclip.backends.torch.ops._device import DEVICE, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
 from gradclip.backends.torch.ops._ownership import any_distributed, parts_of
@@ -40,7 +41,6 @@ class TorchLeaves(Leaves):
         The whole gradients, if leaves are parts of DTensors or the stored values of sparse gradients.
     """
 
-    ops: TensorOps
     after: Sequence[Callable[[], object]] = ()
     wholes: Sequence[Tensor] | None = None
 
@@ -201,7 +201,7 @@ def leaves_of(grads: list[Tensor], paths: Callable[[], list[str]]) -> TorchLeave
     return TorchLeaves(arrays, ops_of(arrays), slots, list, paths, after, wholes)
 
 
-def ops_of(arrays: Sequence[Tensor]) -> TensorOps:
+def ops_of(arrays: Sequence[Tensor]) -> Ops:
     """Return the operations for tensors: the host's, Triton's, or those for any device."""
     if on_host(arrays):
         return host_ops()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradclip._by_policy import coefficients_of, decide_by_policy, decide_partial_by_policy
-from gradclip._by_value import apart, check_real, clamp_leaves_
+from gradclip._by_value import check_real, clamp_leaves_, ordered
 from gradclip._decision import Decision, Rule, decide_by_arrays, unscaled_norm
 from gradclip._global import decide
 from gradclip._nonfinite import refuse_nonfinite
@@ -118,7 +118,7 @@ def _may_refuse(scope: Scope) -> bool:
 
 def _clamped(leaves: TorchLeaves, bound: AnyScalar) -> TorchLeaves:
     """Return copies of leaves with their elements limited, to measure them before the leaves are written."""
-    return replace(leaves, arrays=leaves.ops.clamp(leaves.arrays, *apart(-bound, bound)))
+    return replace(leaves, arrays=leaves.ops.clamp(leaves.arrays, *ordered(-bound, bound)))
 
 
 def together(told: Sequence[Told]) -> Told:

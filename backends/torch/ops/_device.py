@@ -7,7 +7,6 @@ module ``_host`` has faster operations for the host's memory.
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from gradclip._chunks import boxes
 from gradclip._coefficient import Coefficient
 from gradclip._limits import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL
 from gradclip._memory import ranges_are_apart
-from gradclip._ops import Ops
 from gradclip._partial import NormPartial, stack
 from gradclip._tensor_memory import in_memory_order, is_lazy
 from gradclip._types import AnyScalar
@@ -28,14 +26,6 @@ from gradclip.backends.torch.ops._limits import FOREACH_BELOW_NUMEL, JOIN_UP_TO_
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
 STORED = dict.fromkeys(_FLOAT8, torch.float32) | {torch.complex32: torch.complex64}
 """Dtypes for which PyTorch has few operations, each with the dtype that leaves are converted to for arithmetic."""
-
-
-class TensorOps(Ops, Protocol):
-    """``Ops`` for tensors, with one more operation."""
-
-    def apart(self, leaves: Sequence[Tensor]) -> bool:
-        """Whether it is known that no two elements of leaves share memory."""
-        ...
 
 
 class TorchOps(ArrayOps):
@@ -73,7 +63,7 @@ class TorchOps(ArrayOps):
             elif not _in_memory(x) and _joins(x):
                 small.setdefault((*key, x.dtype), []).append(x)
             else:
-                for part in pieces(x):
+                for part in chunks_of(x):
                     _times_(part, factor, there.zeroed)
         for (c_id, device, _), some in small.items():
             there, factor = factors[c_id, device]
@@ -85,7 +75,7 @@ class TorchOps(ArrayOps):
         for x in leaves:
             bounds = self._bounds(x, low, high)
             if x.dtype in STORED:
-                for part in pieces(x):
+                for part in chunks_of(x):
                     part.copy_(widened(part).clamp_(*bounds))
             else:
                 x.clamp_(*bounds)
@@ -147,7 +137,7 @@ def widened(x: Tensor) -> Tensor:
     return x if wide is None else x.to(wide)
 
 
-def pieces(x: Tensor) -> Iterator[Tensor]:
+def chunks_of(x: Tensor) -> Iterator[Tensor]:
     """Yield views that make up a tensor: chunks on the host; the whole on devices, whose kernels widen elements."""
     limit = HOST_CHUNK_NUMEL if _in_memory(x) else DEVICE_CHUNK_NUMEL
     if x.numel() <= limit or not (_in_memory(x) or x.dtype in STORED):

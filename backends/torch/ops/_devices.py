@@ -11,9 +11,10 @@ from torch import Tensor
 
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
+from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
-from gradclip.backends.torch.ops._device import TensorOps, apart
+from gradclip.backends.torch.ops._device import apart
 
 
 class SeveralDevices:
@@ -21,11 +22,11 @@ class SeveralDevices:
 
     Parameters
     ----------
-    parts : dict of device to (TensorOps, list of int)
+    parts : dict of device to (Ops, list of int)
         For each device, its operations and the positions of its leaves. The first leaf's device comes first.
     """
 
-    def __init__(self, parts: dict[torch.device, tuple[TensorOps, list[int]]]) -> None:
+    def __init__(self, parts: dict[torch.device, tuple[Ops, list[int]]]) -> None:
         self._parts = parts
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
@@ -77,11 +78,11 @@ class SeveralDevices:
         for ops, _, mine in self._each(leaves):
             ops.clamp_(mine, low, high)
 
-    def _each(self, leaves: Sequence[Tensor]) -> Iterator[tuple[TensorOps, list[int], list[Tensor]]]:
+    def _each(self, leaves: Sequence[Tensor]) -> Iterator[tuple[Ops, list[int], list[Tensor]]]:
         return ((ops, which, [leaves[i] for i in which]) for ops, which in self._parts.values())
 
     def _gathered(
-        self, leaves: Sequence[Tensor], call: Callable[[TensorOps, list[int], list[Tensor]], list[Tensor]]
+        self, leaves: Sequence[Tensor], call: Callable[[Ops, list[int], list[Tensor]], list[Tensor]]
     ) -> list[Tensor]:
         """Return what ``call`` returns for the leaves of each device, in the order of the leaves."""
         out = list(leaves)
@@ -90,7 +91,7 @@ class SeveralDevices:
                 out[i] = x
         return out
 
-    def _ops_for(self, leaf: Tensor) -> TensorOps:
+    def _ops_for(self, leaf: Tensor) -> Ops:
         """Return the operations of a leaf's device."""
         return self._parts[leaf.device][0]
 

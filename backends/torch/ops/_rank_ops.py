@@ -15,9 +15,9 @@ from torch import Tensor
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._dtypes import is_double
+from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
-from gradclip.backends.torch.ops._device import TensorOps
 from gradclip.backends.torch.ops._exchange import Exchange, Pending, row_of
 from gradclip.backends.torch.ops._ownership import Ownership, layouts_of, meshes_of, refuse_shards
 from gradclip.backends.torch.ops._pending import pending_of, refuse_pending, summed, waiting_of
@@ -69,7 +69,7 @@ class RankOps:
 
     Parameters
     ----------
-    here : TensorOps
+    here : Ops
         The operations for the parts themselves.
     spread : Spread
         The gradients that the leaves are parts of.
@@ -77,7 +77,7 @@ class RankOps:
         What is exchanged with other ranks.
     """
 
-    def __init__(self, here: TensorOps, spread: Spread, exchange: Exchange) -> None:
+    def __init__(self, here: Ops, spread: Spread, exchange: Exchange) -> None:
         self.here, self._spread, self._exchange = here, spread, exchange
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:

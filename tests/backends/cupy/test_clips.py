@@ -146,7 +146,7 @@ def test_the_device_computes_the_cores_coefficient(gpu):
             s = 1.0  # the scale of a zero says nothing
         with np.errstate(all="ignore"):
             known = NormPartial(np.asarray(s), np.asarray(t), p, np.float64)
-            core = coefficient(known, limit, eps=eps, scale=loss, nonfinite=policy)
+            core = coefficient(known, limit, eps=eps, loss_scale=loss, nonfinite=policy)
             norm = unscaled_norm(known, loss)
         np.testing.assert_allclose(got.norm, norm, rtol=1e-15)
         for name in ("divisor", "factor"):

@@ -156,10 +156,10 @@ def test_the_coefficient_that_comes_with_the_norm(ord, zero, on_device):
             given = [torch.tensor(x, dtype=torch.float64) if on_device else x for x in numbers]
             policy = "zero" if zero else "propagate"
             rule = Rule(None, ord, policy)
-            rule.max_norm, rule.eps, rule.scale = given  # negative ones, too, which are refused where they are known
+            rule.max_norm, rule.eps, rule.loss_scale = given  # negative ones, too: known ones are refused
             got, plain = _launch.decide(table_of(xs), rule)
             max_norm, eps, scale = (max(x, 0.0) for x in numbers)
-            want = coefficient(plain, max_norm, eps=eps, scale=scale, nonfinite=policy)
+            want = coefficient(plain, max_norm, eps=eps, loss_scale=scale, nonfinite=policy)
             torch.testing.assert_close(got.norm, unscaled_norm(plain, scale), equal_nan=True)
             assert got.norm.dtype == torch.float32
             assert bool(got.coefficient.changed) == bool(want.changed), numbers
