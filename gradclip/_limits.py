@@ -20,6 +20,15 @@ SUM_BLOCK_NUMEL = 128
 It bounds the error, by 127 roundings, for namespaces whose sum is not pairwise. NumPy's pairwise sum has the same.
 """
 
+MLX_SUM_BLOCK_NUMEL = 8
+"""The same for MLX. The error of a float32 sum was 4e-6 in blocks of 128, above 1e-6 in blocks of 16.
+
+20 million elements on a CPU: 24 ms in blocks of 8, 13 in 16, 35 in 4; MLX's own sum 25.
+"""
+
+MOST_THREADS = 4
+"""The most threads that a call on NumPy's arrays uses: more of them do not read memory faster. Not varied."""
+
 OVERLAP_WORK = 100_000
 """The work that NumPy may do to decide whether two strided arrays share an element. Beyond it, they are refused.
 

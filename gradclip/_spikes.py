@@ -116,7 +116,7 @@ def clip_spikes_of_(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnyS
     """Clip the spikes of leaves in place. Adapters call it with their own leaves."""
     _check(leaves, moments)
     for x, v in zip(leaves.targets("clip_spikes"), moments, strict=True):
-        for key in [...] if ns.is_lazy(x) else boxes(tuple(x.shape), HOST_CHUNK_NUMEL if ns.is_host(x) else 1 << 30):
+        for key in boxes(tuple(x.shape), HOST_CHUNK_NUMEL) if ns.is_host(x) else [...]:
             new, spikes = _clipped(x[key], v[key], threshold)
             if not ns.is_host(x) or bool(ns.namespace([spikes]).any(spikes)):
                 x[key] = new

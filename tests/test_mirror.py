@@ -44,6 +44,7 @@ ELSEWHERE = {
     "backends/jax/_by_value.py": "tests/backends/jax/test_clips.py",
     "backends/jax/_eager.py": "tests/backends/jax/test_program.py tests/backends/jax/test_donation.py",
     "backends/jax/_global.py": "tests/backends/jax/test_clips.py",
+    "backends/jax/_limits.py": "tests/backends/jax/test_sums.py tests/backends/jax/test_program.py",
     "backends/jax/_ops.py": "tests/backends/jax/test_norms.py tests/backends/jax/test_derivatives.py",
     "backends/jax/_per_example.py": "tests/backends/jax/test_clips.py",
     "backends/jax/_tree.py": "tests/backends/jax/test_clips.py tests/backends/jax/test_float0.py",

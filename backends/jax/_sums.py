@@ -15,17 +15,8 @@ from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import magnitudes
 from gradclip._types import AnyArray
+from gradclip.backends.jax._limits import ADD_NUMBERS, JOIN_BELOW_NUMEL, JOIN_LEAVES, JOIN_UP_TO_NUMEL
 from gradclip.backends.jax._mesh import is_local, owned, varying
-
-_JOIN_BELOW_NUMEL, _JOIN_UP_TO_NUMEL = 1 << 12, 1 << 20
-"""Leaves below the first numel are laid end to end, up to the second numel in all, if no device must gather them."""
-
-_JOIN_LEAVES = 16
-"""The most leaves in one vector. XLA's time to compile the copy grows with the square of this number: 1.4 s for 400
-leaves in one vector on a CPU, 0.6 s in vectors of 16."""
-
-_ADD_NUMBERS = 16
-"""Numbers that are added one after the other: rounding grows with this, not with the number of leaves."""
 
 
 def joined(leaves: Sequence[AnyArray]) -> list[AnyArray]:
@@ -34,15 +25,15 @@ def joined(leaves: Sequence[AnyArray]) -> list[AnyArray]:
     Only leaves that are whole on each device are joined. Others may be sharded differently and would be gathered.
     """
     small: dict[object, list[AnyArray]] = {}
-    large, room = [], _JOIN_UP_TO_NUMEL
+    large, room = [], JOIN_UP_TO_NUMEL
     for x in leaves:
-        if ns.numel(x) < min(_JOIN_BELOW_NUMEL, room) and is_local(x):
+        if ns.numel(x) < min(JOIN_BELOW_NUMEL, room) and is_local(x):
             small.setdefault((x.dtype, varying(x)), []).append(x)
             room -= ns.numel(x)
         else:
             large.append(x)
     vectors = [
-        _end_to_end(alike[i : i + _JOIN_LEAVES]) for alike in small.values() for i in range(0, len(alike), _JOIN_LEAVES)
+        _end_to_end(alike[i : i + JOIN_LEAVES]) for alike in small.values() for i in range(0, len(alike), JOIN_LEAVES)
     ]
     return [*vectors, *large]
 
@@ -101,6 +92,6 @@ def _total(powers: AnyArray, ord: float) -> AnyArray:
 def _added_up(totals: Sequence[AnyArray], ord: float) -> AnyArray:
     """Return the sum of numbers (the maximum for inf), added in a tree: XLA would add scalars up one by one."""
     while len(totals) > 1:
-        some = [totals[i : i + _ADD_NUMBERS] for i in range(0, len(totals), _ADD_NUMBERS)]
+        some = [totals[i : i + ADD_NUMBERS] for i in range(0, len(totals), ADD_NUMBERS)]
         totals = [_total(jnp.stack(numbers), ord) for numbers in some]
     return totals[0]

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gradclip._limits import MOST_THREADS
+
 NDArray: TypeAlias = np.ndarray[Any, Any]
 Numbers: TypeAlias = Sequence[float] | NDArray
 
@@ -36,9 +38,6 @@ _SCALE, _CLAMP, _CLEAR = 1, 2, 3
 _SOME_COMPLEX = 2
 _VERSION = 2
 """Which functions the library must have."""
-
-_MOST_THREADS = 4
-"""More do not read memory faster."""
 
 _from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 
@@ -221,4 +220,4 @@ def threads() -> int:
     """Return how many threads may work: as many as this process has processors, or ``OMP_NUM_THREADS`` says."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(1, min(found, int(wanted) if wanted.isdecimal() else found, _MOST_THREADS))
+    return max(1, min(found, int(wanted) if wanted.isdecimal() else found, MOST_THREADS))
