@@ -56,7 +56,7 @@ class GradClip:
         return self
 
     def detach(self, engine: Any) -> None:
-        """Clip no longer, and report no longer in an engine's metrics."""
+        """Remove the hooks: gradients are no longer clipped, and the engine's metrics no longer get numbers."""
         self._clip.end()
         engine.remove_event_handler(self._forget, Events.EPOCH_STARTED)
         engine.remove_event_handler(self._report, Events.ITERATION_COMPLETED)

@@ -51,9 +51,9 @@ class Adaptive(Containers[ArrayT]):
             ε, at least 0: a smaller norm of a unit's parameters is replaced by ε, so that parameters of zero can
             change.
         axis : int, tuple of int or None
-            The axes of a unit. None is for JAX's layouts: a leaf of at most one axis longer than 1 is one unit; else a
-            unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. For PyTorch's layouts, pass all axes but the
-            first.
+            The axes of a unit. None is for JAX's layouts: a leaf with at most one axis longer than 1 is one unit; in
+            other leaves, a unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. For PyTorch's layouts, pass
+            all axes but the first.
 
         Returns
         -------
@@ -178,7 +178,7 @@ class UnitRule:
 
 
 def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, AnyArray]:
-    """Return norms times a multiplier, so that neither overflows, and it: a small power of two where both are large."""
+    """Return both norms times a power of two, and that number: a small one where both are large, so none overflows."""
     xp = ns.namespace([one.total])
     small = xp.full_like(one.scale, 2.0**-512 if _dtypes.is_double(one.scale.dtype) else 2.0**-64)
     multiplier = xp.where((one.scale * small > 1) & (other.scale * small > 1), small, xp.ones_like(one.scale))
@@ -225,9 +225,9 @@ def unit_axes(shape: tuple[int, ...], axis: Units, paths: Callable[[], list[str]
 def matching(
     leaves: Leaves, grads: Any, params: Any, flatten: Callable[[Any], Leaves], name: str = "params"
 ) -> list[AnyArray]:
-    """Return the parameter for each distinct gradient; ``flatten`` finds the arrays in parameters, one a position.
+    """Return the parameter of each distinct gradient; ``flatten`` returns the parameters, one for each position.
 
-    ``name`` is what errors call the parameters: there may be other arrays in their place.
+    ``name`` is what error messages call the parameters: other arrays may be passed in their place.
     """
     try:
         kept = optree.tree_map(lambda g, p: None if g is None else p, grads, params, none_is_leaf=True)

@@ -33,7 +33,8 @@ def decide_by_policy(
     rule : Rule
         The other arguments of the call. Its ``max_norm`` is not used.
     unscale : bool
-        Whether the gradients are divided by the loss scale. The norm and the threshold are without it in any case.
+        Whether the gradients are divided by the loss scale. The norm and the threshold always refer to unscaled
+        gradients.
 
     Raises
     ------
@@ -79,11 +80,11 @@ def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unsca
 def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
     """Return the decision by the norm of each leaf.
 
-    If other processes hold leaves too, a policy that needs the norm of all gets, after the norms of these leaves, that
-    of the others together.
+    If other processes hold leaves too, the policy gets one more norm, after those of these leaves: the norm of all
+    other leaves together.
     """
     n, spread = len(leaves.arrays), leaves.is_spread
-    of_all = leaves.partial(rule.ord) if spread else None  # first, because here all processes raise errors, or none
+    of_all = leaves.partial(rule.ord) if spread else None  # first: all processes raise errors in it, or none does
     batch = leaves.partials(rule.ord)
     whole = merge_elements(batch) if of_all is None else of_all
     _check_number(policy, state, n, more=int(spread))

@@ -11,8 +11,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def as_function(method: Function) -> Function:
     """Return a public function for a method that is bound to an instance of `gradclip._containers.Containers`.
 
-    The function has no ``self``, it belongs to the module named ``place``, where ``pickle`` finds it, and the phrases
-    of its docstring are replaced as ``words`` says.
+    The function has no ``self``. It belongs to the module that the attribute ``module`` of the instance names, where
+    ``pickle`` finds it. Phrases of its docstring are replaced as the attribute ``words`` says.
     """
     containers: Any = cast("Any", method).__self__  # it is bound
     function = _explaining(method)

@@ -253,13 +253,13 @@ class Clipper:
         return found
 
     def _check_structure(self, leaves: Leaves) -> None:
-        """Check that leaves are at the same places as in the step before: else thresholds would be mixed up."""
+        """Check that leaves are at the same positions as in the step before: else thresholds would be mixed up."""
         found, before = leaves.structure, self._structure
         if found is not None and before is not None and found != before:
             raise ValueError(
-                f"gradients are at other places than in the steps before ({', '.join(leaves.array_paths()[:3])}, …), "
-                f"expected the same, because {type(self.policy).__name__} has a threshold for each; pass zeros for "
-                "those that are missing in this step"
+                "gradients are at other positions than in the steps before "
+                f"({', '.join(leaves.array_paths()[:3])}, …), expected the same, because {type(self.policy).__name__} "
+                "has a threshold for each; pass zeros for those that are missing in this step"
             )
 
     def _keep(self, decision: Decision, state: Any) -> Array:

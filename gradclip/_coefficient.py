@@ -194,7 +194,7 @@ def root_of_float(total: float, ord: float) -> float:
 
 
 def at_least_zero(value: AnyScalar) -> AnyScalar:
-    """Return a number, or 0 if it is negative, as the value of an array may be that could not be checked. NaN stays."""
+    """Return a number, or 0 if it is negative; NaN stays. The value of an array may not have been checked."""
     if isinstance(value, float):  # NumPy's float64 too
         return type(value)(0) if value < 0 else value
     xp = namespace([value])

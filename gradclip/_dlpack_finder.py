@@ -1,6 +1,6 @@
-"""The function by which a framework tells C where its tensors lie: DLPack's exchange API, since its version 1.3.
+"""The function by which a framework tells C where its tensors are: DLPack's exchange API, since its version 1.3.
 
-It answers for a tensor in a quarter of the time that the tensor's own attributes take.
+It takes a quarter of the time of the tensor's own attributes.
 """
 
 import ctypes

@@ -23,7 +23,7 @@ _CPU = 1
 """DLPack's number for the host's memory."""
 
 _FURTHEST = 125
-"""The largest exponent of a power of two of which float32 has the reciprocal, and room for a norm above it."""
+"""The largest exponent of a scale: float32 represents its reciprocal, and a norm that is a few times as large."""
 
 
 class DLPackOps:
@@ -116,7 +116,7 @@ class DLPackOps:
         return ord in (1, 2, math.inf) or _dtypes.is_double(ns.wide_dtype(self._rest.xp, self._first))
 
     def _partial(self, partial: NormPartial) -> NormPartial:
-        """Return a partial of NumPy's arrays as one of the namespace's."""
+        """Return a partial norm of NumPy arrays as one of the namespace's arrays."""
         xp = self._rest.xp
         wide = ns.wide_dtype(xp, self._first)
         scale, total = (partial.scale, partial.total) if _dtypes.is_double(wide) else _narrowed(partial)
@@ -124,7 +124,7 @@ class DLPackOps:
         return NormPartial(scale, total, partial.ord, xp.float64 if _dtypes.is_double(partial.dtype) else xp.float32)
 
     def _own(self, x: NDArray, leaf: AnyArray) -> AnyArray:
-        """Return an array of NumPy's as one of the namespace's, on the device of a leaf."""
+        """Return a NumPy array as an array of the namespace, on the device of a leaf."""
         return self._rest.xp.asarray(x, device=ns.device(leaf))
 
 
@@ -149,7 +149,7 @@ def _view(x: AnyArray) -> NDArray | None:
 
 
 def _floats(coefficients: Sequence[Coefficient]) -> list[Coefficient] | None:
-    """Return coefficients as floats, one object for each distinct one; None if one is traced or no single number."""
+    """Return coefficients as floats, equal ones as one object; None if one is traced, or is not a single number."""
     found = {id(c): c.floats() for c in coefficients}
     numbers = [number for c in coefficients if (number := found[id(c)]) is not None]
     return numbers if len(numbers) == len(coefficients) else None

@@ -1,4 +1,4 @@
-"""Where arrays are in the host's memory, and what a framework says of its own, for `gradclip._host_ops.HostOps`."""
+"""Where arrays are in the host's memory, and what `gradclip._host_ops.HostOps` asks a framework about its arrays."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ class Runs:
 
 
 def runs_of(found: Iterable[tuple[int, int, tuple[int, bool]] | None]) -> Runs:
-    """Return the runs of leaves. ``found`` has address, nbytes and dtype (see `code_of`) of each, None if no run."""
+    """Return the runs of leaves. ``found`` has address, nbytes and dtype (see `code_of`) of each; None: no run."""
     which, others, addresses, nbytes, codes = [], [], [], [], bytearray()
     is_complex = False
     for i, run in enumerate(found):
@@ -57,7 +57,7 @@ class Memory(Protocol):
         ...
 
     def joined(self, leaves: Sequence[Array]) -> Sequence[Array]:
-        """Return arrays with the elements of the leaves that are read in less time, or the leaves."""
+        """Return arrays that have the elements of the leaves and are read in less time, or the leaves themselves."""
         ...
 
     def threads(self) -> int:
@@ -77,7 +77,7 @@ class Memory(Protocol):
         ...
 
     def own(self, values: NDArray) -> Array:
-        """Return an array of NumPy's as one of the framework's, on the same memory."""
+        """Return a NumPy array as an array of the framework, on the same memory."""
         ...
 
     def holds(self, leaves: Sequence[Array]) -> bool:
@@ -85,7 +85,7 @@ class Memory(Protocol):
         ...
 
     def leads(self, leaf: Array, kept: int) -> bool:
-        """Whether the slices of a leaf along its first axes, so many, lie one after the other; it is one run."""
+        """Whether the slices along the first ``kept`` axes of a leaf lie one after the other; the leaf is one run."""
         ...
 
     def is_plain(self, leaves: Sequence[Array]) -> bool:
@@ -98,7 +98,7 @@ class Memory(Protocol):
 
 
 def is_leading(shape: Sequence[int], steps: Sequence[int], kept: int, itemsize: int = 1) -> bool:
-    """Whether the first axes of an array, so many, are those of C's order; the others may be in any order."""
+    """Whether the first ``kept`` axes of an array are in C's order; the others may be in any order."""
     return all(shape[i] == 1 or steps[i] == itemsize * math.prod(shape[i + 1 :]) for i in range(kept))
 
 

@@ -24,7 +24,7 @@ from gradclip._types import AnyScalar as Scalar
 from gradclip._types import Axes
 
 _NOTHING = math.inf, 0.0, 1.0
-"""The numbers of a rule that changes nothing, for no leaves."""
+"""The numbers of a rule that changes nothing; they are used if there are no leaves."""
 
 
 class HostOps:
@@ -91,7 +91,7 @@ class HostOps:
         return NormPartial(scale, total, ord, self._memory.dtype(double))
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
-        """Return the partial norms of one leaf's slices; one slice after the other in memory, the kernels read them."""
+        """Return the partial norms of one leaf's slices. The kernels read slices that lie one after the other."""
         (count,) = self.rows([leaf], [axes]) if has_order(ord, _dtypes.is_complex(leaf.dtype)) else (-1,)
         if count < 0:
             return self._rest.partial_along(leaf, ord, axes)
@@ -101,7 +101,7 @@ class HostOps:
         return NormPartial(scale, total, ord, self._memory.dtype(_dtypes.is_double(leaf.dtype)))
 
     def rows(self, leaves: Sequence[Array], axes: Sequence[Axes]) -> list[int]:
-        """Return how many units each leaf has, if they lie in memory one after the other; else -1."""
+        """Return how many units each leaf has, if they lie one after the other in memory; else -1."""
         counts = [-1] * len(leaves)
         runs = self._runs(leaves) if self._memory.holds(leaves) else None
         for i in runs.which if runs is not None else ():
@@ -131,19 +131,19 @@ class HostOps:
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient, or the leaf itself if that does not change it."""
         out = list(leaves)
-        places: Sequence[int] = range(len(leaves))
+        positions: Sequence[int] = range(len(leaves))
         if isinstance(coefficients, RowCoefficients) and self._memory.is_plain(leaves):
             for i in coefficients.changing():
                 out[i] = self._memory.like(leaves[i])
                 out[i][...] = leaves[i]
             self._multiply_rows(out, coefficients)
-            places = list(coefficients.others)
-        for which, some, each in _changing([leaves[i] for i in places], [coefficients[i] for i in places]):
+            positions = list(coefficients.others)
+        for which, some, each in _changing([leaves[i] for i in positions], [coefficients[i] for i in positions]):
             new = [self._memory.like(x) for x in some]
             for i in self._multiply(some, each, new):
                 (new[i],) = self._rest.scale([some[i]], [each[i]])
             for i, x in zip(which, new, strict=True):
-                out[places[i]] = x
+                out[positions[i]] = x
         return out
 
     def scale_(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> None:

@@ -11,9 +11,10 @@ from gradclip._memory import NDArray
 
 
 class RowCoefficients(Sequence[Coefficient]):
-    """The coefficients of the units of leaves, one item a leaf.
+    """The coefficients of the units of leaves: a sequence with one item for each leaf.
 
-    Those of units that are rows are kept in NumPy arrays for all leaves; a leaf's own are made when they are asked for.
+    The coefficients of units that are rows are kept in NumPy arrays, those of all leaves together. The item of a leaf
+    is made when it is read.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ class RowCoefficients(Sequence[Coefficient]):
     others : mapping of int to Coefficient
         The coefficients of leaves whose units are no rows, by position.
     own : callable
-        Makes an array of the framework's from one of NumPy's.
+        Makes an array of the framework from a NumPy array.
     """
 
     def __init__(

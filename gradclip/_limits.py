@@ -45,7 +45,7 @@ JOIN_MEAN_NUMEL = 1 << 10
 """NumPy arrays of up to so many elements each, on average, are laid end to end: see `JOIN_UP_TO_NUMEL`."""
 
 MERGE_AT_ONCE = 64
-"""How many partial norms of chunks one task of Dask merges, before theirs are merged in turn.
+"""How many partial norms one task of Dask merges. The results of such tasks are merged in the same way.
 
 Each is two numbers, so a task may take many. Dask's own number, 4, is for arrays; it makes a higher tree.
 """

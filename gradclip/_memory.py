@@ -123,7 +123,7 @@ def view_of(x: AnyArray) -> NDArray | None:
 
 
 def numpy_views(x: AnyArray) -> Iterator[NDArray]:
-    """Yield NumPy arrays on the memory of ``x``: by DLPack, then by NumPy's own protocols, for dtypes that it lacks."""
+    """Yield NumPy arrays on the memory of ``x``: by DLPack, then by NumPy's protocols, for dtypes that DLPack lacks."""
     for look in (np.from_dlpack, lambda x: np.asarray(x, copy=False)):
         with suppress(*UNSUPPORTED):
             yield look(x)

@@ -81,7 +81,7 @@ def adds_pairwise(xp: Namespace) -> bool:
 
 
 def constant(xp: Namespace, x: AnyArray) -> AnyArray:
-    """Return ``x``, in MLX without a derivative: there, that of a quotient by a tiny number is 0/0."""
+    """Return ``x``; in MLX, as a constant: there, the derivative of a quotient by a tiny number would be 0/0."""
     return xp.stop_gradient(x) if is_mlx(xp) else x
 
 
@@ -94,7 +94,7 @@ def is_lazy(x: AnyArray) -> bool:
     """Whether ``x`` is traced or delayed: its values cannot be read, or only by running the graph before it."""
     if isinstance(x, np.ndarray | np.generic):
         return False
-    return is_mlx_array(x) or compat.is_lazy_array(x)  # which would compute the values of MLX's arrays
+    return is_mlx_array(x) or compat.is_lazy_array(x)  # the second would compute the values of MLX's arrays
 
 
 def is_host(x: AnyArray) -> bool:
@@ -112,7 +112,7 @@ def is_writable(x: AnyArray) -> bool:
 
 
 def are_writable(leaves: Sequence[AnyArray]) -> bool:
-    """Whether all arrays can be written in place; but for NumPy's, their types tell."""
+    """Whether all arrays can be written in place. Except for NumPy's arrays, the type says it."""
     some = _one_of_each_type(leaves)
     if len(some) == 1 and type(some[0]) is np.ndarray:
         return all(map(_is_writeable, leaves))

@@ -1,4 +1,4 @@
-"""``Ops`` for NumPy: `HostOps`, with what there is to know of NumPy's arrays."""
+"""``Ops`` for NumPy: `HostOps`, with `NumpyMemory`, which knows where NumPy's arrays are."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ from gradclip._native import Table
 
 
 class NumpyMemory:
-    """What there is to know of NumPy's arrays; see `gradclip._host_memory.Memory`."""
+    """Answers to what `HostOps` asks about NumPy's arrays; see `gradclip._host_memory.Memory`."""
 
     def runs(self, leaves: Sequence[NDArray]) -> Runs:
-        """Return where arrays lie: those of the machine's byte order, without gaps, and not backwards."""
+        """Return where arrays are. The kernels read those without gaps or reversed axes, in native byte order."""
         return _alike(leaves) or runs_of(map(_place, leaves))
 
     def joined(self, leaves: Sequence[NDArray]) -> Sequence[NDArray]:
@@ -55,7 +55,7 @@ class NumpyMemory:
         return np.empty_like(leaf, subok=False)
 
     def own(self, values: NDArray) -> NDArray:
-        """Return an array."""
+        """Return the array: it is NumPy's already."""
         return values
 
     def holds(self, leaves: Sequence[NDArray]) -> bool:
@@ -63,11 +63,11 @@ class NumpyMemory:
         return all(issubclass(kind, np.ndarray) for kind in set(map(type, leaves)))
 
     def leads(self, leaf: NDArray, kept: int) -> bool:
-        """Whether the slices of an array along its first axes, so many, lie one after the other; it is one run."""
+        """Whether the slices along the first ``kept`` axes of an array lie one after the other; it is one run."""
         return bool(leaf.flags.c_contiguous) or is_leading(leaf.shape, leaf.strides, kept, leaf.itemsize)
 
     def is_plain(self, leaves: Sequence[NDArray]) -> bool:  # noqa: ARG002  # they always are
-        """Whether the elements of arrays are what lies in memory."""
+        """Whether the elements of arrays are those in memory."""
         return True
 
     def written(self, leaves: Sequence[NDArray]) -> None:
@@ -87,7 +87,7 @@ def numpy_ops() -> HostOps:
 
 
 def _alike(leaves: Sequence[NDArray]) -> Runs | None:
-    """Return where arrays lie of one dtype, each in C's order; None if they are not so. In few calls."""
+    """Return where arrays are, in few calls, if all have one dtype and C's order; else None."""
     dtypes = set(map(_dtype, leaves))
     code = _code(*dtypes) if len(dtypes) == 1 else None
     addresses = None if code is None else _addresses(leaves)
@@ -98,7 +98,7 @@ def _alike(leaves: Sequence[NDArray]) -> Runs | None:
 
 
 def _addresses(leaves: Sequence[NDArray]) -> list[int] | None:
-    """Return where arrays begin that are in C's order; None if one is not."""
+    """Return the address of each array; None if one is not in C's order."""
     if set(map(type, leaves)) != {np.ndarray}:
         return None
     try:
@@ -110,7 +110,7 @@ def _addresses(leaves: Sequence[NDArray]) -> list[int] | None:
 
 
 def _place(x: NDArray) -> tuple[int, int, tuple[int, bool]] | None:
-    """Return where an array lies, its bytes and its dtype, or None if the kernels cannot read it."""
+    """Return an array's address, nbytes and dtype, or None if the kernels cannot read it."""
     code = _code(x.dtype) if isinstance(x, np.ndarray) else None  # a scalar has no address
     if code is None:
         return None

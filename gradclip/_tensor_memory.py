@@ -1,6 +1,6 @@
-"""What there is to know of PyTorch's tensors in the host's memory, for `HostOps`. PyTorch is not imported for it.
+"""Where PyTorch's tensors are in the host's memory, for `HostOps`. PyTorch is not imported here.
 
-Every name of PyTorch's is found in the tensors' own namespace, as array_api_compat gives it.
+PyTorch's functions are taken from the namespace of the tensors, as array_api_compat returns it.
 """
 
 from array import array
@@ -23,11 +23,11 @@ _is_cpu, _dtype, _nbytes = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter
 _requires_grad = attrgetter("requires_grad")
 
 _WITHIN_FLOAT32 = 3e38
-"""Numbers below this are in float32's range for sure; of others PyTorch makes a tensor only by way of float64."""
+"""Smaller numbers are in float32's range. PyTorch makes no float32 tensor of one that is not: it is float64 first."""
 
 
 class TensorMemory:
-    """What there is to know of CPU tensors; see `gradclip._host_memory.Memory`.
+    """Answers to what `HostOps` asks about CPU tensors; see `gradclip._host_memory.Memory`.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class TensorMemory:
         return recorded or self._is_dispatched() or self._forward._current_level >= 0
 
     def runs(self, leaves: Sequence[Array]) -> Runs | None:
-        """Return where tensors lie, None if they are traced by a transform of torch.func.
+        """Return where tensors are, None if they are traced by a transform of torch.func.
 
         A tensor that conjugates or negates what is in memory has the same norm, and is multiplied alike.
         """
@@ -75,7 +75,7 @@ class TensorMemory:
             return None
 
     def joined(self, leaves: Sequence[Array]) -> Sequence[Array]:
-        """Return the tensors: to ask where one lies takes no longer than to copy it."""
+        """Return the tensors: to find the address of one takes no longer than to copy it."""
         return leaves
 
     def threads(self) -> int:
@@ -101,15 +101,15 @@ class TensorMemory:
         return self.torch.empty_like(leaf, requires_grad=False)
 
     def own(self, values: NDArray) -> Array:
-        """Return an array of NumPy's as a tensor on the same memory."""
+        """Return a NumPy array as a tensor on the same memory."""
         return self.torch.from_numpy(values)
 
     def leads(self, leaf: Array, kept: int) -> bool:
-        """Whether the slices of a tensor along its first axes, so many, lie one after the other; it is one run."""
+        """Whether the slices along the first ``kept`` axes of a tensor lie one after the other; it is one run."""
         return bool(leaf.is_contiguous()) or is_leading(leaf.shape, leaf.stride(), kept)
 
     def is_plain(self, leaves: Sequence[Array]) -> bool:
-        """Whether the elements of tensors are what lies in memory."""
+        """Whether the elements of tensors are those in memory."""
         return not any(map(is_lazy, leaves))
 
     def written(self, leaves: Sequence[Array]) -> None:
@@ -138,7 +138,7 @@ class TensorMemory:
         return found and Runs(found[0], range(len(leaves)), (), found[1])
 
     def _alike_in_dtype(self, leaves: Sequence[Array]) -> Runs | None:
-        """Return where tensors are if all have one dtype and are contiguous: for a PyTorch before DLPack 1.3."""
+        """Return where tensors are if all have one dtype and are contiguous: for a PyTorch without DLPack 1.3."""
         dtypes = set(map(_dtype, leaves))
         code = _code(dtypes.pop()) if len(dtypes) == 1 else None
         if code is None or not all(map(self._is_contiguous, leaves)):
@@ -151,12 +151,12 @@ class TensorMemory:
 
 @cache
 def tensor_memory(torch: Namespace) -> TensorMemory:
-    """Return what there is to know of tensors, for PyTorch's namespace."""
+    """Return the one `TensorMemory` for PyTorch's namespace."""
     return TensorMemory(torch)
 
 
 def tensor_ops(torch: Namespace, leaves: Sequence[Array]) -> HostOps | None:
-    """Return the operations for tensors, None if they are not to be read and written where they lie."""
+    """Return the operations for tensors; None if the kernels must not read and write them by their addresses."""
     memory = tensor_memory(torch)
     if not memory.are_plain(leaves) or memory.is_watched(leaves):
         return None
@@ -179,7 +179,7 @@ def is_lazy(x: Array) -> bool:
 
 
 def _place(x: Array) -> tuple[int, int, tuple[int, bool]] | None:
-    """Return where a tensor lies, its bytes and its dtype, or None if the kernels cannot read it."""
+    """Return a tensor's address, nbytes and dtype, or None if the kernels cannot read it."""
     code = _code(x.dtype)
     if code is None or not x.is_cpu:
         return None

@@ -130,7 +130,7 @@ class Leaves:
 
     @property
     def structure(self) -> object:
-        """What two containers with leaves at the same places have in common; None if that is not known."""
+        """An object that is equal for containers with leaves at the same positions; None if it is not known."""
         return getattr(self.rebuild, "__self__", None)
 
     def array_paths(self) -> list[str]:
@@ -138,7 +138,7 @@ class Leaves:
         return self.firsts(self.paths())
 
     def firsts(self, values: Sequence[Any]) -> list[Any]:
-        """Return one for each of ``arrays`` from values that there are for each position."""
+        """Return one value for each of ``arrays``, given one for each position."""
         return firsts(values, self.slots)
 
 

@@ -263,7 +263,7 @@ def test_thresholds_of_leaves_are_not_mixed_up(make):
     clipper = gradclip.Clipper(EmaClip(1.1))
     small, large = make(np.array([0.3, 0.4])), make(np.array([30.0, 40.0]))
     clipper({"a": small, "b": None})
-    with pytest.raises(ValueError, match=r"at other places than in the steps before \(grads\['b'\], …\)"):
+    with pytest.raises(ValueError, match=r"at other positions than in the steps before \(grads\['b'\], …\)"):
         clipper({"a": None, "b": large})
     copy.deepcopy(clipper)({"b": None, "a": small})
     clipper({"b": None, "a": small})

@@ -22,7 +22,7 @@ def partial_of(scale, total, ord=2.0, dtype=np.float64):
         ({"max_norm": "1"}, TypeError, "max_norm='1'"),
         ({"max_norm": 1.0, "ord": 0}, ValueError, "ord=0"),
         ({"max_norm": 1.0, "nonfinite": "skip"}, ValueError, "nonfinite='skip'"),
-        ({"max_norm": 1.0, "scale": 0.0}, ValueError, "scale=0.0"),
+        ({"max_norm": 1.0, "loss_scale": 0.0}, ValueError, "scale=0.0"),
         ({"max_norm": 1.0, "eps": -1e-6}, ValueError, "eps=-1e-06"),
     ],
 )

@@ -41,8 +41,8 @@ def adaptive_grad_clip(
     eps : float or 0-d array
         ε, at least 0: smaller parameter norms count as ε, so that parameters that are zero can change.
     axis : int, tuple of int or None
-        The axes that a unit extends over. With None, a leaf with at most one axis longer than 1 is one unit. Other
-        leaves use axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5, as the layouts of Flax and Haiku need.
+        The axes of a unit. None: a leaf with at most one axis longer than 1 is one unit; in other leaves, a unit has
+        axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5, as the layouts of Flax and Haiku need.
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that units are split over; () if each device has whole units.
         Leaves whose units are split differently need calls of their own.

@@ -34,7 +34,7 @@ def clip_by_norm(
     Returns
     -------
     pytree of arrays
-        Of the structure, shapes, dtypes and shardings of ``grads``; leaves that need no clipping bit for bit.
+        Of the structure, shapes, dtypes and shardings of ``grads``. Leaves that need no clipping are equal bit for bit.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
     Returns
     -------
     pytree of arrays
-        Of the structure, shapes, dtypes and shardings of ``grads``; leaves that need no clipping bit for bit.
+        Of the structure, shapes, dtypes and shardings of ``grads``. Leaves that need no clipping are equal bit for bit.
 
     Raises
     ------

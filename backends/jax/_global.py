@@ -78,7 +78,7 @@ def clip_by_global_norm(
         are Python numbers), ``nonfinite`` an unknown name, or ``nonfinite="error"`` is traced; in ``shard_map``, if a
         leaf varies over mesh axes and ``axis_name`` is None.
     NonFiniteError
-        If a gradient is NaN or inf and ``nonfinite="error"``. Then ``grads`` are not deleted, with ``donate`` either.
+        If a gradient is NaN or inf and ``nonfinite="error"``. Then ``grads`` are not deleted, even with ``donate``.
 
     References
     ----------

@@ -123,7 +123,7 @@ class JaxOps(ArrayOps):
 
         @pair.defjvp
         def derivative(leaves: Sequence[AnyArray], changes: Sequence[AnyArray]) -> tuple[Pair, Pair]:
-            scale, total = pair(*leaves)  # of the sum that was chosen, for that of another may be inf, and inf · 0 NaN
+            scale, total = pair(*leaves)  # of the chosen sum only: another one's may be inf, and inf · 0 is NaN
             unit = lax.stop_gradient(1 / scale)
             change = jax.jvp(lambda *xs: self._sums(xs, unit, ord, together), tuple(leaves), tuple(changes))[1]
             return (scale, total), (jnp.zeros_like(scale), change)
@@ -198,7 +198,7 @@ def _multiplied(x: AnyArray, first: AnyArray, second: AnyArray, changed: AnyArra
 
 
 def _if_changed(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """Return what leaves are multiplied by, and whether: behind a condition, out of which XLA fuses nothing.
+    """Return the two factors of leaves and whether to multiply, from ``lax.cond``, out of which XLA fuses nothing.
 
     Without it, XLA computes the coefficient again for each leaf; compiling 400 leaves took twice as long.
     """
@@ -222,7 +222,7 @@ def _at_once(factor: AnyArray, divisor: AnyArray, changed: AnyArray) -> tuple[An
 
 
 def _balanced(partial: NormPartial) -> NormPartial:
-    """Return a partial with a scale near its norm, so that no ratio of scales overflows when it is squared in merging.
+    """Return a partial norm with a scale near the norm, so that no squared ratio of scales overflows in a merge.
 
     The scale is a power of two: no bit of the norm changes.
     """

@@ -142,7 +142,7 @@ def paths_of(tree: Any, name: str) -> Callable[[], list[str]]:
 
 
 def refuse_local(axis_name: AxisName, tree: Any, name: str = "grads") -> None:
-    """Raise ValueError if norms would be those of one device's parts, without that the caller said so.
+    """Raise ValueError if norms would be those of one device's parts, and the caller did not ask for that.
 
     It is known in ``shard_map`` with ``check_vma``, the default, where types say over which axes leaves vary. Along an
     axis of one device, the part is the whole.

@@ -20,7 +20,7 @@ class Held:
 
 
 def hashable(policy: AnyPolicy) -> AnyPolicy:
-    """Return a policy by which a compiled function is found again."""
+    """Return the policy, or a wrapper that has a hash: compiled functions are kept by it."""
     found: Any = policy
     try:
         hash(found)

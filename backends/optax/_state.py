@@ -159,7 +159,7 @@ def counted(count: AnyArray, happened: AnyArray) -> AnyArray:
 
 
 def of_the_types(before: Any, after: Any) -> Any:
-    """Return what follows in a loop with the dtypes of what was before, and varying over the same mesh axes."""
+    """Return ``after`` with the dtypes of ``before``, varying over the same mesh axes, as loops require."""
     return jax.tree.map(lambda old, new: vary(jnp.asarray(new).astype(old.dtype), varying(old)), before, after)
 
 

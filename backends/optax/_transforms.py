@@ -221,7 +221,7 @@ def adaptive_grad_clip(
     eps : float or 0-d array
         Smaller parameter norms count as ``eps``, so that parameters that are zero can change.
     axis : int, tuple of int or None
-        The axes that a unit extends over; None for those of the usual layouts, as in optax.
+        The axes of a unit; None for those of the usual layouts, as in optax.
     axis_name : str, tuple of str or None
         In ``shard_map`` and ``pmap``: the mesh axes that units are split over; () if each device has whole units.
 

@@ -97,10 +97,11 @@ def _found(parameters: Parameters, caller: str) -> tuple[list[Tensor], Sequence[
 
 
 def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor], list[int]]:
-    """Return gradients, what holds them where it is a DTensor, and what the graph of this rank may not be reused for.
+    """Return gradients, the DTensors that hold them, and two numbers: this rank and the number of ranks.
 
-    Holders may have a gradient on other ranks only. PyTorch keeps compiled graphs in a folder that processes share, and
-    finds them by what they are made of. What the rules make of it depends on the rank, so the rank is a part of it.
+    Holders are returned because a parameter may have a gradient on other ranks only. The numbers are a part of the
+    graph, because PyTorch keeps compiled graphs in a folder that processes share, and what the rules for DTensors put
+    into a graph depends on the rank.
     """
     grads, holders = found
     spread = [p.detach() for p in holders if hasattr(p, "device_mesh")]
@@ -128,7 +129,7 @@ _number_of_ranks: Any = torch.compiler.assume_constant_result(_world)
 
 
 def as_scalar(value: AnyScalar, name: str = "threshold") -> Tensor:
-    """Return a number as a tensor, so that another number does not compile another graph; it is checked at run time."""
+    """Return a number as a tensor, so that one graph serves all numbers; it is checked at run time."""
     if isinstance(value, Tensor):
         return value
     plain = value if type(value) in (float, int) else _read(value, name)

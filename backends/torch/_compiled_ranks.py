@@ -40,7 +40,7 @@ class _Placed(NamedTuple):
 
 
 class _Shares(NamedTuple):
-    """What this rank has: its parts of the gradients, those that it owns, and the other ranks, if there are any."""
+    """What this rank has: its parts of the gradients, those that it counts, and the ranks; None: no other ranks."""
 
     parts: list[Tensor]
     owned: list[int]
@@ -48,7 +48,7 @@ class _Shares(NamedTuple):
 
 
 def rules() -> None:
-    """Tell PyTorch what the operations do with DTensors; their import takes long, so not before there are any."""
+    """Tell PyTorch what the operations do with DTensors. Call it when there are some: their import takes long."""
     _register()
 
 

@@ -38,9 +38,9 @@ class TorchFunctions(Functions[Tensor]):
         "0-d norms in place of the leaves,": (
             "0-d norms in place of the leaves (of a Module or an Optimizer, a dict by the parameters' names),"
         ),
-        "None is for JAX's layouts: a leaf of at most one axis longer than 1 is one unit; else a\n"
-        "    unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. "
-        "For PyTorch's layouts, pass all axes but the\n    first.": (
+        "None is for JAX's layouts: a leaf with at most one axis longer than 1 is one unit; in\n"
+        "    other leaves, a unit has axis 0 of 2 or 3 axes, axes 0-2 of 4, axes 0-3 of 5. "
+        "For PyTorch's layouts, pass\n    all axes but the first.": (
             "None is for PyTorch's layouts: all axes but the first, which has one index\n"
             "    for each output; a leaf of at most one axis is one unit."
         ),

@@ -90,7 +90,8 @@ def loss_scale(optimizer: Optimizer, *, alone: bool = True) -> AnyScalar:
     Raises
     ------
     RuntimeError
-        If the gradients are scaled and others, of which that is not known, share their norm: unless ``alone``.
+        If the gradients are scaled, and not ``alone``: others share their norm, and it is not known whether these are
+        scaled too.
     """
     scale: Any = getattr(optimizer, "grad_scale", None)
     if scale is None:

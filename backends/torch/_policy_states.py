@@ -25,7 +25,7 @@ class PolicyStates:
     def of(self, name: str, owner: object) -> Any:
         """Return the state of a part; None if there is none, or if it is of another owner.
 
-        Whose a state is that was loaded is not known.
+        A state that was loaded has no owner yet; it is returned to any.
         """
         mine = self._owners.get(name, owner)
         return self._states.get(name) if mine is owner or mine == owner else None
@@ -56,7 +56,7 @@ class PolicyStates:
         Raises
         ------
         ValueError
-            If one is not: its policy would begin anew, without a word.
+            If one is not: its policy would begin anew, without a warning.
         """
         if not self._loaded:
             return
@@ -73,12 +73,12 @@ class PolicyStates:
 
 
 class Rows(NamedTuple):
-    """Which rows of a state, that has one for each parameter, are those of the gradients of a step.
+    """Which rows of a policy's state belong to the gradients of a step; the state has one row for each parameter.
 
     Parameters
     ----------
     present : tuple of int
-        The places of the gradients, and of what other ranks hold.
+        The positions of the rows of the gradients, and of the row for what other ranks hold.
     total : int
         How many rows there are.
     """
@@ -105,7 +105,7 @@ class Rows(NamedTuple):
         return cls((*first.values(), *others), len(learning) + len(others))
 
     def of_state(self, policy: AnyPolicy, state: Any) -> Any:
-        """Return a state with these rows alone.
+        """Return a state that has these rows only.
 
         Raises
         ------

@@ -79,7 +79,7 @@ class Sharing:
         if self._fixed is not None:
             return self._fixed
         spread = self._spread
-        if spread is None:  # nothing is known: an error was raised early
+        if spread is None:  # an error was raised before the gradients were found
             return everyone() if is_initialized() and _has_dtensors(self._given) else None
         if self._inferred is None:
             self._inferred = inferred(spread.holders, spread.meshes, spread.path_of, self._same)

@@ -1,7 +1,7 @@
 """Steps that are skipped: the optimizer's ``step`` runs, and changes nothing.
 
-On a host, gradients are hidden from the step, for which a parameter without a gradient does not exist, and put back
-after it. Zeroed gradients would not do: momentum, weight decay and step counts would move. On a device, a fused
+On a host, the gradients are taken away before the step and put back after it: optimizers pass over parameters without a
+gradient. Zeros would not do: momentum, weight decay and step counts would change. On a device, a fused
 optimizer is told by ``found_inf``, as by GradScaler, and the host does not wait. Other optimizers need the value: then
 the host waits for the device.
 """

@@ -153,7 +153,7 @@ def _joined(scopes: Sequence[TorchLeaves]) -> TorchLeaves:
 
 
 def _decide(scope: Scope, rule: Rule, loss_scale: AnyScalar, raw: Decision | None) -> tuple[Decision, Any]:
-    """Return the decision for a scope. ``raw`` is that of before the elements were clipped, or None."""
+    """Return the decision for a scope. ``raw`` is the decision before elements were clipped, or None."""
     leaves, policy = scope.leaves, scope.policy
     unscaled = isinstance(loss_scale, float) and loss_scale == 1
     if policy is None:

@@ -98,7 +98,7 @@ class StepClipper:
         loss_scale : float or 0-d tensor
             What the gradients are multiplied by.
         unless : bool or 0-d tensor
-            If True, the step is skipped anyway: results and states stay those of before.
+            If True, the step is skipped anyway: results and states stay as they were.
         before : Told or None
             The results of the step before.
         """
@@ -163,7 +163,8 @@ class StepClipper:
     def _scope(self, part: Part, groups: Sequence[Mapping[str, Any]], ranks: ExitStack) -> tuple[Scope, Rows | None]:
         """Return the gradients of a part with its threshold, or its policy and that policy's state.
 
-        If a policy has a threshold for each gradient and some are missing, their places are returned, too.
+        If a policy has a threshold for each gradient, and some gradients are missing, the rows of the others in the
+        policy's state are returned too.
         """
         limit = self._limit(part)
         name = "optimizer's parameters" if part.name == "all" else f"optimizer's param_groups[{part.groups[0]}]"
@@ -190,7 +191,7 @@ class StepClipper:
 
 
 def _is_traced(threshold: object) -> bool:
-    """Whether a graph can read a threshold; of other numbers, and of policies, it knows nothing."""
+    """Whether a graph can read a threshold: None, a float or a tensor; it cannot read policies and other numbers."""
     return threshold is None or isinstance(threshold, float | Tensor)
 
 
@@ -203,7 +204,7 @@ def told_unless(skipped: Tensor, before: Told | None, told: Told) -> Told:
 
 
 def _state_unless(skipped: Tensor, old: Any, new: Any) -> Any:
-    """Return a policy's state of before if the step is skipped on the device, else the new one."""
+    """Return the old state of a policy if the step is skipped on the device, else the new one."""
     if old is None or isinstance(old, Mapping) or not any(isinstance(x, Tensor) for x in new):
         return new
     return type(new)(*(torch.where(skipped.to(y.device), x.to(y), y) for x, y in zip(old, new, strict=True)))

@@ -1,4 +1,4 @@
-"""The command line: ``gradclip doctor``. The library itself imports nothing from here."""
+"""The command line, ``gradclip``. The library itself imports nothing from here."""
 
 import sys
 from importlib.util import find_spec

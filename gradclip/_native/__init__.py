@@ -37,13 +37,13 @@ ORDERS = {2.0: 2, 1.0: 1, math.inf: 0}
 _SCALE, _CLAMP, _CLEAR = 1, 2, 3
 _SOME_COMPLEX = 2
 _VERSION = 2
-"""Which functions the library must have."""
+"""The version that the library must have: it says which functions there are."""
 
 _from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 
 
 class Table:
-    """Where some arrays lie, each one run of elements in memory. It does not keep them alive.
+    """Where some arrays are, each one run of elements in memory. It does not keep them alive.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Table:
 
     @property
     def pointer(self) -> int:
-        """Where the addresses lie."""
+        """The address of the addresses."""
         return self.arguments[0]
 
     @property
@@ -91,7 +91,7 @@ class Table:
         return Table.over(_as_array("Q", places), np.frombuffer(self.codes, np.uint8)[which].tobytes())
 
     def cut(self, parts: Sequence[int]) -> "Table":
-        """Return the table of the parts of all arrays, one after the other; each array is cut in so many equal ones."""
+        """Return the table of the parts of all arrays, one after the other; ``parts`` has their number for each."""
         counts = np.asarray(parts, np.int64)
         places = np.frombuffer(self._places, np.int64).reshape(2, -1)
         steps = places[1] // np.maximum(counts, 1)
@@ -160,7 +160,7 @@ class Kernels:
         return bool(self._apart(*table.arguments[:2], len(table.codes)))
 
     def locate(self, find: int, tensors: Sequence[Any]) -> tuple[Table, bool] | None:
-        """Return where tensors lie, and whether one is complex; None if one is not contiguous or cannot be read.
+        """Return where tensors are, and whether one is complex; None if one is not contiguous or cannot be read.
 
         Parameters
         ----------

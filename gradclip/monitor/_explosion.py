@@ -9,7 +9,7 @@ from gradclip.monitor._history import Flags, Floats
 from gradclip.monitor._robust import batches, logarithms
 
 USUAL_QUANTILE = 0.1
-"""Of the medians of batches: so an explosion is found if it comes after a tenth of the steps or later."""
+"""The usual norm is this quantile of the medians of batches: so an explosion is found from a tenth of the steps on."""
 
 EXPLODED_TIMES = 100.0
 """After an explosion, the median norm is this many times the usual one."""

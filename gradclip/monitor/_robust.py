@@ -17,13 +17,13 @@ SPIKE_TIMES = 2.0
 """A spike is 6 robust standard deviations and a factor of 2 above the level around it. `SkipStep` has the same 6."""
 
 DEVIATION_PER_MAD = 1.4826
-"""Of a normal distribution, the standard deviation divided by the median absolute deviation (MAD)."""
+"""The standard deviation of a normal distribution, divided by its median absolute deviation (MAD)."""
 
 TREND_BATCHES_MOST = 50
-"""Of a trend test, which compares all pairs of batches."""
+"""The most batches of a trend test, which compares all pairs of them."""
 
 MSER_TOLERANCE = 1.1
-"""Of squared standard errors: without it, chance may move the point far beyond the end of a warm-up."""
+"""The tolerance of squared standard errors: without it, chance may move the point far beyond the end of a warm-up."""
 
 NOISE_LEAST = 0.005
 """The standard deviation of logarithms below which norms count as equal: 0.5 %."""

@@ -18,7 +18,7 @@ _NOTHING = np.empty(0)
 
 
 class _Place(NamedTuple):
-    """Where the numbers of a value come: among those of arrays of one type, device and dtype."""
+    """Where the numbers of a value are after the copy: in the array of one type, device and dtype."""
 
     key: tuple[Any, ...]
     numel: int

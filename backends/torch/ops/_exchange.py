@@ -1,4 +1,4 @@
-"""The exchange of one row of numbers a rank, which all ranks check alike: so all raise, or none does."""
+"""Each rank sends one row of numbers to all ranks. All check the same rows, so all raise an error, or none does."""
 
 import math
 from collections.abc import Callable, Sequence
