@@ -124,8 +124,8 @@ class JaxOps(ArrayOps):
         @pair.defjvp
         def derivative(leaves: Sequence[AnyArray], changes: Sequence[AnyArray]) -> tuple[Pair, Pair]:
             scale, total = pair(*leaves)  # of the chosen sum only: another one's may be inf, and inf · 0 is NaN
-            unit = lax.stop_gradient(1 / scale)
-            change = jax.jvp(lambda *xs: self._sums(xs, unit, ord, together), tuple(leaves), tuple(changes))[1]
+            multiplier = lax.stop_gradient(1 / scale)
+            change = jax.jvp(lambda *xs: self._sums(xs, multiplier, ord, together), tuple(leaves), tuple(changes))[1]
             return (scale, total), (jnp.zeros_like(scale), change)
 
         return pair(*arrays)
@@ -146,8 +146,10 @@ class JaxOps(ArrayOps):
         far = _FAR[_dtypes.is_double(self.dtype)]
         shape = () if together else (len(leaves),)
         # Behind a barrier, for XLA would square what it knows, and that is out of range.
-        units = lax.optimization_barrier(tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far)))
-        total, low, high = (self._sums(leaves, unit, ord, together) for unit in (None, *units))
+        multipliers = lax.optimization_barrier(
+            tuple(jnp.full(shape, value, dtype=self.dtype) for value in (1 / far, far))
+        )
+        total, low, high = (self._sums(leaves, multiplier, ord, together) for multiplier in (None, *multipliers))
         right, scale = self._judged(total, leaves)
         return scale, jnp.where(right, total, jnp.where(scale > 1, low, high))
 
@@ -162,10 +164,10 @@ class JaxOps(ArrayOps):
         scale = jnp.where(right, 1.0, jnp.where(enough, _FAR[double], 1 / _FAR[double]))
         return right, lax.stop_gradient(scale.astype(self.dtype))
 
-    def _sums(self, leaves: Sequence[AnyArray], unit: AnyArray | None, ord: float, together: bool) -> AnyArray:
-        """Return the sum of powers of all leaves (``together``) or of each, times ``unit`` if it is not None."""
+    def _sums(self, leaves: Sequence[AnyArray], multiplier: AnyArray | None, ord: float, together: bool) -> AnyArray:
+        """Return the sum of powers of all leaves (``together``) or of each, times ``multiplier`` if it is not None."""
         of = total_of if together else totals_of
-        total: AnyArray = of(tuple(leaves), unit, ord=ord, dtype=jnp.dtype(self.dtype).name, axes=self.axes)
+        total: AnyArray = of(tuple(leaves), multiplier, ord=ord, dtype=jnp.dtype(self.dtype).name, axes=self.axes)
         return total
 
     def _by_peaks(self, leaves: Sequence[AnyArray], ord: float, together: bool) -> Pair:

@@ -1,6 +1,6 @@
 """Sums of powers of leaves in few operations, because each operation is traced and compiled for each leaf.
 
-The jitted functions are traced once for all reads of the same leaves: without a unit, and multiplied by one.
+The jitted functions are traced once for all reads of the same leaves: without a multiplier, and multiplied by one.
 """
 
 import math
@@ -46,15 +46,15 @@ def _end_to_end(leaves: Sequence[AnyArray]) -> AnyArray:
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))
 def total_of(
-    leaves: Sequence[AnyArray], unit: AnyArray | None, *, ord: float, dtype: str, axes: tuple[str, ...]
+    leaves: Sequence[AnyArray], multiplier: AnyArray | None, *, ord: float, dtype: str, axes: tuple[str, ...]
 ) -> AnyArray:
-    """Return the sum of the powers of all leaves times ``unit``, 0-d; the largest for inf.
+    """Return the sum of the powers of all leaves times ``multiplier``, 0-d; the largest for inf.
 
     Parameters
     ----------
     leaves : sequence of arrays
         At least one.
-    unit : array or None
+    multiplier : array or None
         0-d, of ``dtype``: a power of two, so that nothing is rounded. None: no multiplication, which would make the
         read of large leaves on a CPU 1.4 times as slow.
     ord : float
@@ -64,24 +64,27 @@ def total_of(
     axes : tuple of str
         The mesh axes that the leaves are split over. They say on which device a copied leaf counts.
     """
-    return _added_up([owned(_total(_powers(x, unit, ord, dtype), ord), x, axes) for x in leaves], ord)
+    return _added_up([owned(_total(_powers(x, multiplier, ord, dtype), ord), x, axes) for x in leaves], ord)
 
 
 @partial(jax.jit, static_argnames=("ord", "dtype", "axes"))
 def totals_of(
-    leaves: Sequence[AnyArray], units: AnyArray | None, *, ord: float, dtype: str, axes: tuple[str, ...]
+    leaves: Sequence[AnyArray], multipliers: AnyArray | None, *, ord: float, dtype: str, axes: tuple[str, ...]
 ) -> AnyArray:
-    """Return the sum of the powers of each leaf times its own unit, 1-D; the largest for inf."""
-    each = [_total(_powers(x, None if units is None else units[i], ord, dtype), ord) for i, x in enumerate(leaves)]
+    """Return the sum of the powers of each leaf times its own multiplier, 1-D; the largest for inf."""
+    each = [
+        _total(_powers(x, None if multipliers is None else multipliers[i], ord, dtype), ord)
+        for i, x in enumerate(leaves)
+    ]
     return jnp.stack([owned(total, x, axes) for total, x in zip(each, leaves, strict=True)])
 
 
-def _powers(x: AnyArray, unit: AnyArray | None, ord: float, dtype: str) -> AnyArray:
-    """Return the power of each element times ``unit``."""
+def _powers(x: AnyArray, multiplier: AnyArray | None, ord: float, dtype: str) -> AnyArray:
+    """Return the power of each element times ``multiplier``."""
     parts = [jnp.real(x), jnp.imag(x)] if _dtypes.is_complex(x.dtype) else [x]
     parts = [part if part.dtype == dtype else jnp.astype(part, dtype) for part in parts]
-    if unit is not None:
-        parts = [part * unit for part in parts]
+    if multiplier is not None:
+        parts = [part * multiplier for part in parts]
     return reduce(jnp.add, [part * part for part in parts]) if ord == 2 else magnitudes(jnp, parts)
 
 

@@ -129,9 +129,9 @@ class Kernels:
         self._locate = ctypes.PyDLL(str(path)).gradclip_locate  # it calls Python's functions, and keeps the lock
         self._locate.restype, self._locate.argtypes = number, [place, place, size, place, place, place]
 
-    def sum(self, table: Table, ord: float, threads: int, unit: float = 1.0) -> float:
-        """Return the sum of ``|x * unit| ** ord`` over all elements, the largest ``|x * unit|`` for ``ord=inf``."""
-        total: float = self._sum(*table.arguments, self._level, ORDERS[ord], unit, threads, None)
+    def sum(self, table: Table, ord: float, threads: int, multiplier: float = 1.0) -> float:
+        """Return the sum of ``|x * multiplier| ** ord`` over all elements; for ``ord=inf``, the largest of them."""
+        total: float = self._sum(*table.arguments, self._level, ORDERS[ord], multiplier, threads, None)
         return total
 
     def sums(self, table: Table, ord: float, threads: int) -> "array[float]":

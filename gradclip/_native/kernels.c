@@ -41,7 +41,7 @@ typedef float float4 __attribute__((vector_size(16)));
 typedef float float8 __attribute__((vector_size(32)));
 typedef uint32_t uint8 __attribute__((vector_size(32)));
 
-typedef double (*reduction)(const unsigned char *x, size_t n, double unit);
+typedef double (*reduction)(const unsigned char *x, size_t n, double multiplier);
 typedef void (*replacement)(const unsigned char *x, unsigned char *out, size_t n, double one, double other);
 
 /* What can be done with a block of elements of one dtype, at one level of SIMD. */
@@ -159,7 +159,7 @@ struct job {
     struct arrays arrays;
     const struct loops *loops; /* one for each dtype */
     int order;                 /* of the powers that are summed: 1 or 2; 0 for the largest element */
-    double unit;               /* what elements are multiplied by before they are summed */
+    double multiplier;         /* what elements are multiplied by before they are summed */
     double *sums;              /* of each block */
     const uint64_t *targets;   /* where replaced elements go: the addresses, or others that do not overlap */
     struct numbers numbers;
@@ -203,7 +203,7 @@ static void work_on_block(const struct job *job, size_t i, size_t k, size_t b)
     const size_t first = k * BLOCK, numel = numel_of(job, i), n = numel - first < BLOCK ? numel - first : BLOCK;
     const unsigned char *x = (const unsigned char *)(uintptr_t)job->arrays.addresses[i] + first * width_of(dtype);
     if (job->work == SUM) {
-        job->sums[b] = loops->powers[job->order](x, n, job->unit);
+        job->sums[b] = loops->powers[job->order](x, n, job->multiplier);
         return;
     }
     unsigned char *out = (unsigned char *)(uintptr_t)job->targets[i] + first * width_of(dtype);
@@ -355,13 +355,13 @@ API int gradclip_locate(int (*find)(void *, struct dl_tensor *), void *const *te
     return 1 + is_complex;
 }
 
-/* Return the sum of |x * unit|^order over all elements of all arrays, for an order of 1 or 2, or the largest
- * |x * unit| for an order of 0; and that of each array in each, if it is not NULL. */
+/* Return the sum of |x * multiplier|^order over all elements of all arrays, for an order of 1 or 2, or the largest
+ * |x * multiplier| for an order of 0; and that of each array in each, if it is not NULL. */
 API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes, size_t count,
-                        int level, int order, double unit, int most_threads, double *each)
+                        int level, int order, double multiplier, int most_threads, double *each)
 {
     struct job job = {.work = SUM, .arrays = {addresses, nbytes, dtypes, count}, .loops = loops_for(level),
-                      .order = order, .unit = unit};
+                      .order = order, .multiplier = multiplier};
     size_t threads, b = 0;
     const size_t blocks = size_of(&job, most_threads, &threads);
     if (threads > 1) job.sums = malloc(blocks * sizeof *job.sums);
@@ -375,7 +375,7 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const
         struct sum of_array = {0, 0};
         for (size_t first = 0; first < numel; first += BLOCK, b++) {
             const size_t n = numel - first < BLOCK ? numel - first : BLOCK;
-            take(&of_array, job.sums ? job.sums[b] : powers(x + first * width_of(dtype), n, unit), order);
+            take(&of_array, job.sums ? job.sums[b] : powers(x + first * width_of(dtype), n, multiplier), order);
         }
         if (each) each[i] = value(of_array);
         take(&total, value(of_array), order);

@@ -182,11 +182,11 @@ INLINE double4 FN(combine)(int order, double4 a, double4 b)
 }
 
 /* Take sixteen elements into four running sums. */
-INLINE void FN(take)(enum dtype dtype, int order, const unsigned char *x, double unit, double4 *sums)
+INLINE void FN(take)(enum dtype dtype, int order, const unsigned char *x, double multiplier, double4 *sums)
 {
     const struct doubles d = FN(load_doubles)(dtype, x);
     UNROLL for (int k = 0; k < 4; k++) {
-        const double4 v = d.v[k] * unit;
+        const double4 v = d.v[k] * multiplier;
         sums[k] = order == 2 ? sums[k] + v * v : FN(combine)(order, sums[k], FN(absolute)(v));
     }
 }
@@ -216,12 +216,12 @@ INLINE double4 FN(gather)(int order, const double4 *s)
 }
 
 /* Return the sums of one run in each of the streams, which begin ``apart`` bytes from each other. */
-INLINE double4 FN(sum_run)(enum dtype dtype, int order, const unsigned char *x, size_t apart, double unit)
+INLINE double4 FN(sum_run)(enum dtype dtype, int order, const unsigned char *x, size_t apart, double multiplier)
 {
     double4 sums[GROUPS] = {{0}};
     for (size_t j = 0; j < RUN; j += SIXTEEN)
         UNROLL for (int s = 0; s < STREAMS; s++)
-            FN(take)(dtype, order, x + s * apart + j * width_of(dtype), unit, &sums[4 * s % GROUPS]);
+            FN(take)(dtype, order, x + s * apart + j * width_of(dtype), multiplier, &sums[4 * s % GROUPS]);
     return FN(gather)(order, sums);
 }
 
@@ -243,33 +243,33 @@ INLINE int FN(is_in_range)(double4 sums)
     return sum >= 0x1p-80 && sum < INFINITY;
 }
 
-/* Return the sum of |x * unit|^order of a block, or the largest |x * unit| for an order of 0. */
-INLINE double FN(reduce)(enum dtype dtype, int order, const unsigned char *x, size_t n, double unit)
+/* Return the sum of |x * multiplier|^order of a block, or the largest |x * multiplier| for an order of 0. */
+INLINE double FN(reduce)(enum dtype dtype, int order, const unsigned char *x, size_t n, double multiplier)
 {
-    const int in_float32 = order == 2 && (dtype == F16 || dtype == BF16) && unit == 1;
+    const int in_float32 = order == 2 && (dtype == F16 || dtype == BF16) && multiplier == 1;
     const size_t width = width_of(dtype), stream = n / STREAMS / RUN * RUN, apart = stream * width;
     double4 total = {0};
     for (size_t i = 0; i < stream; i += RUN) {
         const unsigned char *run = x + i * width;
         double4 sums = {0};
         if (in_float32) sums = FN(sum_run_in_float32)(dtype, run, apart);
-        if (!in_float32 || !FN(is_in_range)(sums)) sums = FN(sum_run)(dtype, order, run, apart, unit);
+        if (!in_float32 || !FN(is_in_range)(sums)) sums = FN(sum_run)(dtype, order, run, apart, multiplier);
         total = FN(combine)(order, total, sums);
     }
     size_t i = STREAMS * stream;
     double4 sums[GROUPS] = {{0}};
     for (; i + 2 * SIXTEEN <= n; i += 2 * SIXTEEN) {
-        FN(take)(dtype, order, x + i * width, unit, sums);
-        FN(take)(dtype, order, x + (i + SIXTEEN) * width, unit, &sums[4 % GROUPS]);
+        FN(take)(dtype, order, x + i * width, multiplier, sums);
+        FN(take)(dtype, order, x + (i + SIXTEEN) * width, multiplier, &sums[4 % GROUPS]);
     }
     if (i + SIXTEEN <= n) {
-        FN(take)(dtype, order, x + i * width, unit, sums);
+        FN(take)(dtype, order, x + i * width, multiplier, sums);
         i += SIXTEEN;
     }
     if (i < n) {
         unsigned char last[SIXTEEN * 8] = {0};
         memcpy(last, x + i * width, (n - i) * width);
-        FN(take)(dtype, order, last, unit, sums);
+        FN(take)(dtype, order, last, multiplier, sums);
     }
     total = FN(combine)(order, total, FN(gather)(order, sums));
     double result = 0;
@@ -294,6 +294,23 @@ INLINE float8 FN(bounded_floats)(float8 v, float low, float high)
     return (float8)((under & (uint8)l) | (~under & ((over & (uint8)h) | (~over & (uint8)v))));
 }
 
+/* Return v * number + rest, rounded once. Where there is no such instruction (see HAS_FMA), nobody calls it. */
+INLINE float8 FN(fused)(float8 v, float number, float8 rest)
+{
+#if defined(HAS_AVX2)
+    return (float8)_mm256_fmadd_ps((__m256)v, _mm256_set1_ps(number), (__m256)rest);
+#elif defined(__aarch64__)
+    float32x4_t halves[2], rests[2];
+    memcpy(halves, &v, sizeof v);
+    memcpy(rests, &rest, sizeof rest);
+    for (int k = 0; k < 2; k++) rests[k] = vfmaq_n_f32(rests[k], halves[k], number);
+    memcpy(&rest, rests, sizeof rest);
+    return rest;
+#else
+    return v * number + rest;
+#endif
+}
+
 /* Write what becomes of sixteen elements. Source and target may be the same. */
 INLINE void FN(put)(enum dtype dtype, enum work work, int in_float32, const unsigned char *x, unsigned char *out,
                     double one, double other)
@@ -303,7 +320,7 @@ INLINE void FN(put)(enum dtype dtype, enum work work, int in_float32, const unsi
         UNROLL for (int k = 0; k < 2; k++)
             f.v[k] = work == CLAMP ? FN(bounded_floats)(f.v[k], (float)one, (float)other)
                      : other == 0  ? f.v[k] * (float)one
-                                   : f.v[k] * (float)one + f.v[k] * (float)other; /* the sum is fused: one rounding */
+                                   : FN(fused)(f.v[k], (float)one, f.v[k] * (float)other);
         FN(store_floats)(dtype, out, f);
     } else {
         struct doubles d = FN(load_doubles)(dtype, x);
@@ -356,10 +373,10 @@ INLINE void FN(clamp)(enum dtype dtype, const unsigned char *x, unsigned char *o
 /* ---- the loops of each dtype --------------------------------------------------------------------------- */
 
 #define REDUCTION(NAME, DTYPE, ORDER)                                                  \
-    static double FN(NAME##_##DTYPE)(const unsigned char *x, size_t n, double unit)    \
+    static double FN(NAME##_##DTYPE)(const unsigned char *x, size_t n, double multiplier) \
     {                                                                                  \
-        if (unit == 1) return FN(reduce)(DTYPE, ORDER, x, n, 1.0); /* no product */    \
-        return FN(reduce)(DTYPE, ORDER, x, n, unit);                                   \
+        if (multiplier == 1) return FN(reduce)(DTYPE, ORDER, x, n, 1.0); /* no product */ \
+        return FN(reduce)(DTYPE, ORDER, x, n, multiplier); \
     }
 
 #define REPLACEMENT(NAME, DTYPE, OF)                                                   \

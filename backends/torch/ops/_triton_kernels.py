@@ -45,9 +45,9 @@ def _number(bits):
 
 @triton.jit
 def _sum_of(
-    x, count, unit, p, ORDER: tl.constexpr, PAIRS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
+    x, count, scale, p, ORDER: tl.constexpr, PAIRS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
 ):  # fmt: skip
-    """Return the sum of |x|^ORDER in float64, or of |x / unit|^ORDER; for ORDER 0, the maximum, for 3, of |x|^p."""
+    """Return the sum of |x|^ORDER in float64, or of |x / scale|^ORDER; for ORDER 0, the maximum, for 3, of |x|^p."""
     whole = count // BLOCK * BLOCK
     if PAIRS:
         total = tl.zeros([BLOCK], tl.float32)
@@ -60,10 +60,10 @@ def _sum_of(
     value = tl.zeros([BLOCK], tl.float64)
     for start in range(0, whole, BLOCK):
         part = _read(x, start, count, tl.float64, BLOCK, True)
-        value = _add(value, part / unit if SCALED else part, p, ORDER)
+        value = _add(value, part / scale if SCALED else part, p, ORDER)
     if whole < count:
         part = _read(x, whole, count, tl.float64, BLOCK, False)
-        value = _add(value, part / unit if SCALED else part, p, ORDER)
+        value = _add(value, part / scale if SCALED else part, p, ORDER)
     if ORDER == 0:
         unknown = tl.max((value != value).to(tl.int32))
         return tl.where(unknown > 0, float("nan"), tl.max(tl.where(value != value, 0.0, value)))
@@ -93,22 +93,22 @@ def partials_kernel(
     """Write the partial norm of one piece: its scale and its total."""
     me = tl.program_id(0)
     x, count = _piece(pieces + 3 * me, TYPE, ALIGNED)
-    unit = tl.full([], 1.0, tl.float64)
+    scale = tl.full([], 1.0, tl.float64)
     p = _number(p_bits)
     if ORDER == 0:
-        largest = _sum_of(x, count, unit, p, 0, False, False, BLOCK)
-        unit = _safe(largest)
-        total = largest / unit
+        largest = _sum_of(x, count, scale, p, 0, False, False, BLOCK)
+        scale = _safe(largest)
+        total = largest / scale
     else:
-        total = _sum_of(x, count, unit, p, ORDER, PAIRS, False, BLOCK)
+        total = _sum_of(x, count, scale, p, ORDER, PAIRS, False, BLOCK)
         if PAIRS:  # noqa: SIM102  # PAIRS is known when compiled, the next condition when run
             if (total - total != 0) | (total < count.to(tl.float64) * LOST_FROM_FLOAT32):
-                total = _sum_of(x, count, unit, p, ORDER, False, False, BLOCK)
+                total = _sum_of(x, count, scale, p, ORDER, False, False, BLOCK)
         if tl.float64 == TYPE:  # noqa: SIM102
             if (total - total != 0) | (total < count.to(tl.float64) * LOST_FROM_FLOAT64):
-                unit = _safe(_sum_of(x, count, unit, p, 0, False, False, BLOCK))
-                total = _sum_of(x, count, unit, p, ORDER, False, True, BLOCK)
-    tl.store(out + 2 * me, unit)
+                scale = _safe(_sum_of(x, count, scale, p, 0, False, False, BLOCK))
+                total = _sum_of(x, count, scale, p, ORDER, False, True, BLOCK)
+    tl.store(out + 2 * me, scale)
     tl.store(out + 2 * me + 1, total)
 
 
