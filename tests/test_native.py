@@ -3,8 +3,12 @@
 import ctypes
 import math
 import multiprocessing
+import os
+import shutil
+import subprocess
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -136,6 +140,19 @@ def test_products_with_numbers_within_float32_and_beyond(kernels, dtype, factor)
     with np.errstate(all="ignore"):
         want = (x.astype(kind) * kind(factor)).astype(np.float32).astype(x.dtype)
     np.testing.assert_array_equal(out.astype(np.float32), want.astype(np.float32))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_products_are_rounded_once_without_an_optimiser_that_fuses_them(tmp_path):
+    library = tmp_path / "kernels.so"
+    flags = ["-std=gnu11", "-O0", "-ffp-contract=off", "-pthread", "-w", "-shared", "-fPIC", "-o", library]
+    source = Path(_native.__file__).with_name("kernels.c")
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # sanitizers of tests
+    subprocess.run(["cc", *flags, source, "-lm"], check=True, env=environment)
+    x = normal(5000, np.float32)
+    out = np.empty_like(x)
+    Kernels(library).scale(table(x), (0.3,), (1.0,), 1, table(out))
+    np.testing.assert_array_equal(out, (x.astype(np.float64) * 0.3).astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
