@@ -35,6 +35,12 @@ DOUBLE = frozenset({"float64", "complex128"})
 SMALLEST_NORMAL = {True: 2.0**-1022, False: 2.0**-126}
 """The smallest positive normal number: of float64 for True, of float32 for False. Its reciprocal is normal too."""
 
+TRUSTED_SUM = {True: SMALLEST_NORMAL[True] / 2.0**-58, False: SMALLEST_NORMAL[False] / 2.0**-28}
+"""A sum of powers in float64 (True) or float32 (False) is trusted if it is at least this times their number.
+
+Then what the powers lost by underflow, less than the smallest normal number each, is at most 2^-58 (2^-28) of the sum.
+"""
+
 
 # typed=True: otherwise the cache compares dtypes of different namespaces, and some of them warn about that.
 @lru_cache(maxsize=256, typed=True)

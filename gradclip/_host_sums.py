@@ -6,14 +6,9 @@ import numpy as np
 
 from gradclip import _native
 from gradclip._coefficient import root_of_float
+from gradclip._dtypes import TRUSTED_SUM
 from gradclip._memory import NDArray
 from gradclip._native import Kernels, Table
-
-_SMALLEST_NORMAL, _LOST_PART = 2.0**-1022, 2.0**-58
-"""A sum of n squares of float64 is trusted if n times the first is at most the second times the sum.
-
-The first is the smallest normal float64; the second is the relative error that we accept.
-"""
 
 _LARGEST_EXPONENT = 1021
 """The largest exponent of a power of two whose reciprocal is a normal number too."""
@@ -57,7 +52,7 @@ def sums_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[N
     with np.errstate(all="ignore"):
         trusted = (ord == math.inf) | np.isfinite(totals)
         if ord == 2:
-            trusted &= numels * _SMALLEST_NORMAL <= _LOST_PART * totals
+            trusted &= numels * TRUSTED_SUM[True] <= totals
         scales, balanced = _all_balanced(totals, ord)
     for i in np.flatnonzero(~trusted).tolist():
         scales[i], balanced[i] = sum_of(kernels, table.rows([i]), ord, threads)
@@ -89,4 +84,4 @@ def _power_of_two_near(number: float) -> float:
 def _is_trusted(total: float, ord: float, nbytes: int) -> bool:
     """Whether the powers of float64 elements were in range, or what was lost of them is too small to matter."""
     numel = nbytes / 8
-    return ord == math.inf or (math.isfinite(total) and (ord == 1 or numel * _SMALLEST_NORMAL <= _LOST_PART * total))
+    return ord == math.inf or (math.isfinite(total) and (ord == 1 or numel * TRUSTED_SUM[True] <= total))

@@ -26,12 +26,9 @@ from gradclip._types import AnyArray, AnyScalar, Axes
 from gradclip.backends.jax._mesh import merge_over, merge_units_over, owned, vary, varying
 from gradclip.backends.jax._sums import joined, total_of, totals_of
 
-# By whether sums are kept in float64:
-_LOSS = {True: (2.0**-1022, 2.0**-58), False: (2.0**-126, 2.0**-28)}
-"""(smallest normal number, relative error we accept): a sum of n powers is trusted if n · first <= second · sum."""
-
 _FAR = {True: 2.0**600, False: 2.0**90}
-"""Divided by this, the square of no finite number overflows; multiplied by it, no square that matters underflows."""
+"""For sums in float64 (True) or float32: divided by this, the square of no finite number overflows; multiplied by it,
+no square that matters underflows."""
 
 Pair: TypeAlias = tuple[AnyArray, AnyArray]
 """A scale and a sum of powers: 0-d, or of shape (number of leaves,)."""
@@ -156,10 +153,9 @@ class JaxOps(ArrayOps):
     def _judged(self, total: AnyArray, leaves: Sequence[AnyArray]) -> tuple[AnyArray, AnyArray]:
         """Return whether each sum of powers is right, and the scale to divide the leaves by: 1 if it is."""
         double = _dtypes.is_double(self.dtype)
-        tiny, share = _LOSS[double]
         sizes = list(map(ns.numel, leaves))
         counts = jnp.asarray(sizes if total.ndim else sum(sizes), dtype=self.dtype)
-        enough = total >= counts * (tiny / share)
+        enough = total >= counts * _dtypes.TRUSTED_SUM[double]
         right = jnp.isfinite(total) & enough
         scale = jnp.where(right, 1.0, jnp.where(enough, _FAR[double], 1 / _FAR[double]))
         return right, lax.stop_gradient(scale.astype(self.dtype))

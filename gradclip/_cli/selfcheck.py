@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from gradclip._dtypes import COMPONENTS
 from gradclip.conformance.golden import argument_of, values_of, vectors
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ Values: TypeAlias = Any
 
 FORMATS: Final = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
 """Binary digits of a number and the exponent of the smallest normal one, by dtype."""
-
-PARTS: Final = {"complex64": "float32", "complex128": "float64"}
 
 
 class AbsentError(Exception):
@@ -130,7 +129,7 @@ def _leaf_is_right(got: Values, right: Values, vector: Vector) -> bool:
 
 def _part(dtype: str) -> str:
     """Return the dtype of the real parts."""
-    return PARTS.get(dtype, dtype)
+    return COMPONENTS.get(dtype, dtype)
 
 
 def _ulp(values: Values, dtype: str) -> Values:
@@ -165,7 +164,7 @@ def _torch(device: str = "cpu") -> Framework:
     if device == "cuda" and not torch.cuda.is_available():
         raise AbsentError("no GPU found")
     why = "PyTorch's layers have their units along the first axis"
-    return Framework(adapter, make, read, (*FORMATS, *PARTS), r"units of [234] axes", why)
+    return Framework(adapter, make, read, (*FORMATS, "complex64", "complex128"), r"units of [234] axes", why)
 
 
 def _jax() -> Framework:

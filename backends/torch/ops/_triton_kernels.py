@@ -4,11 +4,12 @@
 import triton
 import triton.language as tl
 
-SMALLEST = tl.constexpr(2.0**-1022)  # the smallest normal float64
-LARGEST = tl.constexpr(2.0**1022)  # whose reciprocal is normal, too
-# Below this times the number of elements, a sum may have lost more than 2^-28 (2^-58) of itself by underflow.
-LOST_FROM_FLOAT32 = tl.constexpr(2.0**-126 / 2.0**-28)
-LOST_FROM_FLOAT64 = tl.constexpr(2.0**-1022 / 2.0**-58)
+from gradclip._dtypes import SMALLEST_NORMAL, TRUSTED_SUM
+
+SMALLEST = tl.constexpr(SMALLEST_NORMAL[True])
+LARGEST = tl.constexpr(1 / SMALLEST_NORMAL[True])
+TRUSTED_IN_FLOAT32 = tl.constexpr(TRUSTED_SUM[False])
+TRUSTED_IN_FLOAT64 = tl.constexpr(TRUSTED_SUM[True])
 
 
 @triton.jit
@@ -102,10 +103,10 @@ def partials_kernel(
     else:
         total = _sum_of(x, count, scale, p, ORDER, PAIRS, False, BLOCK)
         if PAIRS:  # noqa: SIM102  # PAIRS is known when compiled, the next condition when run
-            if (total - total != 0) | (total < count.to(tl.float64) * LOST_FROM_FLOAT32):
+            if (total - total != 0) | (total < count.to(tl.float64) * TRUSTED_IN_FLOAT32):
                 total = _sum_of(x, count, scale, p, ORDER, False, False, BLOCK)
         if tl.float64 == TYPE:  # noqa: SIM102
-            if (total - total != 0) | (total < count.to(tl.float64) * LOST_FROM_FLOAT64):
+            if (total - total != 0) | (total < count.to(tl.float64) * TRUSTED_IN_FLOAT64):
                 scale = _safe(_sum_of(x, count, scale, p, 0, False, False, BLOCK))
                 total = _sum_of(x, count, scale, p, ORDER, False, True, BLOCK)
     tl.store(out + 2 * me, scale)
