@@ -158,7 +158,7 @@ def test_the_device_computes_the_cores_coefficient(gpu):
 
 def test_numbers_that_are_on_the_device(gpu):
     tree, given = leaves(gpu, [np.array([3.0, 4.0])]), rule()
-    given.max_norm, given.scale = np.asarray(np.float32(2.0)), np.asarray(2.0)
+    given.max_norm, given.loss_scale = np.asarray(np.float32(2.0)), np.asarray(2.0)
     result = tree.decide(given)
     assert result.coefficient.changed
     assert float(result.coefficient.factor) / float(result.coefficient.divisor) == pytest.approx(2.0 / 5.0)
