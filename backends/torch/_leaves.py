@@ -168,7 +168,7 @@ def _are_parameters(tensors: list[Any]) -> bool:
 
 
 def _is_parameter(x: Tensor) -> bool:
-    """Whether a tensor is a Parameter by its type or, as DTensors are, by PyTorch's mark: quicker than ``isinstance``."""
+    """Whether a tensor is a Parameter by its type or, as DTensors are, by a mark; ``isinstance`` takes longer."""
     return type(x) is Parameter or getattr(x, "_is_param", False)
 
 
