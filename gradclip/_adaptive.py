@@ -15,7 +15,8 @@ from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
 from gradclip._host_ops import HostOps, unit_shape
 from gradclip._ops import Ops
-from gradclip._partial import NormPartial, root
+from gradclip._partial import NormPartial
+from gradclip._powers import root
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, ArrayT, Axes, Scalar, Tree, Units
 

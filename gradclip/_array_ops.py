@@ -15,7 +15,8 @@ from gradclip._chunks import Box, boxes, halve, numel, whole
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._limits import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL
-from gradclip._partial import NormPartial, concat, merge_elements, reduce_powers, root, safe_scale, stack
+from gradclip._partial import NormPartial, concat, merge_elements, stack
+from gradclip._powers import reduce_powers, root, safe_scale
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 
 

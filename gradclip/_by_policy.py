@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradclip import _namespace as ns
-from gradclip._coefficient import Coefficient, at_least_zero, coefficient, root_of_float
+from gradclip._coefficient import Coefficient, at_least_zero, coefficient
 from gradclip._decision import Decision, Rule, decide_by_floats, unscaled
 from gradclip._host_ops import HostOps
 from gradclip._nonfinite import refuse_nonfinite
-from gradclip._partial import NormPartial, beside, concat, merge_elements, remainder, root
+from gradclip._partial import NormPartial, beside, concat, merge_elements, remainder
+from gradclip._powers import root, root_of_float
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, AnyScalar
 from gradclip.policies._as_policy import restored

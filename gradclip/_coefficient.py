@@ -13,7 +13,8 @@ from typing import Any
 
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
 from gradclip._namespace import device, is_numpy, is_whole, namespace, to_device
-from gradclip._partial import NormPartial, beside, positive, root
+from gradclip._partial import NormPartial, beside, positive
+from gradclip._powers import root, root_of_float
 from gradclip._types import AnyArray, AnyScalar, Nonfinite
 
 
@@ -181,16 +182,6 @@ def coefficient_of_floats(
     if not clipped:
         return Coefficient(1.0, 1 / loss_scale, changed, zeroed)
     return Coefficient(scale, max_norm / (r + eps * loss_scale / scale), changed, zeroed)
-
-
-def root_of_float(total: float, ord: float) -> float:
-    """Return ``total ** (1 / ord)``; inf if that is out of range."""
-    if ord == 2:
-        return math.sqrt(total)
-    try:
-        return total if ord in (1, math.inf) else total ** (1 / ord)
-    except OverflowError:
-        return math.inf
 
 
 def at_least_zero(value: AnyScalar) -> AnyScalar:

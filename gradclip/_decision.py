@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradclip import _checks
-from gradclip._coefficient import Coefficient, at_least_zero, coefficient, coefficient_of_floats, root_of_float
+from gradclip._coefficient import Coefficient, at_least_zero, coefficient, coefficient_of_floats
 from gradclip._namespace import is_recorded, namespace
 from gradclip._partial import NormPartial, beside, positive
+from gradclip._powers import root_of_float
 from gradclip._types import AnyArray, AnyScalar, Nonfinite
 
 

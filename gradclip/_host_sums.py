@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from gradclip import _native
-from gradclip._coefficient import root_of_float
 from gradclip._dtypes import TRUSTED_SUM
 from gradclip._memory import NDArray
 from gradclip._native import Kernels, Table
+from gradclip._powers import root_of_float
 
 _LARGEST_EXPONENT = 1021
 """The largest exponent of a power of two whose reciprocal is a normal number too."""

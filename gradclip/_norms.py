@@ -8,7 +8,8 @@ import numpy as np
 from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._containers import Containers
-from gradclip._partial import NormPartial, root
+from gradclip._partial import NormPartial
+from gradclip._powers import root
 from gradclip._tree import Leaves
 from gradclip._types import AnyArray, ArrayT, Tree
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradclip._partial import NormPartial, merge_elements, rescale
+from gradclip._partial import NormPartial, merge_elements
+from gradclip._powers import rescale
 from gradclip._types import AnyArray
 
 AxisName: TypeAlias = str | Sequence[str] | None

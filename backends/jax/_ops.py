@@ -21,7 +21,8 @@ from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
-from gradclip._partial import NormPartial, rescale, root, safe_scale
+from gradclip._partial import NormPartial
+from gradclip._powers import rescale, root, safe_scale
 from gradclip._types import AnyArray, AnyScalar, Axes
 from gradclip.backends.jax._mesh import merge_over, merge_units_over, owned, vary, varying
 from gradclip.backends.jax._sums import joined, total_of, totals_of
