@@ -14,6 +14,7 @@ from gradclip._cli.figures.style import NORM, log_axis, new_figure, step_axis
 from gradclip._cli.words import counted, percent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from gradclip.monitor._history import History
@@ -42,43 +43,47 @@ class _Rows:
 def draw_parameters(history: History, title: str) -> Figure:
     """Return the figure of a history that has norms of parameters."""
     rows = _rows(history)
-    count = len(rows.names)
+    count, total = len(rows.names), len(history.parameters)
     made = new_figure(9, 1.5 + 0.19 * max(count, 8))
     grid = made.add_gridspec(1, 2, width_ratios=[3.4, 1])
     heat, bars = made.add_subplot(grid[0, 0]), made.add_subplot(grid[0, 1])
-    positive = rows.norms[(rows.norms > 0) & (rows.norms < np.inf)]
-    low, high = np.percentile(positive, [1, 100]) if positive.size else (0.1, 1.0)
-    mesh = heat.pcolormesh(
-        rows.edges,
-        np.arange(count + 1) - 0.5,
-        rows.norms,
-        norm=LogNorm(low, max(high, low * 1.01)),
-        cmap="viridis",
-        rasterized=True,
-    )
-    heat.set_yticks(range(count), [_shortened(name) for name in rows.names], fontsize=7)
-    heat.invert_yaxis()
-    heat.grid(visible=False)
-    step_axis(heat)
-    bar = made.colorbar(mesh, ax=heat, location="right", pad=0.01, fraction=0.035, aspect=30)
-    log_axis(bar.ax.yaxis, low, max(high, low * 1.01))
-    bar.set_label("gradient norm", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    total = len(history.parameters)
+    _draw_norms(made, heat, rows)
     which = f"{count} of {counted(total, 'parameter')}" if count < total else counted(total, "parameter")
     heat.set_title(f"{title}: {which}, {counted(history.step.size, 'step')}")
-    bars.barh(range(count), rows.shares, color=NORM, height=0.7)
+    _draw_shares(bars, rows)
     bars.set_ylim(heat.get_ylim())
-    bars.set_yticks([])
-    bars.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-    bars.set_xlabel("% of the squared norm")
-    bars.set_title("median share")
+    return made
+
+
+def _draw_norms(made: Figure, axes: Axes, rows: _Rows) -> None:
+    """Draw the norm of each parameter over the steps as a colour."""
+    positive = rows.norms[(rows.norms > 0) & (rows.norms < np.inf)]
+    low, high = np.percentile(positive, [1, 100]) if positive.size else (0.1, 1.0)
+    high = max(high, low * 1.01)
+    edges, scale = np.arange(len(rows.names) + 1) - 0.5, LogNorm(low, high)
+    mesh = axes.pcolormesh(rows.edges, edges, rows.norms, norm=scale, cmap="viridis", rasterized=True)
+    axes.set_yticks(range(len(rows.names)), [_shortened(name) for name in rows.names], fontsize=7)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    step_axis(axes)
+    bar = made.colorbar(mesh, ax=axes, location="right", pad=0.01, fraction=0.035, aspect=30)
+    log_axis(bar.ax.yaxis, low, high)
+    bar.set_label("gradient norm", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _draw_shares(axes: Axes, rows: _Rows) -> None:
+    """Draw the share of each parameter in the squared norm as a bar, and write the five largest beside theirs."""
+    axes.barh(range(len(rows.names)), rows.shares, color=NORM, height=0.7)
+    axes.set_yticks([])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes.set_xlabel("% of the squared norm")
+    axes.set_title("median share")
     room = float(rows.shares.max() or 1.0)
-    bars.set_xlim(0, room * 1.22)
+    axes.set_xlim(0, room * 1.22)
     for row in np.argsort(rows.shares)[::-1][:5]:
         share = float(rows.shares[row])
-        bars.text(share + room * 0.02, row, percent(share), va="center", fontsize=7)
-    return made
+        axes.text(share + room * 0.02, row, percent(share), va="center", fontsize=7)
 
 
 def _rows(history: History) -> _Rows:
