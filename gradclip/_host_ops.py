@@ -51,7 +51,6 @@ class HostOps:
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
         numbers = rule.floats() if leaves else _NOTHING
-        leaves = self._memory.joined(leaves)
         found = None if numbers is None else self.floats(leaves, rule.ord)
         if numbers is None or found is None:
             return decide_by_arrays(self.partial(leaves, rule.ord), rule)
