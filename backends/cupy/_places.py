@@ -28,14 +28,14 @@ class Place(NamedTuple):
     device: int = 0
 
     @property
-    def size(self) -> int:
+    def numel(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
         """The size of the elements in bytes, without gaps."""
-        return self.size * self.width
+        return self.numel * self.width
 
     def view(self) -> np.ndarray[Any, Any]:
         """Return a NumPy array with this address, shape and strides. It is compared and never read."""

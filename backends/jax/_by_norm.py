@@ -70,7 +70,7 @@ def clip_by_rms(grads: Tree, max_rms: Scalar | None, *, axis_name: AxisName = No
     grads : pytree of arrays
         As for `global_norm`.
     max_rms : float, 0-d array or None
-        The largest root mean square (norm / sqrt(size)) of a leaf after clipping, at least 0; None or inf for no
+        The largest root mean square (norm / sqrt(numel)) of a leaf after clipping, at least 0; None or inf for no
         clipping.
     axis_name : str, tuple of str or None
         As for `global_norm`: the root mean squares are those of the whole leaves. In ``pmap``, and without
