@@ -50,7 +50,7 @@ def test_overlap_is_seen_without_reading_memory():
 def test_arrays_without_gaps_have_one_run_of_memory(view, is_dense):
     x = view(np.zeros((3, 4, 5), np.float32))
     assert place_of(x).dense() == (x.ctypes.data if is_dense else None)
-    assert place_of(x).size == x.size
+    assert place_of(x).numel == x.size
 
 
 def test_an_array_that_is_reversed_begins_at_its_lowest_address():

@@ -25,7 +25,7 @@ def test_pieces_cover_each_leaf_once():
         begin, end = table.ranges[i]
         mine = table.pieces[begin:end]
         assert (mine["leaf"] == i).all()
-        assert mine["count"].sum() == place.size
+        assert mine["count"].sum() == place.numel
         assert (mine["source"] == place.address + mine["start"].astype("u8") * np.uint64(place.width)).all()
         assert (mine["source"] == mine["target"]).all()
         assert (mine["count"] * place.width <= PIECE_NBYTES).all()
