@@ -20,6 +20,7 @@ from gradclip._number import as_number
 from gradclip._types import AnyScalar, Nonfinite
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, leaves_of
 from gradclip.backends.torch._walk import tensors, walk
+from gradclip.backends.torch.ops._exchange import Row
 
 
 def between_graphs(function: Function) -> Function:
@@ -97,17 +98,17 @@ def _found(parameters: Parameters, caller: str) -> tuple[list[Tensor], Sequence[
 
 
 def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor], list[int]]:
-    """Return gradients, the DTensors that hold them, and two numbers: this rank and the number of ranks.
+    """Return gradients, the DTensors that hold them, and this rank, the number of ranks, and the numel of a rank's row.
 
     Holders are returned because a parameter may have a gradient on other ranks only. The numbers are a part of the
-    graph, because PyTorch keeps compiled graphs in a folder that processes share, and what the rules for DTensors put
-    into a graph depends on the rank.
+    graph, because PyTorch keeps compiled graphs in a folder that processes and versions share, and what the rules for
+    DTensors put into a graph depends on them.
     """
     grads, holders = found
     spread = [p.detach() for p in holders if hasattr(p, "device_mesh")]
-    place = [0, 1]
+    place = [0, 1, 0]
     if spread or any(hasattr(g, "device_mesh") for g in grads):
-        place = [_rank_with_rules(), _number_of_ranks()]
+        place = [_rank_with_rules(), _number_of_ranks(), _ROW_NUMEL]
     return grads, spread, place
 
 
@@ -124,6 +125,7 @@ def _world() -> int:
     return torch.distributed.get_world_size()
 
 
+_ROW_NUMEL = len(Row._fields)
 _rank_with_rules: Any = torch.compiler.assume_constant_result(_use_rules)  # called when the graph is made
 _number_of_ranks: Any = torch.compiler.assume_constant_result(_world)
 

@@ -87,7 +87,7 @@ def _clip_norm_(
     if ranks is None:
         norm = torch.ops.gradclip.clip_norm_(parts, [], place, max_norm, scale, ord, nonfinite, eps)
         return norm
-    row = torch.ops.gradclip.rank_row(parts, owned, max_norm, scale, ord, nonfinite, eps)
+    row = torch.ops.gradclip.rank_row(parts, owned, max_norm, scale, ord, nonfinite, eps, len(Row._fields))
     rows, double = ranks.gathered_in_graph(row), any(map(_is_double, parts))
     norm = torch.ops.gradclip.clip_by_rows_(
         parts, rows, list(ranks.members), max_norm, scale, ord, nonfinite, eps, double
@@ -157,6 +157,7 @@ def _rank_row(
     ord: float,
     nonfinite: str,
     eps: Tensor,
+    numel: int,  # noqa: ARG001  # of a row: kept graphs with other rows must not fit
 ) -> Tensor:
     """Return the row of this rank; an error becomes a row that says so, and is raised by the operation that clips."""
     like = torch.ones((), dtype=torch.float64, device=parts[0].device if parts else None)
@@ -171,9 +172,9 @@ def _rank_row(
 
 
 @_rank_row.register_fake
-def _(parts: list[Tensor], owned: list[int], max_norm: Tensor | None, scale: Tensor, *_: object) -> Tensor:
+def _(parts: list[Tensor], owned: list[int], max_norm: Tensor | None, scale: Tensor, *rest: Any) -> Tensor:
     del owned, max_norm
-    return (parts[0] if parts else scale).new_empty((len(Row._fields),), dtype=torch.float64)
+    return (parts[0] if parts else scale).new_empty((rest[-1],), dtype=torch.float64)
 
 
 @torch.library.custom_op("gradclip::clip_by_rows_", mutates_args={"parts"})

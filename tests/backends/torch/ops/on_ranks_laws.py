@@ -125,10 +125,9 @@ def a_rank_that_is_killed() -> None:
     distributed.barrier()
     if distributed.get_rank() == distributed.get_world_size() - 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    begin = time.monotonic()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as error:
         clip_grad_norm_(model, 1.0)
-    assert time.monotonic() - begin < 50  # the time limit is 60 s
+    assert "timed out" not in str(error.value).lower(), "the error is of the lost connection, not of the time limit"
 
 
 if __name__ == "__main__":
