@@ -15,6 +15,7 @@ from torch import Tensor
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._dtypes import is_double
+from gradclip._ops import OfArrays
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._device import TensorOps
@@ -64,7 +65,7 @@ class Spread:
         return self.paths()[at] if at >= 0 else f"parameters[{holder}]"
 
 
-class RankOps:
+class RankOps(OfArrays):
     """The operations of ``Ops`` for this rank's parts of gradients.
 
     Parameters
