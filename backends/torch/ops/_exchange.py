@@ -56,8 +56,8 @@ class Row(NamedTuple):
 def row_of(local: NormPartial, max_norm: AnyScalar | None, pending: Pending, terms: Terms | None = None) -> Row:
     """Return the row for the partial norm of what this rank owns."""
     limit = _NO_LIMIT if max_norm is None else max_norm
-    told = local.scale, local.total, float(is_double(local.dtype)), local.ord, limit, *map(float, pending)
-    return Row(*told, terms=number_of(terms or {}))
+    row = Row(local.scale, local.total, float(is_double(local.dtype)), local.ord, limit, *map(float, pending))
+    return row._replace(terms=number_of(terms or {}))
 
 
 class Exchange:
