@@ -11,6 +11,9 @@ from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Axes
 
+ToCoefficient: TypeAlias = Callable[..., Coefficient]
+"""A function from a list of partial norms, and numbers, to a coefficient."""
+
 Slices: TypeAlias = tuple[AnyArray, Axes]
 """A leaf, and the axes along which each slice of it lies."""
 
@@ -48,7 +51,7 @@ class Ops(Protocol):
         ...
 
     def coefficient_along(
-        self, function: "ToCoefficient", ndim: int, slices: Sequence[Slices], *numbers: AnyScalar
+        self, function: ToCoefficient, ndim: int, slices: Sequence[Slices], *numbers: AnyScalar
     ) -> Coefficient:
         """Return ``function(partials, *numbers)``: the coefficients of slices, from their partial norms of order 2.
 
@@ -82,14 +85,6 @@ class Ops(Protocol):
 
     def apart(self, leaves: Sequence[AnyArray]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
-        ...
-
-
-class ToCoefficient(Protocol):
-    """A function from partial norms and numbers to a coefficient."""
-
-    def __call__(self, partials: Sequence[NormPartial], /, *numbers: AnyScalar) -> Coefficient:
-        """Return the coefficient."""
         ...
 
 
