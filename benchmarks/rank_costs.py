@@ -3,49 +3,87 @@
 import argparse
 import os
 import time
+from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.rows_ranks import SIZES, Ranks
+from benchmarks.rows_ranks import MANY, SIZES, Ranks
 from benchmarks.sets import GradientSet
 
 ABOVE = 1e9
 """A threshold that the gradients' norm does not exceed: nothing is written, so no call changes the next."""
+COLUMNS = ("warm", "CPU", "first call", "collectives", "sent")
 
 
-def milliseconds(ranks: Ranks, what: str) -> float:
-    """Return how long a call takes on both ranks, with the message to them and back."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call on both ranks: milliseconds with the message to them and back, and of their CPU time together."""
+
+    wall: float
+    cpu: float
+
+
+def called(ranks: Ranks, what: str, seconds: float) -> Call:
+    """Return what a call on both ranks took; raise TimeoutError if it takes more than these seconds."""
     start = time.perf_counter()
-    ranks.call(what, ABOVE)
-    return (time.perf_counter() - start) * 1e3
+    *_, cpu = ranks.measured(what, ABOVE, seconds)
+    return Call((time.perf_counter() - start) * 1e3, cpu * 1e3)
 
 
-def line(number: int, kind: str, rounds: int) -> str:
-    """Return a row of the table; PyTorch has nothing for plain gradients of a group."""
+def started(number: int, kind: str) -> Ranks:
+    """Return two ranks that are ready."""
     ranks = Ranks(GradientSet("", ((64,),) * number), kind)
-    ranks.call("restore")  # both are ready
-    who = ["ours", "torch"] if kind == "DTensor" else ["ours"]
-    cold = {what: milliseconds(ranks, what) for what in who}
-    times = [{what: milliseconds(ranks, what) for what in who} for _ in range(rounds)]
+    ranks.call("restore")
+    return ranks
+
+
+def first(ranks: Ranks, what: str, seconds: float) -> Call | None:
+    """Return what the first call took, or None if it takes more than these seconds."""
+    try:
+        return called(ranks, what, seconds)
+    except TimeoutError:
+        return None
+
+
+def line(number: int, kind: str, rounds: int, seconds: float) -> str:
+    """Return a row of the table; PyTorch has nothing for plain gradients of a group."""
+    ranks = started(number, kind)
+    cold = {what: first(ranks, what, seconds) for what in (["ours", "torch"] if kind == "DTensor" else ["ours"])}
+    who = [what for what, call in cold.items() if call]
+    if len(who) < len(cold):
+        del ranks  # they are still in their first call
+        ranks = started(number, kind)
+        first(ranks, "ours", seconds)
+    calls = [{what: called(ranks, what, seconds) for what in who} for _ in range(rounds)]
     cells = [f"{number:,}", kind]
-    for what in who:
+    for what, call in cold.items():
+        if call is None:
+            cells += ["–", "–", f"more than {seconds:,.0f} s", "–", "–"]
+            continue
         collectives, nbytes = ranks.call(f"count-{what}", ABOVE)
-        warm = median(some[what] for some in times)
-        cells += [f"{warm:.2f} ms", f"{cold[what]:,.0f} ms", f"{collectives:.0f}", f"{nbytes:,.0f} B"]
-    return "| " + " | ".join(cells + ["–"] * (10 - len(cells))) + " |"
+        cells += [
+            f"{median(some[what].wall for some in calls):.2f} ms",
+            f"{min(some[what].cpu for some in calls):.2f} ms",
+        ]
+        cells += [f"{call.wall:,.0f} ms", f"{collectives:.0f}", f"{nbytes:,.0f} B"]
+    return "| " + " | ".join(cells + ["–"] * (2 + 2 * len(COLUMNS) - len(cells))) + " |"
 
 
 def main() -> None:
     """Print the table, and how busy the machine was."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="calls of each, in turns, after the first")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--seconds", type=float, default=600, help="how long a first call may take")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[*SIZES, MANY], help="numbers of parameters")
+    options = parser.parse_args()
     load = os.getloadavg()[0]
-    columns = [f"{who}, {what}" for who in ("ours", "torch") for what in ("warm", "first call", "collectives", "sent")]
-    print("| parameters | kind | " + " | ".join(columns) + " |\n|" + "---|" * 10)
-    for number in SIZES:
+    columns = [f"{who}, {what}" for who in ("ours", "torch") for what in COLUMNS]
+    print("| parameters | kind | " + " | ".join(columns) + " |\n|" + "---|" * (2 + len(columns)))
+    for number in options.sizes:
         for kind in ("DTensor", "plain, group="):
-            print(line(number, kind, rounds), flush=True)
-    print(f"\nLoad of the machine: {load:.1f} before, {os.getloadavg()[0]:.1f} after; medians of {rounds} calls.")
+            print(line(number, kind, options.rounds, options.seconds), flush=True)
+    print(f"\nLoad of the machine: {load:.1f} before, {os.getloadavg()[0]:.1f} after.")
+    print(f"warm: the median of {options.rounds} calls in turns, with the message to the ranks and back.")
+    print("CPU: the least CPU time of both ranks together in these calls.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""One of the two ranks that `rows_ranks` starts: it reads what to do, line by line, and writes two norms."""
+"""One of the two ranks that `rows_ranks` starts: it reads what to do, line by line.
+
+For each line it writes two norms, and the seconds of CPU time that it took.
+"""
 
 import os
 import sys
+import time
 from typing import Any
 
 import torch
@@ -61,6 +65,7 @@ def main(kind: str, number: int) -> None:
     for line in sys.stdin:
         what, most = line.split()
         before = after = 0.0
+        start = time.process_time()
         if what == "restore":
             for g, x in zip(grads, kept, strict=True):
                 g.copy_(x)
@@ -74,7 +79,7 @@ def main(kind: str, number: int) -> None:
             before, after = sent.collectives, sent.nbytes
         else:
             norm = calls[what](float(most))
-        print(before, after, flush=True)
+        print(before, after, time.process_time() - start, flush=True)
 
 
 if __name__ == "__main__":

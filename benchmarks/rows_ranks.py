@@ -1,9 +1,16 @@
-"""Rows of two ranks: DTensors and plain gradients of a group, on two processes that this one tells what to do."""
+"""Rows of two ranks: DTensors and plain gradients of a group, on two processes that this one tells what to do.
 
+PyTorch's first call with DTensors takes seconds for 1,000 and minutes for 5,000, in each pair of processes. So the rows
+of one size share a pair, and 5,000 are compared with PyTorch by ``python -m benchmarks.rank_costs`` alone.
+"""
+
+import select
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +27,12 @@ PEER = "torch.nn.utils.clip_grad_norm_"
 _OURS, _MISSING = frameworks.adapter("torch")
 if not torch.distributed.is_available():
     _MISSING = "PyTorch was built without distributed"
-SIZES = (100, 1000, 5000)
+SIZES = (100, 1000)
+"""How many parameters there are in rows with PyTorch's function."""
+MANY = 5000
+"""How many there are in rows of ours alone, and in a row of ``rank_costs`` with PyTorch's function."""
+_SECONDS = 600.0
+"""How long both ranks may take for a call."""
 
 
 class Ranks:
@@ -37,17 +49,31 @@ class Ranks:
 
     def call(self, what: str, most: float = 0.0) -> tuple[float, float]:
         """Have both do something; return the norm before and after, as the first rank knows them."""
+        before, after, _ = self.measured(what, most)
+        return before, after
+
+    def measured(self, what: str, most: float, seconds: float = _SECONDS) -> tuple[float, float, float]:
+        """Return also the seconds of CPU time of both ranks together; raise TimeoutError if a rank takes longer."""
         for rank in self._ranks:
             _pipe(rank.stdin).write(f"{what} {most!r}\n")
             _pipe(rank.stdin).flush()
-        lines = [_pipe(rank.stdout).readline() for rank in self._ranks]  # both, so that they stay together
-        before, after = map(float, lines[0].split())
-        return before, after
+        end = time.monotonic() + seconds
+        lines = [_line(_pipe(rank.stdout), end) for rank in self._ranks]  # of both, so that they stay together
+        numbers = [list(map(float, line.split())) for line in lines]
+        return numbers[0][0], numbers[0][1], sum(each[2] for each in numbers)
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
     assert pipe is not None
     return pipe
+
+
+def _line(pipe: IO[str], end: float) -> str:
+    """Return the next line of a pipe that is empty now; raise TimeoutError if there is none at the time ``end``."""
+    ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+    if not ready:
+        raise TimeoutError("a rank has not answered in time")
+    return pipe.readline()
 
 
 def _end(ranks: list["subprocess.Popen[str]"]) -> None:
@@ -57,12 +83,18 @@ def _end(ranks: list["subprocess.Popen[str]"]) -> None:
             pass
 
 
+@lru_cache(maxsize=1)
+def _pair(number: int, kind: str) -> Ranks:
+    """Return the two processes of rows that come one after the other."""
+    return Ranks(GradientSet("", ((64,),) * number), kind)
+
+
 def row(number: int, kind: str, case: str, *budgets: Budget) -> Row:
     """Return the row of clipping ``number`` tensors on two ranks; ``kind`` is "DTensor" or "plain, group="."""
     gradients = GradientSet(f"{number:,} x 64", ((64,),) * number)
 
     def build(chosen: GradientSet) -> Setup:
-        ranks = Ranks(chosen, kind)
+        ranks = _pair(len(chosen.shapes), kind)
         norm = wide_norm(sets.values(chosen, "float32"))
 
         def check(_: object, most: float) -> Mapping[str, float]:
@@ -70,7 +102,7 @@ def row(number: int, kind: str, case: str, *budgets: Budget) -> Row:
             return {"norm": relative_error(before, norm), "result": relative_error(after, min(norm, most))}
 
         contenders = [Contender("gradclip.backends.torch", "ours", lambda most: ranks.call("ours", most))]
-        if kind == "DTensor":  # PyTorch has nothing for plain ones
+        if kind == "DTensor" and number in SIZES:  # PyTorch has nothing for plain ones
             contenders.append(Contender(PEER, "peer", lambda most: ranks.call("torch", most)))
         return Setup(contenders, global_schedule(norm, case), check, lambda: ranks.call("restore") and None)
 
@@ -84,6 +116,8 @@ def rows() -> Iterable[Row]:
         yield row(number, "DTensor", UNCLIPPED, *([Budget(PEER, 3.0)] if number == 1000 else []))
         yield row(number, "DTensor", CLIPPED)
         yield row(number, "plain, group=", UNCLIPPED)
+    yield row(MANY, "DTensor", UNCLIPPED)
+    yield row(MANY, "plain, group=", UNCLIPPED)
 
 
 def implementations() -> Iterable[Implementation]:

@@ -18,7 +18,7 @@ from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._powers import root
 from gradclip._tree import Leaves
-from gradclip._types import AnyArray, ArrayT, Axes, Scalar, Tree, Units
+from gradclip._types import AnyArray, AnyScalar, ArrayT, Axes, Scalar, Tree, Units
 
 
 class Adaptive(Containers[ArrayT]):
@@ -159,23 +159,32 @@ class UnitRule:
         """Return the coefficients of all units of the leaves that have a count of units, in NumPy arrays."""
         which = [i for i, count in enumerate(counts) if count >= 0]
         grads, weights, counts = ([some[i] for i in which] for some in (grads, weights, counts))
-        return self._coefficient(
-            ops.partial_of_rows(grads, 2.0, counts), lambda: ops.partial_of_rows(weights, 2.0, counts)
-        )
+        of_grads = ops.partial_of_rows(grads, 2.0, counts)
+        if self._is_off:
+            return coefficient(of_grads, None)
+        return _coefficient([of_grads, ops.partial_of_rows(weights, 2.0, counts)], self.clipping, self.eps)
 
     def _of_units(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
         """Return the coefficients of the units of a leaf."""
-        return self._coefficient(ops.partial_along(grad, 2.0, axes), lambda: ops.partial_along(weight, 2.0, axes))
+        if self._is_off:
+            return coefficient(ops.partial_along(grad, 2.0, axes), None)
+        both = [(grad, axes), (weight, axes)]
+        return ops.coefficient_along(_coefficient, grad.ndim, both, self.clipping, self.eps)
 
-    def _coefficient(self, of_grad: NormPartial, weights: Callable[[], NormPartial]) -> Coefficient:
-        """Return the coefficients of units with these partial norms; ``weights`` returns those of their weights."""
-        if isinstance(self.clipping, float) and self.clipping == math.inf:
-            return coefficient(of_grad, None)
-        of_grad, of_weight, multiplier = _comparable(of_grad, weights())
-        xp = ns.namespace([multiplier])
-        norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), self.eps * multiplier
-        floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
-        return coefficient(of_grad, floored * self.clipping)
+    @property
+    def _is_off(self) -> bool:
+        """Whether no unit is clipped, so that the norms of parameters are not needed."""
+        return isinstance(self.clipping, float) and self.clipping == math.inf
+
+
+@np.errstate(all="ignore")
+def _coefficient(both: Sequence[NormPartial], clipping: AnyScalar, eps: AnyScalar) -> Coefficient:
+    """Return the coefficients of units from the partial norms of their gradients, and those of their weights."""
+    of_grad, of_weight, multiplier = _comparable(*both)
+    xp = ns.namespace([multiplier])
+    norm, least = of_weight.scale * root(xp, of_weight.total, 2.0), eps * multiplier
+    floored = xp.where((norm > least) | (norm != norm), norm, least)  # NaN stays, of either
+    return coefficient(of_grad, floored * clipping)
 
 
 def _comparable(one: NormPartial, other: NormPartial) -> tuple[NormPartial, NormPartial, AnyArray]:

@@ -15,12 +15,13 @@ from gradclip._chunks import Box, boxes, halve, numel, whole
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._limits import DEVICE_CHUNK_NUMEL, HOST_CHUNK_NUMEL
+from gradclip._ops import OfArrays
 from gradclip._partial import NormPartial, concat, merge_elements, stack
 from gradclip._powers import reduce_powers, root, safe_scale
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 
 
-class ArrayOps:
+class ArrayOps(OfArrays):
     """The operations of ``Ops`` for one namespace.
 
     Parameters
@@ -63,6 +64,7 @@ class ArrayOps:
         xp = self.xp
         if 0 in leaf.shape:  # Dask cannot sum an empty array of several chunks
             return xp.zeros(tuple(leaf.shape[1:]), dtype=leaf.dtype, device=ns.device(leaf))
+        coefficient = coefficient[(slice(None), *[None] * (leaf.ndim - 1))]
         if ns.is_whole(leaf) or ns.numel(leaf) <= _chunk_numel(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
             return xp.astype(ns.as_array(xp.sum(terms, axis=0, dtype=terms.dtype)), leaf.dtype)

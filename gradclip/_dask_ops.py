@@ -12,11 +12,11 @@ import numpy as np
 
 from gradclip import _dtypes
 from gradclip import _namespace as ns
-from gradclip._array_ops import ArrayOps
+from gradclip._array_ops import ArrayOps, scaled
 from gradclip._coefficient import Coefficient
 from gradclip._limits import MERGE_AT_ONCE
 from gradclip._numpy_ops import numpy_ops
-from gradclip._ops import Ops
+from gradclip._ops import Ops, Slices, ToCoefficient
 from gradclip._partial import NormPartial, merge_elements, stack
 from gradclip._types import AnyArray, AnyScalar, Axes
 
@@ -39,6 +39,36 @@ class DaskOps(ArrayOps):
         found = self._merged(leaf, ord, axes)
         scale, total = (self._by_chunk(function, found, self.xp.float64) for function in (_scale_of, _total_of))
         return NormPartial(scale, total, ord, _dtypes.norm_dtype(self.xp, leaf))
+
+    def coefficient_along(
+        self, function: ToCoefficient, ndim: int, slices: Sequence[Slices], *numbers: AnyScalar
+    ) -> Coefficient:
+        """Return ``function(partials, *numbers)``, one operation for the partial norms of all slices."""
+        first, kept = slices[0][0], [axis for axis in range(ndim) if axis not in slices[0][1]]
+        chunks = {axis: first.chunks[axis] for axis in kept}
+        merged = [self._merged(_rechunked(x, chunks), 2.0, axes) for x, axes in slices]
+        args = [arg for x in merged for arg in (x, tuple(range(x.ndim)))]
+        args += [arg for y in numbers for arg in (y, () if ns.is_lazy(y) else None)]
+        function, meta = partial(_coefficient, function=function, count=len(slices)), _numbers_like(first._meta)
+        made = self.xp.blockwise(function, tuple(range(ndim)), *args, dtype=self.xp.float64, meta=meta)
+        fields = (_divisor_of, self.xp.float64), (_factor_of, self.xp.float64), (_changed_of, self.xp.bool)
+        return Coefficient(*(self._by_chunk(field, made, dtype) for field, dtype in fields))
+
+    def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
+        """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
+        if 0 in leaf.shape:  # Dask cannot sum an empty array of several chunks
+            return super().scaled_sum(leaf, coefficient)
+        axes = tuple(range(leaf.ndim))
+        args = [arg for y in (coefficient.divisor, coefficient.factor, coefficient.changed) for arg in (y, (0,))]
+        wide = self.xp.complex128 if _dtypes.is_complex(leaf.dtype) else self.xp.float64
+        sums = self.xp.blockwise(
+            _scaled_sum, axes, leaf, axes, *args, dtype=wide, meta=leaf._meta, adjust_chunks={0: 1}
+        )
+        return self.xp.sum(sums, axis=0, dtype=wide).astype(leaf.dtype)
+
+    def elementwise(self, function: Callable[..., AnyArray], leaf: AnyArray, *others: AnyScalar) -> AnyArray:
+        """Return ``function(leaf, *others)``, made by one operation for each chunk."""
+        return self._by_chunk(partial(_of_chunks, function=function), leaf, leaf.dtype, *others)
 
     def scale(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> list[AnyArray]:
         """Return each leaf times its coefficient."""
@@ -135,6 +165,36 @@ def _total_of(part: NormPartial) -> AnyArray:
 
 
 @_quiet
+def _coefficient(*parts: Any, function: ToCoefficient, count: int) -> Coefficient:
+    """Return the coefficients of a chunk of slices, from that many partial norms, and from numbers."""
+    return function(list(_flat(parts[:count])), *map(ns.as_array, parts[count:]))
+
+
+def _divisor_of(c: Coefficient) -> AnyScalar:
+    return c.divisor
+
+
+def _factor_of(c: Coefficient) -> AnyScalar:
+    return c.factor
+
+
+def _changed_of(c: Coefficient) -> AnyArray:
+    return c.changed
+
+
+def _of_chunks(*arrays: AnyArray, function: Callable[..., AnyArray]) -> AnyArray:
+    return function(*map(ns.as_array, arrays))
+
+
+@_quiet
+def _scaled_sum(x: AnyArray, *numbers: AnyArray) -> AnyArray:
+    """Return the sum of a chunk's examples times their coefficients, before it is rounded; its length is 1."""
+    xp = ns.namespace([x])
+    c = Coefficient(*numbers)[(slice(None), *[None] * (x.ndim - 1))]
+    return xp.sum(scaled(xp, x, c), axis=0, keepdims=True)
+
+
+@_quiet
 def _scaled(x: AnyArray, *numbers: Any) -> AnyArray:
     """Return a chunk times its coefficient, of which ``numbers`` are the fields."""
     x, ops = _chunk(x)
@@ -169,5 +229,9 @@ def _flat(parts: Any) -> Iterator[NormPartial]:
 
 def _assign(leaves: Sequence[AnyArray], values: Sequence[AnyArray]) -> None:
     for x, y in zip(leaves, values, strict=True):
-        if 0 not in x.shape:  # Dask cannot assign to an empty array
-            x[...] = y
+        ns.assign(x, y)
+
+
+def _rechunked(x: AnyArray, chunks: dict[int, tuple[int, ...]]) -> AnyArray:
+    """Return an array with these chunks along some axes, the same array if it has them."""
+    return x if all(x.chunks[axis] == sizes for axis, sizes in chunks.items()) else x.rechunk(chunks)

@@ -16,6 +16,7 @@ from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._memory import UNSUPPORTED, NDArray, numpy_views
 from gradclip._numpy_ops import numpy_ops
+from gradclip._ops import OfArrays
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Axes, Namespace
 
@@ -26,7 +27,7 @@ _FURTHEST = 125
 """The largest exponent of a scale: float32 represents its reciprocal, and a norm that is a few times as large."""
 
 
-class DLPackOps:
+class DLPackOps(OfArrays):
     """The operations of ``Ops`` for arrays that have NumPy views; an object serves one call.
 
     Parameters

@@ -18,6 +18,7 @@ from gradclip._host_memory import Memory, Runs
 from gradclip._host_rows import RowCoefficients
 from gradclip._host_sums import has_float64, has_order, sum_of, sums_of
 from gradclip._native import Kernels, Table
+from gradclip._ops import OfArrays
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray as Array
 from gradclip._types import AnyScalar as Scalar
@@ -27,7 +28,7 @@ _NOTHING = math.inf, 0.0, 1.0
 """The numbers of a rule that changes nothing; they are used if there are no leaves."""
 
 
-class HostOps:
+class HostOps(OfArrays):
     """The operations of ``Ops`` for arrays in the host's memory. One is made for each call.
 
     Parameters

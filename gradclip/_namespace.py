@@ -111,6 +111,14 @@ def is_writable(x: AnyArray) -> bool:
     return bool(x.flags.writeable) if isinstance(x, np.ndarray) else compat.is_writeable_array(x)
 
 
+def assign(x: AnyArray, value: AnyArray) -> None:
+    """Write a value of the same shape and dtype to the whole of ``x``."""
+    if compat.is_dask_array(x):  # its own assignment is for parts of an array: it makes more tasks, and takes longer
+        namespace([x]).positive(value, dtype=x.dtype, out=x)
+    else:
+        x[...] = value
+
+
 def are_writable(leaves: Sequence[AnyArray]) -> bool:
     """Whether all arrays can be written in place. Except for NumPy's arrays, the type says it."""
     some = _one_of_each_type(leaves)

@@ -1,12 +1,21 @@
-"""``Ops``: the operations that a framework provides. Every algorithm is written once and calls only these."""
+"""``Ops``: the operations that a framework provides. Every algorithm is written once and calls only these.
 
-from collections.abc import Sequence
-from typing import Protocol
+`OfArrays` has those that are the same for all arrays but Dask's, whose operations take long to build.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray, AnyScalar, Axes
+
+ToCoefficient: TypeAlias = Callable[..., Coefficient]
+"""A function from a list of partial norms, and numbers, to a coefficient."""
+
+Slices: TypeAlias = tuple[AnyArray, Axes]
+"""A leaf, and the axes along which each slice of it lies."""
 
 
 class Ops(Protocol):
@@ -41,8 +50,29 @@ class Ops(Protocol):
         """Multiply each leaf by its coefficient in place."""
         ...
 
+    def coefficient_along(
+        self, function: ToCoefficient, ndim: int, slices: Sequence[Slices], *numbers: AnyScalar
+    ) -> Coefficient:
+        """Return ``function(partials, *numbers)``: the coefficients of slices, from their partial norms of order 2.
+
+        ``slices`` has leaves, and the axes over which `partial_along` reduces each. ``function`` acts on each slice
+        alone, and returns arrays of ``ndim`` axes: the first ones of all partial norms, whose other axes have length 1.
+        ``numbers`` are floats or 0-d arrays.
+        """
+        ...
+
     def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
-        """Return the sum over the leading axis of ``leaf`` times ``coefficient``, rounded once, at the end."""
+        """Return the sum over the leading axis of ``leaf`` times ``coefficient``, rounded once, at the end.
+
+        ``coefficient`` has one number for each index of that axis.
+        """
+        ...
+
+    def elementwise(self, function: Callable[..., AnyArray], leaf: AnyArray, *others: AnyScalar) -> AnyArray:
+        """Return ``function(leaf, *others)``, of the leaf's dtype; ``function`` acts on each element alone.
+
+        ``others`` are arrays that broadcast with the leaf, and floats.
+        """
         ...
 
     def clamp(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> list[AnyArray]:
@@ -56,3 +86,21 @@ class Ops(Protocol):
     def apart(self, leaves: Sequence[AnyArray]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
         ...
+
+
+class OfArrays:
+    """Operations that call a function of arrays."""
+
+    def coefficient_along(
+        self: Ops,
+        function: ToCoefficient,
+        ndim: int,  # noqa: ARG002  # only Dask must know it before the function is called
+        slices: Sequence[Slices],
+        *numbers: AnyScalar,
+    ) -> Coefficient:
+        """Return ``function(partials, *numbers)``, of the partial norms of slices."""
+        return function([self.partial_along(x, 2.0, axes) for x, axes in slices], *numbers)
+
+    def elementwise(self, function: Callable[..., AnyArray], leaf: AnyArray, *others: AnyScalar) -> AnyArray:
+        """Return ``function(leaf, *others)``."""
+        return function(leaf, *others)

@@ -1,5 +1,7 @@
 """Clipping each example of a batch by its own norm, and the sum over examples, as differentially private SGD needs."""
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -70,30 +72,31 @@ def clip_examples(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, Any
 
 @np.errstate(all="ignore")
 def _sums(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
-    xp = ns.namespace(leaves.arrays)
-    partial: NormPartial | None = None
-    for x in leaves.arrays:
-        part = _examples(leaves, x)
-        partial = part if partial is None else partial.merge(part)
-    assert partial is not None  # there are leaves
-    c = coefficient(partial, threshold)
-    summed = [leaves.ops.scaled_sum(x, _along_examples(c, x).to(ns.device(x))) for x in leaves.arrays]
+    ops = leaves.ops
+    examples = [(x, tuple(range(1, x.ndim))) for x in map(_rows, leaves.arrays)]
+    c = ops.coefficient_along(_of_examples, 1, examples, *([] if threshold is None else [threshold]))
+    summed = [ops.scaled_sum(x, c.to(ns.device(x))) for x in leaves.arrays]
+    xp = ns.namespace([c.changed])
     count = xp.sum(xp.astype(c.changed, xp.int32), dtype=xp.int32)  # a device may have no int64
     return leaves.restore(summed), ns.as_array(count)
 
 
-def _examples(leaves: Leaves, x: AnyArray) -> NormPartial:
-    """Return the partial norms of the examples, of shape (batch,)."""
-    xp = ns.namespace([x])
-    rows = x if x.ndim > 1 else x[:, None]
-    part = leaves.ops.partial_along(rows, 2.0, tuple(range(1, rows.ndim)))
-    scale, total = (xp.reshape(values, (x.shape[0],)) for values in (part.scale, part.total))
-    return NormPartial(scale, total, 2.0, part.dtype)
+def _rows(x: AnyArray) -> AnyArray:
+    """Return a leaf with at least one axis besides that of the examples."""
+    return x if x.ndim > 1 else x[:, None]
 
 
-def _along_examples(c: Coefficient, x: AnyArray) -> Coefficient:
-    """Return coefficients of shape (batch,) with axes of length 1 added, so that they broadcast with a leaf."""
-    return c[(slice(None), *[None] * (x.ndim - 1))]
+@np.errstate(all="ignore")
+def _of_examples(parts: Sequence[NormPartial], threshold: AnyScalar | None = None) -> Coefficient:
+    """Return the coefficients of the examples, of shape (batch,), from the partial norms of theirs in each leaf."""
+    return coefficient(reduce(NormPartial.merge, map(_flat, parts)), threshold)
+
+
+def _flat(part: NormPartial) -> NormPartial:
+    """Return partial norms with the axis of the examples alone."""
+    xp = ns.namespace([part.total])
+    scale, total = (xp.reshape(values, (values.shape[0],)) for values in (part.scale, part.total))
+    return NormPartial(scale, total, part.ord, part.dtype)
 
 
 def check_batch(leaves: Leaves) -> None:

@@ -108,7 +108,7 @@ def clip_spikes_of(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnySc
     """Return the container of leaves without spikes; ``moments`` has the second moment of each of ``leaves.arrays``."""
     _check(leaves, moments)
     pairs = zip(leaves.arrays, moments, strict=True)
-    return leaves.restore([ns.as_array(_clipped(x, v, threshold)[0]) for x, v in pairs])
+    return leaves.restore([leaves.ops.elementwise(_values, x, v, threshold) for x, v in pairs])
 
 
 @np.errstate(all="ignore")
@@ -116,11 +116,20 @@ def clip_spikes_of_(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnyS
     """Clip the spikes of leaves in place. Adapters call it with their own leaves."""
     _check(leaves, moments)
     for x, v in zip(leaves.targets("clip_spikes"), moments, strict=True):
+        if ns.is_lazy(x):
+            ns.assign(x, leaves.ops.elementwise(_values, x, v, threshold))
+            continue
         for key in boxes(tuple(x.shape), HOST_CHUNK_NUMEL) if ns.is_host(x) else [...]:
             new, spikes = _clipped(x[key], v[key], threshold)
             if not ns.is_host(x) or bool(ns.namespace([spikes]).any(spikes)):
                 x[key] = new
     leaves.finish()
+
+
+@np.errstate(all="ignore")
+def _values(x: AnyArray, moment: AnyArray, threshold: AnyScalar) -> AnyArray:
+    """Return an array without spikes."""
+    return ns.as_array(_clipped(x, moment, threshold)[0])
 
 
 def _clipped(x: AnyArray, moment: AnyArray, threshold: AnyScalar) -> tuple[AnyArray, AnyArray]:

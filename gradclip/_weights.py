@@ -61,7 +61,7 @@ def state_of(source: object) -> str:
         return ""
     if hasattr(source, "_metadata") and not any(map(is_weight, source.values())):
         return "a state_dict, which holds weights"
-    if source.keys() >= {"state", "param_groups"}:
+    if "state" in source and "param_groups" in source:  # PyTorch 2.10 does not trace comparisons of keys() with a set
         return "the state_dict of an optimizer"
     keys: set[Any] = {type(key) for key, value in source.items() if isinstance(value, Mapping)}
     if any(map(_is_tensor, keys)):

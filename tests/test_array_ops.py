@@ -110,9 +110,9 @@ def test_leaves_become_zero_also_if_they_are_nan():
 @pytest.mark.parametrize("shape", [(6, 5), (1, 3), (6, 0), (0, 3), (4,)])
 def test_the_scaled_sum_over_the_leading_axis(shape):
     x = numbers(*shape)
-    factor = np.linspace(0.25, 2, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    factor = np.linspace(0.25, 2, shape[0])
     got = ArrayOps(np).scaled_sum(x, Coefficient(np.ones_like(factor), factor, np.ones_like(factor, bool)))
-    want = (x.astype(float) * factor).sum(axis=0)
+    want = (x.astype(float) * factor.reshape(-1, *[1] * (len(shape) - 1))).sum(axis=0)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
 

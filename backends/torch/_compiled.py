@@ -4,6 +4,7 @@ The time of clipping is the time of reading memory, so that a compiler cannot ma
 kernels for the host. Functions without a custom operation run between two graphs, without being compiled.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import wraps
 from typing import Any, cast
@@ -93,8 +94,18 @@ def _found(parameters: Parameters, caller: str) -> tuple[list[Tensor], Sequence[
     """Return the gradients of parameters, and what holds them."""
     if isinstance(parameters, list | tuple) and all(isinstance(p, torch.nn.Parameter) for p in parameters):
         return [p.grad for p in parameters if p.grad is not None], parameters
-    found = walk(parameters, "parameters", caller)
+    opaque = _CANNOT_TELL_STATES and isinstance(parameters, OrderedDict)
+    found = (_walk_between_graphs if opaque else walk)(parameters, "parameters", caller)
     return found.grads, found.holders
+
+
+# Older versions do not trace hasattr of an OrderedDict, and the error of fullgraph=True does not say what is wrong.
+_CANNOT_TELL_STATES = torch.__version__ < (2, 13)
+_walk_between_graphs = untraced_because(
+    f"parameters is an OrderedDict, which PyTorch {torch.__version__} cannot tell from a state_dict in a graph, "
+    "expected the module, its parameters, or gradients in a dict; pass that, or compile without fullgraph=True",
+    walk,
+)
 
 
 def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor], list[int]]:

@@ -30,6 +30,7 @@ from gradclip.backends.torch.ops._ownership import (
 )
 from gradclip.backends.torch.ops._pending import refuse_pending
 from gradclip.backends.torch.ops._ranks import Ranks
+from gradclip.backends.torch.ops._terms import terms_of
 
 
 class _Placed(NamedTuple):
@@ -166,7 +167,7 @@ def _rank_row(
         _leaves(parts).targets("clip_by_global_norm")
         mine = [parts[i] for i in owned]
         partial = _leaves(mine).partial(ord) if mine else NormPartial(like, like * 0, ord, torch.float32)
-        return row_of(partial, _beside(rule.max_norm, like), Pending()).tensor()
+        return row_of(partial, _beside(rule.max_norm, like), Pending(), terms_of(rule)).tensor()
     except (TypeError, ValueError):
         return Row(total=like * 0, failed=1.0).tensor()
 

@@ -19,9 +19,16 @@ from gradclip.backends.torch._step import Scope, Told, as_tensor, clip_scopes_, 
 from gradclip.policies._as_policy import restored
 from gradclip.policies._policy import AnyPolicy
 
-_policies: list[AnyPolicy] = []
-_fields: list[tuple[str, ...]] = []
-"""The policies that graphs may name, each once, and the fields of their states."""
+
+class _Listed(NamedTuple):
+    """A policy, and the names of its state's fields."""
+
+    policy: AnyPolicy
+    fields: tuple[str, ...]
+
+
+_table: list[_Listed] = []
+"""The policies that graphs may name, each once. A graph names one by its place here."""
 
 
 class TracedPolicy(NamedTuple):
@@ -44,11 +51,11 @@ class TracedPolicy(NamedTuple):
     @classmethod
     def of(cls, policy: AnyPolicy) -> "TracedPolicy":
         """Return what a graph has to know of a policy; the table keeps it from now on."""
-        if policy not in _policies:
-            _policies.append(policy)
-            _fields.append(type(policy.init(0.0))._fields)
-        at = _policies.index(policy)
-        return cls(str(at), _fields[at], policy.skips)
+        policies = [listed.policy for listed in _table]
+        at = policies.index(policy) if policy in policies else len(policies)
+        if at == len(policies):
+            _table.append(_Listed(policy, type(policy.init(0.0))._fields))
+        return cls(str(at), _table[at].fields, policy.skips)
 
 
 class TracedPart(NamedTuple):
@@ -164,8 +171,8 @@ def _clip_step_(
     for n, limit, chosen in zip(sizes, max_norms, by_policy, strict=True):
         leaves = traced_leaves([next(rest) for _ in range(n)])
         if chosen:
-            state = {field: next(left) for field in _fields[int(policy)]}
-            scopes.append(Scope(leaves, None, _policies[int(policy)], state))
+            listed = _table[int(policy)]
+            scopes.append(Scope(leaves, None, listed.policy, {field: next(left) for field in listed.fields}))
         else:
             scopes.append(Scope(leaves, _checks.threshold(limit, "max_norm")))
     rule = Rule(None, ord, nonfinite, 1.0, eps)
@@ -184,7 +191,7 @@ def _(
     del max_norms
     per_group = rest[-1]
     norm = norm_like(grads if per_group else grads[: sizes[0]])
-    each = bool(policy) and _policies[int(policy)].per_leaf
+    each = bool(policy) and _table[int(policy)].policy.per_leaf
     shapes = [(n,) if each and chosen and n else () for n, chosen in zip(sizes, by_policy, strict=True)]
     if per_group:
         norm, shapes[0] = norm.new_empty(len(sizes)), (sum(math.prod(shape) for shape in shapes),)
@@ -194,7 +201,7 @@ def _(
 
 @torch.library.custom_op("gradclip::policy_state", mutates_args=())
 def _policy_state(grads: list[Tensor], policy: str, given: list[Tensor]) -> list[Tensor]:
-    chosen, like = _policies[int(policy)], _like(grads, policy)
+    chosen, like = _table[int(policy)].policy, _like(grads, policy)
     state = chosen.init(like)
     if given:
         state = restored(chosen, like, dict(zip(state._fields, given, strict=True)))
@@ -203,9 +210,9 @@ def _policy_state(grads: list[Tensor], policy: str, given: list[Tensor]) -> list
 
 @_policy_state.register_fake
 def _(grads: list[Tensor], policy: str, *_: object) -> list[Tensor]:
-    return list(_policies[int(policy)].init(_like(grads, policy)))
+    return list(_table[int(policy)].policy.init(_like(grads, policy)))
 
 
 def _like(grads: list[Tensor], policy: str) -> Tensor:
     """Return zeros of the shape, dtype and device of the norms that a policy sees."""
-    return norm_like(grads).new_zeros(len(grads) if _policies[int(policy)].per_leaf else ())
+    return norm_like(grads).new_zeros(len(grads) if _table[int(policy)].policy.per_leaf else ())

@@ -24,6 +24,7 @@ from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
 from gradclip.backends.torch.ops._ownership import any_distributed, parts_of
 from gradclip.backends.torch.ops._rank_ops import RankOps
+from gradclip.backends.torch.ops._terms import terms_of
 
 Parameters: TypeAlias = Any
 """A tensor, a Module, an Optimizer, or an iterable of tensors, of (name, tensor) or of param groups; or a dict."""
@@ -89,8 +90,14 @@ class TorchLeaves(Leaves):
     def partial_for(self, rule: Rule) -> NormPartial:
         """Return the partial norm of all gradients; ranks must have the same threshold."""
         if isinstance(self.ops, RankOps):
-            return self.ops.partial(self.arrays, rule.ord, rule.max_norm)
+            return self.ops.partial_for(self.arrays, rule)
         return self.partial(rule.ord)
+
+    def on_terms(self, rule: Rule, **others: object) -> "TorchLeaves":
+        """Return the same leaves; if other ranks hold parts of them, all must agree on the rule and on the others."""
+        if not isinstance(self.ops, RankOps):
+            return self
+        return replace(self, ops=self.ops.on_terms(terms_of(rule, **others)))
 
     def own_partial(self, ord: float) -> NormPartial:
         """Return the partial norm of what this rank owns, without other ranks."""

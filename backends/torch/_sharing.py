@@ -1,15 +1,22 @@
 """What a call says of other ranks: ``group=`` and ``replicated=``, or what can be inferred without them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 
 from gradclip.backends.torch._walk import named_tensors
 from gradclip.backends.torch.ops._exchange import Exchange
-from gradclip.backends.torch.ops._ownership import any_distributed, inferred, is_distributed
+from gradclip.backends.torch.ops._ownership import (
+    any_distributed,
+    are_covering,
+    inferred,
+    is_distributed,
+    refuse_nothing,
+)
 from gradclip.backends.torch.ops._rank_ops import Spread
 from gradclip.backends.torch.ops._ranks import Ranks, everyone, is_initialized, ranks_of
 
@@ -34,15 +41,17 @@ class Sharing:
         The ranks over which the gradients are spread; None: they are inferred.
     replicated : bool, Module or iterable of Tensor
         The parameters that are the same on all ranks; True: all that are plain tensors.
+    part : bool
+        Whether these are a part of the parameters of a call, which may be empty.
     """
 
-    def __init__(self, parameters: object, group: Any, replicated: Any) -> None:
-        self._given, self._replicated = parameters, replicated
+    def __init__(self, parameters: object, group: Any, replicated: Any, *, part: bool = False) -> None:
+        self._given, self._replicated, self._part = parameters, replicated, part
         self._fixed = None if group is None else ranks_of(group)
         self._spread: Spread | None = None
         self._same: frozenset[int] = frozenset()
         self._inferred: Ranks | None = None
-        self.exchange = Exchange(self._ranks)
+        self.exchange = Exchange(self._ranks, self._waiting)
 
     @property
     def is_alone(self) -> bool:
@@ -56,7 +65,7 @@ class Sharing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
-            self.exchange.fail()
+            self.exchange.fail(error)
 
     def spread(
         self, grads: Sequence[Tensor], paths: Callable[[], list[str]], holders: Sequence[Tensor]
@@ -71,6 +80,8 @@ class Sharing:
         self._same = _same_everywhere(self._replicated, holders)
         self._spread = Spread(grads, paths, holders, self._same)
         if self._fixed is None and not any_distributed(holders):
+            if not holders and not self._part:
+                refuse_nothing()
             self._ranks()
             return None
         return self._spread
@@ -85,8 +96,15 @@ class Sharing:
             self._inferred = inferred(spread.holders, spread.meshes, spread.path_of, self._same)
         return self._inferred
 
+    def _waiting(self) -> Ranks | None:
+        """Return the ranks that may be waiting for this one: not those of meshes that do not hold all ranks."""
+        spread = self._spread
+        if self._fixed is not None or spread is None:
+            return self._ranks()
+        return everyone() if spread.meshes and are_covering(spread.meshes) else None
 
-def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> Sharing:
+
+def sharing_of(parameters: object, group: Any = None, replicated: Any = (), *, part: bool = False) -> Sharing:
     """Return how the gradients of a call are shared.
 
     Raises
@@ -98,7 +116,7 @@ def sharing_of(parameters: object, group: Any = None, replicated: Any = ()) -> S
     """
     if group is None and not is_initialized():
         return _ALONE
-    return Sharing(parameters, group, replicated)
+    return Sharing(parameters, group, replicated, part=part)
 
 
 def are_none(replicated: Any) -> bool:
@@ -118,9 +136,14 @@ def _same_everywhere(replicated: Any, holders: Sequence[Tensor]) -> frozenset[in
 
 
 def _has_dtensors(given: object) -> bool:
-    return any_distributed(
-        given.parameters() if isinstance(given, Module) else given if isinstance(given, list | tuple) else ()
-    )
+    """Whether there is a DTensor in what a call was given, which may have been refused."""
+    if isinstance(given, Module):
+        return any_distributed(given.parameters())
+    if isinstance(given, Optimizer):
+        return _has_dtensors(given.param_groups)
+    if isinstance(given, Mapping):
+        return _has_dtensors(list(given.values()))
+    return isinstance(given, list | tuple) and any(is_distributed(x) or _has_dtensors(x) for x in given)
 
 
 _ALONE = Sharing((), None, ())

@@ -88,6 +88,7 @@ def clip_scopes_(
     states : list of object
         The policies' next states.
     """
+    scopes = _agreed(scopes, rule, max_value, loss_scale)
     whole = scopes[0].leaves if len(scopes) == 1 else _joined([scope.leaves for scope in scopes])
     raw: list[Decision | None] = [None] * len(scopes)
     bound = None if max_value is None else max_value * loss_scale
@@ -109,6 +110,18 @@ def clip_scopes_(
     whole.scale_(each, "clip_by_global_norm")
     told = [_told(decision, scope.max_norm) for scope, (decision, _) in zip(scopes, decided, strict=True)]
     return told, [state for _, state in decided]
+
+
+def _agreed(scopes: Sequence[Scope], rule: Rule, max_value: AnyScalar | None, loss_scale: AnyScalar) -> Sequence[Scope]:
+    """Return the scopes with the terms on which ranks must agree: also how many there are, and in what order."""
+    if not any(scope.leaves.is_spread for scope in scopes):
+        return scopes
+    unscaled = Rule(None, rule.ord, rule.nonfinite, loss_scale, rule.eps)
+    parts = [f"{i} of {len(scopes)}" for i in range(1, len(scopes) + 1)]
+    return [
+        scope._replace(leaves=scope.leaves.on_terms(unscaled, max_value=max_value, policy=scope.policy, part=part))
+        for scope, part in zip(scopes, parts, strict=True)
+    ]
 
 
 def _may_refuse(scope: Scope) -> bool:

@@ -169,7 +169,7 @@ class StepClipper:
         limit = self._limit(part)
         name = "optimizer's parameters" if part.name == "all" else f"optimizer's param_groups[{part.groups[0]}]"
         params = [p for i in part.groups for p in groups[i]["params"]]
-        sharing = ranks.enter_context(sharing_of(params, self._group, self._replicated))
+        sharing = ranks.enter_context(sharing_of(params, self._group, self._replicated, part=True))
         leaves = gradients(params, name, sharing=sharing)
         if not is_policy(limit):
             return Scope(leaves, _checks.threshold(limit, "max_norm")), None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MethodType
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
@@ -161,7 +162,8 @@ def _is_gradient(x: Tensor) -> bool:
         return False
     if not x.is_leaf:
         return not x.retains_grad
-    return not x.requires_grad and x.grad is None
+    # In a graph of PyTorch 2.10, the .grad of a tensor that is computed there is not None, and no tensor either.
+    return not x.requires_grad and not torch.is_tensor(x.grad)
 
 
 def _check_bare(source: Any, found: list[tuple[str, Tensor]], bare: list[bool], caller: str) -> None:

@@ -43,6 +43,12 @@ def data(steps: int = STEPS) -> tuple[torch.Tensor, torch.Tensor]:
     return x, y
 
 
+def enable_fp16(accelerator, scale: float = 1024.0) -> None:
+    """Give Accelerate's Accelerator what ``mixed_precision="fp16"`` gives it on a GPU; on a CPU it is ignored."""
+    accelerator.state._mixed_precision = "fp16"
+    accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu", init_scale=scale)
+
+
 def weights(module: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 

@@ -12,7 +12,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from gradclip.backends.accelerate import ClippingAccelerator
 from gradclip.backends.torch import attach
 from gradclip.monitor import NormMonitor
-from tests.integrations.helpers import BATCH, MAX_NORM, POLICY, assert_differ, assert_same, check_log, data, net, share
+from tests.integrations.helpers import (
+    BATCH,
+    MAX_NORM,
+    POLICY,
+    assert_differ,
+    assert_same,
+    check_log,
+    data,
+    enable_fp16,
+    net,
+    share,
+)
 
 
 class Tracker(GeneralTracker):
@@ -33,25 +44,18 @@ class Tracker(GeneralTracker):
         self.rows.append(values)
 
 
-class Scaled(ClippingAccelerator):
-    """Accelerate refuses fp16 on a CPU. This gives it the scaler that it would make, and unscales by it."""
+def run(kind, clip=None, fused=False, accumulate=1, epochs=1, folder=None, load=False, scale=None, **arguments):
+    """Train; ``clip`` gets the accelerator, the model and the optimizer, and returns a function that clips.
 
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-
-    def unscale_gradients(self, optimizer=None):
-        for prepared in self._optimizers:
-            self.scaler.unscale_(prepared.optimizer)
-
-
-def run(kind, clip=None, fused=False, accumulate=1, epochs=1, folder=None, load=False, **arguments):
-    """Train; ``clip`` gets the accelerator, the model and the optimizer, and returns a function that clips."""
+    With a ``scale``, it trains in fp16 with a GradScaler.
+    """
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     tracker = Tracker()
     accelerator = kind(cpu=True, gradient_accumulation_steps=accumulate, log_with=tracker, **arguments)
     accelerator.init_trackers("")
+    if scale:
+        enable_fp16(accelerator, scale)
     model = net()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, eps=1e-3, fused=fused)
     loader = DataLoader(TensorDataset(*data()), batch_size=BATCH)
@@ -85,10 +89,25 @@ def by_value(accelerator, model, _):
     return lambda: accelerator.clip_grad_value_(model.parameters(), 0.5)
 
 
-CASES = [{}, {"mixed_precision": "bf16"}, {"fused": True}, {"accumulate": 2}]
+def attached(accelerator, model, optimizer):
+    attach(optimizer, MAX_NORM, eps=1e-6)
+    return lambda: None
 
 
-@pytest.mark.parametrize("case", CASES, ids=["32", "bf16", "fused", "accumulation"])
+CASES = {
+    "32": {},
+    "bf16": {"mixed_precision": "bf16"},
+    "fp16": {"scale": 128.0},  # 1024 overflows at the bad batches
+    "fused": {"fused": True},
+    "bf16 fused": {"mixed_precision": "bf16", "fused": True},
+    "fp16 fused": {"scale": 128.0, "fused": True},
+    "accumulation": {"accumulate": 2},
+    "fp16 accumulation": {"scale": 128.0, "accumulate": 2},
+    "fp16 fused accumulation": {"scale": 128.0, "fused": True, "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("clip", [by_norm, without_asking])
 def test_it_trains_as_accelerates_own_clipping(case, clip):
     theirs, _ = run(Accelerator, by_norm, **case)
@@ -100,14 +119,20 @@ def test_it_trains_as_accelerates_own_clipping(case, clip):
     assert len(rows) == 8 // case.get("accumulate", 1)
 
 
-@pytest.mark.parametrize("case", [{}, {"fused": True}, {"accumulate": 2}], ids=["", "fused", "accumulation"])
-def test_with_a_scaler_the_norm_is_that_of_unscaled_gradients(case):
-    theirs, _ = run(Accelerator, by_norm, **case)
-    ours, rows = run(Scaled, without_asking, **case)
-    assert_same(ours, theirs, 1e-5)
-    for row in rows:
-        check_log(row)
-    assert_same(run(Scaled, attached, **case)[0], theirs, 1e-5)
+def test_a_step_that_the_scaler_skips():
+    """What is attached does not count it. The function is called before the scaler decides, and logs what it found."""
+    monitors = []
+
+    def watched(accelerator, model, optimizer):
+        monitors.append(NormMonitor(attach(optimizer, MAX_NORM, eps=1e-6)))
+        return lambda: None
+
+    with_attach, _ = run(Accelerator, watched, scale=2.0**18)
+    by_function, rows = run(ClippingAccelerator, without_asking, scale=2.0**18)
+    assert_same(with_attach, by_function, 1e-5)
+    norms = monitors[0].history().norm.tolist()
+    assert 0 < len(norms) < len(rows) == 8
+    assert [row["grad_norm"] for row in rows if math.isfinite(row["grad_norm"])] == pytest.approx(norms)
 
 
 def test_between_steps_the_norm_is_measured_and_nothing_is_written():
@@ -162,17 +187,15 @@ def test_a_policy_belongs_to_an_optimizer():
         ClippingAccelerator(cpu=True).clip_grad_norm_(net().parameters(), POLICY)
 
 
-def attached(accelerator, model, optimizer):
-    attach(optimizer, MAX_NORM, eps=1e-6)
-    return lambda: None
-
-
-@pytest.mark.parametrize("case", CASES, ids=["32", "bf16", "fused", "accumulation"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_attach_on_what_prepare_returns(case):
     assert_same(run(Accelerator, attached, **case)[0], run(Accelerator, by_norm, **case)[0], 1e-5)
 
 
-def test_a_policy_in_accelerates_checkpoint(tmp_path):
+@pytest.mark.parametrize(
+    "case", [{}, {"scale": 128.0}, {"scale": 128.0, "fused": True}], ids=["32", "fp16", "fp16 fused"]
+)
+def test_a_policy_in_accelerates_checkpoint(tmp_path, case):
     seen = []
 
     def clip(accelerator, model, optimizer):
@@ -182,8 +205,8 @@ def test_a_policy_in_accelerates_checkpoint(tmp_path):
         seen.append(monitor)
         return lambda: accelerator.log(monitor.last()) if accelerator.sync_gradients and monitor.last() else None
 
-    whole, rows = run(Accelerator, clip, epochs=2, folder=tmp_path)
-    resumed, _ = run(Accelerator, clip, folder=tmp_path, load=True)
+    whole, rows = run(Accelerator, clip, epochs=2, folder=tmp_path, **case)
+    resumed, _ = run(Accelerator, clip, folder=tmp_path, load=True, **case)
     assert_same(resumed, whole, 0)
     thresholds = [monitor.history().max_norm.tolist() for monitor in seen]
     assert thresholds[1] == thresholds[0][8:]

@@ -60,6 +60,8 @@ def run(clip=None, how="theirs", fused=False, accumulate=1, amp=False, scale=Non
         trainer = create_supervised_trainer(model, optimizer, loss, gradient_accumulation_steps=accumulate)
     log = Log()
     kept = {"model": model, "optimizer": optimizer, "trainer": trainer}
+    if scaler:
+        kept["scaler"] = scaler
     if clip and how == "ours":
         kept["clip"] = GradClip(optimizer, clip, eps=0.0 if clip is POLICY else 1e-6).attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, log)
@@ -78,7 +80,10 @@ CASES = {
     "bf16": {"amp": True},
     "fp16": {"scale": 1024.0},
     "fp16 fused": {"scale": 1024.0, "fused": True},
+    "bf16 fused": {"amp": True, "fused": True},
     "accumulation": {"accumulate": 2},
+    "fp16 accumulation": {"scale": 1024.0, "accumulate": 2},
+    "fp16 fused accumulation": {"scale": 1024.0, "fused": True, "accumulate": 2},
 }
 
 
@@ -101,9 +106,12 @@ def test_the_share_is_that_of_the_epoch():
     assert rows[-1]["gradclip/clipped"] == pytest.approx(share(norms[8:]))
 
 
-def test_a_policy_in_ignites_checkpoint(tmp_path):
-    whole, rows, _ = run(POLICY, "ours", epochs=2, folder=tmp_path)
-    resumed, later, _ = run(POLICY, "ours", epochs=2, load=tmp_path / "checkpoint_8.pt")
+@pytest.mark.parametrize(
+    "case", [{}, {"scale": 128.0}, {"scale": 128.0, "fused": True}], ids=["32", "fp16", "fp16 fused"]
+)
+def test_a_policy_in_ignites_checkpoint(tmp_path, case):
+    whole, rows, _ = run(POLICY, "ours", epochs=2, folder=tmp_path, **case)
+    resumed, later, _ = run(POLICY, "ours", epochs=2, load=tmp_path / "checkpoint_8.pt", **case)
     assert_same(resumed, whole, 0)
     thresholds = [row["gradclip/max_norm"] for row in later]
     assert thresholds == [row["gradclip/max_norm"] for row in rows[8:]]

@@ -1,4 +1,8 @@
-"""`GradClip` in runs of skorch's nets."""
+"""`GradClip` in runs of skorch's nets.
+
+skorch itself has neither a GradScaler nor accumulation: its documentation shows both in a ``train_step`` of one's own,
+or leaves them to Accelerate by `AccelerateMixin`. Accelerate refuses fp16 on a CPU.
+"""
 
 import io
 import pickle
@@ -6,10 +10,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetRegressor
 from skorch.callbacks import Checkpoint, GradientNormClipping, PrintLog
+from skorch.hf import AccelerateMixin
 
 from gradclip.backends.skorch import GradClip
 from tests.integrations.helpers import (
@@ -29,34 +36,66 @@ X, Y = (part.numpy() for part in data())
 
 
 class Half(torch.nn.Module):
-    """The network under autocast to bfloat16."""
+    """The network under autocast to a dtype, if there is one."""
 
-    def __init__(self, cast=False):
+    def __init__(self, cast=None):
         super().__init__()
         self.net, self.cast = net(), cast
 
     def forward(self, x):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.cast):
+        with torch.autocast("cpu", self.cast or torch.bfloat16, enabled=self.cast is not None):
             return self.net(x).float()
 
 
-class Accumulating(NeuralNetRegressor):
-    """Accumulates gradients over two batches, as skorch's documentation shows."""
+class ByHand(NeuralNetRegressor):
+    """Accumulates gradients over ``every`` batches, and scales the loss if there is a ``scale``."""
+
+    every, scale = 1, None
 
     def initialize(self):
         self.batches = 0
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=self.scale or 1.0, enabled=self.scale is not None)
         return super().initialize()
+
+    def train_step_single(self, batch, **fit_params):
+        self._set_training(True)
+        out = self.infer(batch[0], **fit_params)
+        loss = self.get_loss(out, batch[1], X=batch[0], training=True)
+        self.scaler.scale(loss / self.every).backward()
+        return {"loss": loss, "y_pred": out}
 
     def train_step(self, batch, **fit_params):
         self.batches += 1
         step = self.train_step_single(batch, **fit_params)
-        if self.batches % 2 == 0:
-            self.notify(
-                "on_grad_computed", named_parameters=list(self.get_all_learnable_params()), batch=batch, training=True
-            )
-            self.optimizer_.step()
+        if self.batches % self.every == 0:
+            self.before_step(batch)
+            self.scaler.step(self.optimizer_)
+            self.scaler.update()
             self.optimizer_.zero_grad()
         return step
+
+    def before_step(self, batch):
+        """Call what skorch's own clipping needs: it would see scaled gradients without `unscale_`."""
+        if any(isinstance(callback, GradientNormClipping) for _, callback in self.callbacks_):
+            self.scaler.unscale_(self.optimizer_)
+        found = list(self.get_all_learnable_params())
+        self.notify("on_grad_computed", named_parameters=found, batch=batch, training=True)
+
+
+class Accumulating(ByHand):
+    every = 2
+
+
+class Scaled(ByHand):
+    scale = 128.0  # 1024 overflows at the bad batches
+
+
+class Overflowing(ByHand):
+    scale = 2.0**18
+
+
+class ScaledAndAccumulating(Scaled):
+    every = 2
 
 
 def make(callbacks=(), kind=NeuralNetRegressor, **arguments):
@@ -67,11 +106,18 @@ def make(callbacks=(), kind=NeuralNetRegressor, **arguments):
     return kind(Half, callbacks=list(callbacks), **given)
 
 
+FP16 = {"kind": Scaled, "module__cast": torch.float16}
+FUSED = {"optimizer__fused": True}
 CASES = {
     "32": {},
-    "bf16": {"module__cast": True},
-    "fused": {"optimizer__fused": True},
+    "bf16": {"module__cast": torch.bfloat16},
+    "fp16": FP16,
+    "fused": FUSED,
+    "bf16 fused": {"module__cast": torch.bfloat16, **FUSED},
+    "fp16 fused": {**FP16, **FUSED},
     "accumulation": {"kind": Accumulating},
+    "fp16 accumulation": {**FP16, "kind": ScaledAndAccumulating},
+    "fp16 fused accumulation": {**FP16, **FUSED, "kind": ScaledAndAccumulating},
 }
 
 
@@ -82,12 +128,46 @@ def test_it_trains_as_skorchs_own_clipping(case):
     assert_same(ours.module_, theirs.module_, 1e-5)
     assert_differ(ours.module_, make(**case).fit(X, Y).module_)
     rows = [row for row in ours.history[-1]["batches"] if "grad_norm" in row]
-    assert len(rows) == STEPS // (2 if "kind" in case else 1)
+    assert len(rows) == STEPS // getattr(case.get("kind"), "every", 1)
     for row in rows:
         check_log(row)
     norms = [row["grad_norm"] for row in rows]
     assert ours.history[-1]["gradclip/clipped"] == share(norms)
     assert np.isclose(ours.history[-1]["grad_norm"], np.mean(norms))
+
+
+class Accelerated(AccelerateMixin, NeuralNetRegressor):
+    """Trains by Accelerate, with its accumulation and mixed precision."""
+
+
+def accelerated(callbacks, every=1, mixed_precision="no", **case):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=every, mixed_precision=mixed_precision)
+    return make(callbacks, Accelerated, accelerator=accelerator, device=None, **case).fit(X, Y)
+
+
+CASES_OF_ACCELERATE = {"32": {}, "bf16": {"mixed_precision": "bf16"}, "fused": FUSED, "accumulation": {"every": 2}}
+
+
+@pytest.mark.parametrize("case", CASES_OF_ACCELERATE.values(), ids=CASES_OF_ACCELERATE)
+def test_nets_that_train_by_accelerate(case):
+    theirs = accelerated([GradientNormClipping(MAX_NORM)], **case)
+    ours = accelerated([GradClip(MAX_NORM, eps=1e-6)], **case)
+    assert_same(ours.module_, theirs.module_, 1e-5)
+    assert_differ(ours.module_, accelerated([], **case).module_)
+    rows = [row for row in ours.history[-1]["batches"] if "grad_norm" in row]
+    assert len(rows) == STEPS // case.get("every", 1)
+    for row in rows:
+        check_log(row)
+
+
+def test_a_step_that_the_scaler_skips_is_not_recorded():
+    one = make([GradClip(MAX_NORM)], **{**FP16, "kind": Overflowing}).fit(X, Y)
+    norms = [row["grad_norm"] for row in one.history[-1]["batches"] if "grad_norm" in row]
+    assert 0 < len(norms) < STEPS
+    assert np.isfinite(norms).all()
+    assert one.history[-1]["grad_norm"] == np.mean(norms)
 
 
 def test_the_table_that_skorch_prints_has_both():
@@ -142,8 +222,9 @@ def thresholds(one):
     return [row["gradclip/max_norm"] for epoch in one.history for row in epoch["batches"]]
 
 
-def test_a_pickled_net_goes_on_with_the_state_of_a_policy():
-    whole = make([GradClip(POLICY)]).fit(X, Y)
+@pytest.mark.parametrize("case", [{}, FP16, {**FP16, **FUSED}], ids=["32", "fp16", "fp16 fused"])
+def test_a_pickled_net_goes_on_with_the_state_of_a_policy(case):
+    whole = make([GradClip(POLICY)], **case).fit(X, Y)
     resumed = pickle.loads(pickle.dumps(whole))
     for one in (whole, resumed):
         one.partial_fit(X, Y)

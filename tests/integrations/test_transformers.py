@@ -19,8 +19,10 @@ from tests.integrations.helpers import (
     assert_same,
     check_log,
     data,
+    enable_fp16,
     net,
     share,
+    weights,
 )
 
 
@@ -91,9 +93,12 @@ def test_wrong_arguments_are_refused_when_the_callback_is_made():
         GradClipCallback(1.0, max_nrom=2.0)
 
 
-def test_a_resumed_run_has_the_thresholds_that_it_would_have_had(tmp_path):
-    whole = run(tmp_path / "whole", 0, [GradClipCallback(POLICY)])
-    arguments = {"save_strategy": "steps", "save_steps": 4}
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+@pytest.mark.parametrize("precision", ["32", "fp16"])
+def test_a_resumed_run_has_the_thresholds_that_it_would_have_had(tmp_path, precision, optim):
+    arguments = {"kind": Fp16 if precision == "fp16" else InOrder, "optim": optim}
+    whole = run(tmp_path / "whole", 0, [GradClipCallback(POLICY)], **arguments)
+    arguments |= {"save_strategy": "steps", "save_steps": 4}
     run(tmp_path / "parts", 0, [GradClipCallback(POLICY)], **arguments)
     checkpoint = tmp_path / "parts" / "checkpoint-4"
     saved = json.loads((checkpoint / "trainer_state.json").read_text())["stateful_callbacks"]["GradClipCallback"]
@@ -176,26 +181,43 @@ def test_trl_inherits_it(tmp_path):
         sft(0.5, [GradClipCallback(0.5)])
 
 
-class Scaled(InOrder):
-    """The Trainer refuses fp16 on a CPU. This gives its Accelerator the scaler that it would have on a GPU."""
+class Fp16(InOrder):
+    """The Trainer leaves out fp16 on a CPU. This gives its Accelerator what it would have on a GPU."""
+
+    scale = 128.0  # 1024 overflows at the bad batches
 
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
-        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        enable_fp16(self.accelerator, self.scale)
 
 
 @pytest.mark.parametrize("optim", ["sgd", "adamw_torch", "adamw_torch_fused"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_with_a_scaler_the_norm_is_that_of_unscaled_gradients(tmp_path, optim, accumulate):
+def test_fp16_with_a_scaler_trains_as_the_trainers_own_clipping(tmp_path, optim, accumulate):
     arguments = {"optim": optim, "gradient_accumulation_steps": accumulate}
-    theirs = run(tmp_path, MAX_NORM, **arguments)  # without a scaler
-    ours = trainer(tmp_path, 0, [GradClipCallback(MAX_NORM, eps=1e-6)], kind=Scaled, **arguments)
-    ours.train()
-    assert ours.accelerator.scaler.get_scale() == 1024
+    theirs = run(tmp_path, MAX_NORM, kind=Fp16, **arguments)
+    ours = run(tmp_path, 0, [GradClipCallback(MAX_NORM, eps=1e-6)], kind=Fp16, **arguments)
+    assert ours.accelerator.scaler.get_scale() == Fp16.scale
     assert_same(ours.model, theirs.model, 1e-5)
+    assert_differ(ours.model, run(tmp_path, 0, kind=Fp16, **arguments).model)
+    in_fp32 = run(tmp_path, 0, [GradClipCallback(MAX_NORM, eps=1e-6)], **arguments)
+    assert not torch.equal(weights(ours.model), weights(in_fp32.model))
     for mine, other in zip(steps(ours), steps(theirs), strict=True):
         check_log(mine)
         assert math.isclose(mine["grad_norm"], other["grad_norm"], rel_tol=1e-5)
+
+
+class Overflowing(Fp16):
+    scale = 2.0**18
+
+
+def test_a_step_that_the_scaler_skips_is_not_counted(tmp_path):
+    monitor = NormMonitor()
+    ours = run(tmp_path, 0, [GradClipCallback(MAX_NORM, monitor=monitor)], kind=Overflowing)
+    assert ours.accelerator.scaler.get_scale() < Overflowing.scale
+    norms = monitor.history().norm
+    assert 0 < len(norms) < STEPS
+    assert all(map(math.isfinite, norms))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16=True of the Trainer needs a GPU")

@@ -7,6 +7,7 @@ import pytest
 
 import gradclip
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
 
@@ -26,11 +27,12 @@ def gradients(chunks):
     return {"w": da.from_array(values, chunks=(4, 8)), "b": da.from_array(values[:, 0] * 1e3, chunks=4)}, values
 
 
-def test_one_pass_gives_norm_and_gradients(client):
+@pytest.mark.usefixtures("client")
+def test_one_pass_gives_norm_and_gradients():
     grads, values = gradients(16)
     want = float(np.sqrt((values**2).sum() + (values[:, 0] ** 2).sum() * 1e6))
     clipped, norm = gradclip.clip_by_global_norm(grads, 1.0)
-    clipped, norm = client.gather(client.compute([clipped, norm]))  # together: the chunks are read once
+    clipped, norm = dask.compute(clipped, norm)
     assert float(norm) == pytest.approx(want, rel=1e-12)
     np.testing.assert_allclose(clipped["w"], values / want, rtol=1e-12)
     np.testing.assert_allclose(clipped["b"], values[:, 0] * 1e3 / want, rtol=1e-12)
@@ -59,17 +61,44 @@ def forget(client):
         time.sleep(0.05)
 
 
-def test_what_is_persisted_is_read_once(client):
-    """Computed apart, norm and gradients read the gradients twice; ``persist`` keeps the chunks on the workers."""
+def counted(client, topic, value=1.0):
+    """Return an array of four chunks, and a function that returns how many of them were read until then."""
 
     def block(x):
-        distributed.get_worker().log_event("blocks", 1)
+        distributed.get_worker().log_event(topic, 1)
         return x
 
-    def reads():
-        return len(client.get_events("blocks") or ())
+    x = da.full((16, 4), value, chunks=(4, 4)).map_blocks(block, dtype=float, meta=np.empty((0, 0)))
+    return x, lambda: len(client.get_events(topic) or ())
 
-    source = da.ones((16, 4), chunks=(4, 4)).map_blocks(block, dtype=float, meta=np.empty((0, 0)))
+
+CALLS = {
+    "global norm": lambda x: gradclip.clip_by_global_norm([x], 1.0),
+    "each norm": lambda x: gradclip.clip_by_norm([x], 1.0),
+    "each root mean square": lambda x: gradclip.clip_by_rms([x], 0.5),
+    "units": lambda x: gradclip.adaptive_grad_clip([x], [da.ones((16, 4), chunks=(4, 4))], 0.1),
+    "examples": lambda x: gradclip.clip_per_example([x], 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_computed_together_is_read_once(client, name):
+    source, reads = counted(client, name, 2.0)
+    dask.compute(CALLS[name](source))
+    assert reads() == 4
+
+
+def test_a_client_computes_together_what_is_in_one_list(client):
+    """It takes arrays in a list within a list for another computation, so that it reads the chunks twice."""
+    source, reads = counted(client, "one list", 3.0)
+    clipped, norm = gradclip.clip_by_global_norm([source], 1.0)
+    client.gather(client.compute([*clipped, norm]))
+    assert reads() == 4
+
+
+def test_what_is_persisted_is_read_once(client):
+    """Computed apart, norm and gradients read the gradients twice; ``persist`` keeps the chunks on the workers."""
+    source, reads = counted(client, "blocks")
     clipped, norm = gradclip.clip_by_global_norm([source], 1.0)
     norm.compute()
     forget(client)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
-from gradclip._ops import Ops
+from gradclip._ops import OfArrays, Ops
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._device import apart
 
 
-class SeveralDevices:
+class SeveralDevices(OfArrays):
     """The operations of ``Ops`` for tensors of several devices.
 
     Parameters

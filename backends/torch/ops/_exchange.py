@@ -11,6 +11,12 @@ from gradclip._dtypes import is_double
 from gradclip._partial import NormPartial, merge_elements
 from gradclip._types import AnyScalar
 from gradclip.backends.torch.ops._ranks import Ranks, named
+from gradclip.backends.torch.ops._terms import Terms, TermsDifferError, difference_of, number_of
+
+_KNOWN = "is_known_to_all_ranks"
+"""The attribute of an error that all ranks raise, or were told of: none waits for this one any more."""
+
+_SAME = "expected the same on all ranks; nothing was written on any rank"
 
 _NO_LIMIT = -1.0
 """What a row holds for ``max_norm=None``; a threshold is at least 0."""
@@ -25,7 +31,10 @@ class Pending(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a rank tells the others. All are numbers; ``failed`` is 1 if it raised an error and has no norm."""
+    """What a rank tells the others. All are numbers; ``failed`` is 1 if it raised an error and has no norm.
+
+    ``terms`` is the number of the terms of the call (see `gradclip.backends.torch.ops._terms`).
+    """
 
     scale: Any = 1.0
     total: Any = 0.0
@@ -36,6 +45,7 @@ class Row(NamedTuple):
     pending_first: float = -1.0
     pending_numel: float = 0.0
     failed: float = 0.0
+    terms: float = 0.0
 
     def tensor(self) -> Tensor:
         """Return the row as a float64 tensor (float32 on a device without float64) beside the partial norm."""
@@ -43,10 +53,11 @@ class Row(NamedTuple):
         return torch.stack([torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in self])
 
 
-def row_of(local: NormPartial, max_norm: AnyScalar | None, pending: Pending) -> Row:
+def row_of(local: NormPartial, max_norm: AnyScalar | None, pending: Pending, terms: Terms | None = None) -> Row:
     """Return the row for the partial norm of what this rank owns."""
     limit = _NO_LIMIT if max_norm is None else max_norm
-    return Row(local.scale, local.total, float(is_double(local.dtype)), local.ord, limit, *map(float, pending))
+    row = Row(local.scale, local.total, float(is_double(local.dtype)), local.ord, limit, *map(float, pending))
+    return row._replace(terms=number_of(terms or {}))
 
 
 class Exchange:
@@ -55,24 +66,24 @@ class Exchange:
     Parameters
     ----------
     ranks : callable
-        Returns the ranks, or None if there are no others. It may raise an error, which all ranks then raise.
+        Returns the ranks, or None if there are no others. It may raise an error.
+    waiting : callable
+        Returns the ranks that may be waiting for this one if it raises an error, or None.
     """
 
-    def __init__(self, ranks: Callable[[], Ranks | None]) -> None:
-        self._ranks = ranks
+    def __init__(self, ranks: Callable[[], Ranks | None], waiting: Callable[[], Ranks | None]) -> None:
+        self._ranks, self._waiting = ranks, waiting
         self._begun = False
 
-    def fail(self) -> None:
-        """Tell the other ranks of an error that this rank found, if they are still waiting for its numbers."""
-        if self._begun:
+    def fail(self, error: Exception) -> None:
+        """Tell the other ranks of an error that this rank found, once, if they are still waiting for its numbers."""
+        if self._begun or error.__dict__.get(_KNOWN):
             return
-        try:
-            ranks = self._ranks()
-        except (TypeError, ValueError):  # other ranks find the same, and wait for nobody
-            return
+        ranks = self._waiting()
         if ranks is not None:
             self._begun = True
             ranks.gathered(Row(failed=1.0).tensor())
+            error.__dict__[_KNOWN] = True
 
     def ranks(self) -> Ranks:
         """Return the ranks that take part, in the order of what they exchange."""
@@ -85,8 +96,10 @@ class Exchange:
         ranks, self._begun = self.ranks(), True
         return ranks.gathered_objects(value)
 
-    def merged(self, row: Row) -> tuple[NormPartial, bool]:
+    def merged(self, row: Row, terms: Terms | None = None) -> tuple[NormPartial, bool]:
         """Return the partial norm of all ranks, and whether any rank has sums that are yet to be made.
+
+        ``terms`` are those of the row, for an error message.
 
         Raises
         ------
@@ -97,11 +110,21 @@ class Exchange:
         """
         ranks, self._begun = self.ranks(), True
         rows = ranks.gathered(row.tensor()).to(row.total.device)
-        return merged_rows(rows, ranks.members, row.ord, double=bool(row.double))
+        try:
+            return merged_rows(rows, ranks.members, row.ord, double=bool(row.double))
+        except TermsDifferError:  # on all ranks, so that all tell theirs
+            told = dict(zip(ranks.members, self.objects(terms or {}), strict=True))
+            error: Exception = ValueError(f"{difference_of(told)}, {_SAME}")
+        except (ValueError, RuntimeError) as e:
+            error = e
+        error.__dict__[_KNOWN] = True
+        raise error
 
 
 def merged_rows(rows: Tensor, members: Sequence[int], ord: float, *, double: bool) -> tuple[NormPartial, bool]:
     """Return the partial norm of all ranks, and whether any rank has sums that are yet to be made; raise as `Exchange`.
+
+    If the terms of ranks differ, it raises TermsDifferError, a ValueError.
 
     Parameters
     ----------
@@ -122,7 +145,7 @@ def merged_rows(rows: Tensor, members: Sequence[int], ord: float, *, double: boo
         pending = any(other.pending_ranks for other in each)
         double = any(other.double for other in each)
     else:  # nothing is read back: ranks that differ get NaN instead of an error
-        told = rows[:, [Row._fields.index(name) for name in ("ord", "max_norm", "failed")]]
+        told = rows[:, [Row._fields.index(name) for name in ("ord", "max_norm", "failed", "terms")]]
         alike = (told == told[0]) | (told.isnan() & told[0].isnan())
         total = torch.where(alike.all(), total, math.nan)
     dtype = torch.float64 if double else torch.float32
@@ -143,7 +166,9 @@ def _check(rows: Sequence[Row], members: Sequence[int]) -> None:
             of.setdefault(getattr(row, told), []).append(rank)
         if len(of) > 1:
             found = "; ".join(f"{_shown(value)} on {named(ranks)}" for value, ranks in of.items())
-            raise ValueError(f"{name} is {found}, expected the same on all ranks; nothing was written on any rank")
+            raise ValueError(f"{name} is {found}, {_SAME}")
+    if len({row.terms for row in rows}) > 1:
+        raise TermsDifferError(f"scale=, eps=, nonfinite= or another argument differs between ranks, {_SAME}")
     _check_pending(rows, members)
 
 

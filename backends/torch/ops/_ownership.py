@@ -220,11 +220,32 @@ def _refuse_plain(holders: Sequence[Any], path_of: Callable[[int], str], replica
         )
 
 
+def refuse_nothing() -> None:
+    """Raise for a call without parameters, for which other ranks may be waiting."""
+    world = distributed.get_world_size()
+    if world > 1:
+        raise ValueError(
+            f"there is no parameter on this rank, one of {world}, expected at least one, because it is not known "
+            "whether the other ranks hold DTensors and wait for this one; pass group=torch.distributed.group.WORLD on "
+            "all ranks if they do, else call the function only if there are parameters"
+        )
+
+
+def are_covering(meshes: Mapping[int, Any]) -> bool:
+    """Whether the dimensions along which the model is spread hold all ranks, on every mesh."""
+    used = _used_dims(meshes.values())
+    return all(_size_of(mesh, used) == distributed.get_world_size() for mesh in meshes.values())
+
+
+def _size_of(mesh: Any, used: dict[Any, set[str]]) -> int:
+    """Return how many ranks there are along those dimensions of a root mesh along which the model is spread."""
+    root, names = _root(mesh), mesh.mesh_dim_names
+    return math.prod(n for i, n in enumerate(root.shape) if names is None or root.mesh_dim_names[i] in used[root])
+
+
 def _check_covered(mesh: Any, used: dict[Any, set[str]], path: Callable[[], str]) -> None:
     """Check that the dimensions along which the model is spread hold all ranks."""
-    root, names = _root(mesh), mesh.mesh_dim_names
-    sizes = [n for i, n in enumerate(root.shape) if names is None or root.mesh_dim_names[i] in used[root]]
-    size, world = math.prod(sizes), distributed.get_world_size()
+    size, world = _size_of(mesh, used), distributed.get_world_size()
     if size != world:
         raise ValueError(
             f"{path()} is on a mesh of {size} of {world} ranks, expected all, because the others may hold other "

@@ -15,13 +15,14 @@ from torch import Tensor
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule, decide_by_arrays
 from gradclip._dtypes import is_double
-from gradclip._ops import Ops
+from gradclip._ops import OfArrays, Ops
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar, Axes
 from gradclip.backends.torch.ops._exchange import Exchange, Pending, row_of
 from gradclip.backends.torch.ops._ownership import Ownership, layouts_of, meshes_of, refuse_shards
 from gradclip.backends.torch.ops._pending import pending_of, refuse_pending, summed, waiting_of
 from gradclip.backends.torch.ops._scope import Scope, merged_along, scope_of
+from gradclip.backends.torch.ops._terms import Terms, terms_of
 
 
 class Spread:
@@ -64,7 +65,7 @@ class Spread:
         return self.paths()[at] if at >= 0 else f"parameters[{holder}]"
 
 
-class RankOps:
+class RankOps(OfArrays):
     """The operations of ``Ops`` for this rank's parts of gradients.
 
     Parameters
@@ -75,17 +76,28 @@ class RankOps:
         The gradients that the leaves are parts of.
     exchange : Exchange
         What is exchanged with other ranks.
+    terms : dict
+        The terms of the call, if it does not pass a rule that has them.
     """
 
-    def __init__(self, here: Ops, spread: Spread, exchange: Exchange) -> None:
-        self.here, self._spread, self._exchange = here, spread, exchange
+    def __init__(self, here: Ops, spread: Spread, exchange: Exchange, terms: Terms | None = None) -> None:
+        self.here, self._spread, self._exchange, self._terms = here, spread, exchange, terms
+
+    def on_terms(self, terms: Terms) -> "RankOps":
+        """Return these operations for a call with these terms, on which all ranks must agree."""
+        return RankOps(self.here, self._spread, self._exchange, terms)
 
     def decide(self, leaves: Sequence[Tensor], rule: Rule) -> Decision:
         """Return the norm of all gradients of all ranks laid end to end and the coefficient."""
-        return decide_by_arrays(self.partial(leaves, rule.ord, rule.max_norm), rule)
+        return decide_by_arrays(self.partial_for(leaves, rule), rule)
+
+    def partial_for(self, leaves: Sequence[Tensor], rule: Rule) -> NormPartial:
+        """Return the partial norm of all gradients of all ranks, which must have the same rule."""
+        ops = self if self._terms is not None else self.on_terms(terms_of(rule))
+        return ops.partial(leaves, rule.ord, rule.max_norm)
 
     def partial(self, leaves: Sequence[Tensor], ord: float, max_norm: AnyScalar | None = None) -> NormPartial:
-        """Return the partial norm of all gradients of all ranks, which must have the same ``max_norm``."""
+        """Return the partial norm of all gradients of all ranks, which must have the same ``max_norm`` and terms."""
         owned, waiting = self._owned(), waiting_of(self._spread.layouts)
         pending = self._pending()
         ready = [i for i in owned if i not in waiting] if waiting else owned
@@ -93,11 +105,11 @@ class RankOps:
         later = mine.total.device.type == "cpu"  # a host checks that all ranks have the same sums before it makes them
         if waiting and not later:
             mine = mine.merge(self._sums(waiting, owned, ord))
-        whole, any_pending = self._exchange.merged(row_of(mine, max_norm, pending))
+        whole, any_pending = self._exchange.merged(row_of(mine, max_norm, pending, self._terms), self._terms)
         if any_pending:
             if waiting:
                 mine = mine.merge(self._sums(waiting, owned, ord))
-            whole, _ = self._exchange.merged(row_of(mine, max_norm, pending))
+            whole, _ = self._exchange.merged(row_of(mine, max_norm, pending, self._terms), self._terms)
         return whole
 
     def refuse_sums(self) -> None:
@@ -154,7 +166,8 @@ class RankOps:
             batch = _nothing(leaves, ord, (len(holders),))
             rows, which = ([pair[i] for pair in found] for i in (0, 1))
             batch.scale[rows], batch.total[rows] = scale[which], total[which]
-            whole = merged_along(scope, replace(batch, dtype=local.dtype))
+            tensors = [self._spread.holders[i] for i in holders]
+            whole = merged_along(scope, replace(batch, dtype=local.dtype), tensors)
             scale[which], total[which] = whole.scale[rows], whole.total[rows]
         return NormPartial(scale, total, ord, local.dtype)
 

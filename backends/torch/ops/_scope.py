@@ -1,12 +1,15 @@
 """Norms of single tensors that are split over a mesh: the partial norms of their parts, merged along its dimensions."""
 
+import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from gradclip._partial import NormPartial, merge_elements
 from gradclip.backends.torch.ops._ownership import Layout, ranks_in
+from gradclip.backends.torch.ops._ranks import Ranks
 
 
 class Scope(NamedTuple):
@@ -33,8 +36,17 @@ def scope_of(layout: Layout) -> Scope:
     return Scope(ranks_in(layout.mesh), layout.split, layout.mesh)
 
 
-def merged_along(scope: Scope, local: NormPartial) -> NormPartial:
-    """Return the partial norms of whole tensors, given those of this rank's parts: a batch of one scope."""
+def merged_along(scope: Scope, local: NormPartial, tensors: Sequence[Tensor]) -> NormPartial:
+    """Return the partial norms of whole tensors, given those of this rank's parts: a batch of one scope.
+
+    Raises
+    ------
+    ValueError
+        On all ranks of the mesh, if their tensors differ; on a device, from which nothing is read back, it is not
+        checked.
+    """
+    if scope.mesh.device_type == "cpu":
+        _check_alike(scope, local.ord, tensors)
     values = torch.stack([local.scale, local.total])
     home = values.device
     for dim in scope.dims:
@@ -46,3 +58,18 @@ def merged_along(scope: Scope, local: NormPartial) -> NormPartial:
         values = torch.stack([whole.scale, whole.total])
     scale, total = values.to(home)
     return NormPartial(scale, total, local.ord, local.dtype)
+
+
+def _check_alike(scope: Scope, ord: float, tensors: Sequence[Tensor]) -> None:
+    """Check that all ranks have as many tensors, of the same shapes in the same order: parts merge by position."""
+    groups = tuple(scope.mesh.get_group(dim) for dim in scope.dims)
+    shapes = zlib.crc32(repr([tuple(x.shape) for x in tensors]).encode())
+    told = torch.tensor([float(len(tensors)), ord, float(shapes)], dtype=torch.float64)
+    found = Ranks(groups, scope.ranks).gathered(told).tolist()
+    if any(row != found[0] for row in found):
+        each = ", ".join(f"{number:.0f} (order {order:g})" for number, order, _ in found)
+        raise ValueError(
+            f"the ranks of a mesh have different DTensors on it, or want norms of different orders: {each}, expected "
+            "the same parameters in the same order on all, also those without a gradient; nothing was written on any "
+            "rank"
+        )

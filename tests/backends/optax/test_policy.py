@@ -105,7 +105,7 @@ def test_in_every_place_the_state_keeps_its_types_and_can_be_donated(policy, pla
     for size in (1.0, 0.01, 5.0, 1.0):
         _, state = step(jax.tree.map(lambda g, size=size: g * size, GRADS), state, PARAMS)
         assert jax.tree.map(jax.typeof, state) == types
-    assert optax.tree.get(state, "max_norm").dtype == jnp.float32
+    assert optax.tree_utils.tree_get(state, "max_norm").dtype == jnp.float32
 
     def total(grads):
         return gj.global_norm(tx.update(grads, state, PARAMS)[0])
@@ -131,7 +131,7 @@ def test_derivatives_pass_through_norm_and_threshold(policy):
     weights = jax.tree.map(lambda g: jnp.cos(g), GRADS)
 
     def by_transformation(grads):
-        return optax.tree.vdot(tx.update(grads, state)[0], weights)
+        return optax.tree_utils.tree_vdot(tx.update(grads, state)[0], weights)
 
     def by_hand(grads):
         if policy.per_leaf:
@@ -140,7 +140,7 @@ def test_derivatives_pass_through_norm_and_threshold(policy):
             clipped = {name: gj.clip_by_norm(g, limits[name]) for name, g in grads.items()}
         else:
             clipped, _ = gj.clip_by_global_norm(grads, policy.update(state.policy, gj.global_norm(grads))[0])
-        return optax.tree.vdot(clipped, weights)
+        return optax.tree_utils.tree_vdot(clipped, weights)
 
     for got, want in zip(*(jax.tree.leaves(jax.grad(f)(GRADS)) for f in (by_transformation, by_hand)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

@@ -201,7 +201,10 @@ def test_leaves_that_are_no_gradients():
         assert updates["w"].tolist() == [0, 0]
         assert updates["none"] is None
         assert updates["n"].dtype == jax.dtypes.float0
-        same(optax.tree.get_all_with_path(skipped, "mu")[0][1], optax.tree.get_all_with_path(after, "mu")[0][1])
+        same(
+            optax.tree_utils.tree_get_all_with_path(skipped, "mu")[0][1],
+            optax.tree_utils.tree_get_all_with_path(after, "mu")[0][1],
+        )
     tx = ours.skip_steps(optax.identity(), SkipStep(threshold=1.0))
     updates, _ = tx.update({"f": jax.nn.relu, "w": jnp.full(2, 3.0)}, tx.init(params))
     assert updates["f"] is jax.nn.relu
@@ -246,7 +249,7 @@ def test_in_places_of_optax(place):
     for size in (1.0, 1.0, 100.0, 100.0, 1.0, 1.0):
         _, state = jax.jit(tx.update)(jax.tree.map(lambda g, size=size: g * size, GRADS), state, PARAMS)
         assert jax.tree.map(jax.typeof, state) == types
-    assert int(optax.tree.get(state, "skipped")) >= 1
+    assert int(optax.tree_utils.tree_get(state, "skipped")) >= 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])

@@ -226,3 +226,11 @@ def test_compiled_calls_refuse_the_same(fullgraph):
         with pytest.raises(torch._dynamo.exc.Unsupported if fullgraph else TypeError, match="parameters is"):
             call(wrong)
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_a_compiled_call_takes_an_ordered_dict_of_gradients():
+    grads = collections.OrderedDict(a=torch.tensor([3.0]), b=torch.tensor([4.0]))
+    torch._dynamo.reset()
+    norm = torch.compile(lambda g: clip_grad_norm_(g, 1.0), backend="eager")(grads)
+    assert norm == 5
+    torch.testing.assert_close(grads, collections.OrderedDict(a=torch.tensor([0.6]), b=torch.tensor([0.8])))

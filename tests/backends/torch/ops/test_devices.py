@@ -71,7 +71,7 @@ def test_operations_along_axes_are_those_of_the_leafs_device():
     x = normal(3, 4)
     one = SeveralDevices({x.device: (host_ops(), [0])})
     torch.testing.assert_close(one.partial_along(x, 2.0, (1,)).norm(), x.norm(dim=1, keepdim=True))
-    c = Coefficient(torch.ones(3, 1), torch.full((3, 1), 0.5), torch.ones(3, 1, dtype=torch.bool))
+    c = Coefficient(torch.ones(3), torch.full((3,), 0.5), torch.ones(3, dtype=torch.bool))
     torch.testing.assert_close(one.scaled_sum(x, c), x.sum(dim=0) / 2)
 
 

@@ -14,6 +14,7 @@ CHECKS = {
     "on_ranks_laws": 6,
     "on_ranks_compiled": 7,
     "on_ranks_failures": 7,
+    "on_ranks_terms": 6,
     "on_ranks_together": 8,
 }
 """The modules that each rank runs, with the number of their checks."""
