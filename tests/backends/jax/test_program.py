@@ -28,8 +28,10 @@ def accessed(program):
 def test_clip_and_adam_read_the_gradients_once_more_than_adam():
     adam = compiled(optax.adam(1e-3))
     clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
-    # The analysis counts both ways of a condition: one more read is the rare one's.
-    assert accessed(clip) - accessed(adam) == pytest.approx(2, abs=0.01)
+    # The analysis counts both ways of a condition: one more read is the rare one's. The compiler of JAX 0.8 stores the
+    # squares before it adds them.
+    plain = jax.jit(lambda tree: sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree))).lower(PARAMS).compile()
+    assert accessed(clip) - accessed(adam) == pytest.approx(2 * accessed(plain), abs=0.01)
     entry = clip.as_text().split("\nENTRY")[1].split("\n}")[0]
     for leaf in ("g__a__", "grads__a__"):
         uses = [line for line in entry.splitlines() if f"%{leaf}" in line.partition("(")[2] and " tuple(" not in line]
