@@ -62,6 +62,7 @@ html_static_path = ["_static"]
 html_css_files = ["gradclip.css"]
 html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
+html_sidebars = {"start*": []}  # without pages below them, there is nothing to show at the side
 html_theme_options = {
     "logo": {"text": "gradclip", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "github_url": "https://github.com/gradclip/gradclip",

@@ -50,10 +50,21 @@ def test_the_version_is_written_once():
     assert not [file.name for file in files if re.search(rf"\b{version}\b", file.read_text())]
 
 
-def test_the_oldest_python_is_a_classifier_and_in_the_matrix():
-    oldest = CONFIG["project"]["requires-python"].removeprefix(">=")
-    assert f"Programming Language :: Python :: {oldest}" in CONFIG["project"]["classifiers"]
-    assert f'"{oldest}"' in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+def test_the_oldest_and_the_newest_python_of_the_classifiers_are_in_the_matrix():
+    found = [re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", c) for c in CONFIG["project"]["classifiers"]]
+    minors = sorted(int(match[1]) for match in found if match)
+    assert CONFIG["project"]["requires-python"] == f">=3.{minors[0]}"
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    (matrix,) = re.findall(r"^ +python: \[(.+)\]$", workflow, re.MULTILINE)
+    assert {f'"3.{minors[0]}"', f'"3.{minors[-1]}"'} <= set(matrix.split(", "))
+
+
+def test_workflows_ask_for_no_older_version_than_the_extras():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    asked = re.findall(r'"([a-z]+>=[\d.]+)"', workflow)
+    assert asked
+    assert all([requirement] == EXTRAS[requirement.split(">=")[0]] for requirement in asked)
 
 
 def test_renovate_json_is_json():

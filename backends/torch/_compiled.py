@@ -100,7 +100,7 @@ def _found(parameters: Parameters, caller: str) -> tuple[list[Tensor], Sequence[
 
 
 # Older versions do not trace hasattr of an OrderedDict, and the error of fullgraph=True does not say what is wrong.
-_CANNOT_TELL_STATES = cast("Any", torch.__version__) < (2, 13)  # it compares with tuples, its type says otherwise
+_CANNOT_TELL_STATES = torch.__version__ < "2.13"  # compared as versions
 _walk_between_graphs = untraced_because(
     f"parameters is an OrderedDict, which PyTorch {torch.__version__} cannot tell from a state_dict in a graph, "
     "expected the module, its parameters, or gradients in a dict; pass that, or compile without fullgraph=True",

@@ -1,6 +1,7 @@
 """``gradclip watch``."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,12 +34,18 @@ def test_only_the_last_steps(gradclip, tmp_path):
     assert "200" not in output
 
 
+def heed_ctrl_c():
+    """Undo what a shell does to a test run in the background: its processes ignore Ctrl-C, and what they start, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def watching(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "gradclip", "watch", *map(str, arguments), "--every", "0.05"]
     return subprocess.Popen(
-        command, env={**environment, **options}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, env={**environment, **options}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_ctrl_c if os.name == "posix" else None,
+    )  # fmt: skip
 
 
 def test_without_a_terminal_each_change_is_a_line_until_ctrl_c(tmp_path):
@@ -65,7 +72,8 @@ def test_on_a_terminal_it_draws_with_colours_unless_they_are_unwanted(tmp_path, 
     )
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "gradclip", "watch", str(path)]
-    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(command, env=environment, preexec_fn=heed_ctrl_c, **streams) as process:
         os.close(theirs)
         shown = b""
         while b"median" not in shown:

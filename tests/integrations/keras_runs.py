@@ -1,4 +1,7 @@
-"""Real runs of Keras on the backend that KERAS_BACKEND names: test_keras.py starts one process for each."""
+"""Real runs of Keras on the backend that KERAS_BACKEND names: test_keras.py starts one process for each.
+
+Keras has no fused optimizers and no GradScaler: in float16 it wraps the optimizer in a LossScaleOptimizer.
+"""
 
 import os
 import subprocess
@@ -215,7 +218,10 @@ def test_a_skipped_step_changes_nothing(steps_together):
     assert not np.array_equal(weight.numpy(), before[0])
 
 
-def test_a_run_that_is_saved_and_loaded_goes_on_as_it_would_have(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_run_that_is_saved_and_loaded_goes_on_as_it_would_have(tmp_path, float_policy, dtype):
+    float_policy(dtype)
+
     def optimizer():
         return clipped(Adam)(learning_rate=0.02, max_norm=policies.ZClip(warmup_steps=3, max_norm=0.8))
 
@@ -223,13 +229,18 @@ def test_a_run_that_is_saved_and_loaded_goes_on_as_it_would_have(tmp_path):
     first, _ = fit(optimizer(), epochs=2)
     first.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded.optimizer) is clipped(Adam)
-    assert loaded.optimizer.max_norm == policies.ZClip(warmup_steps=3, max_norm=0.8)
+    assert (type(loaded.optimizer) is keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
+    assert type(inner(loaded)) is clipped(Adam)
+    assert inner(loaded).max_norm == policies.ZClip(warmup_steps=3, max_norm=0.8)
     for a, b in zip(first.optimizer.variables, loaded.optimizer.variables, strict=True):
         assert np.array_equal(a.numpy(), b.numpy())
     resumed, _ = fit(None, epochs=2, model=loaded)
     assert_same(resumed, whole)
-    assert state_of(resumed.optimizer)["mean"] == pytest.approx(state_of(whole.optimizer)["mean"], rel=1e-5)
+    assert state_of(inner(resumed))["mean"] == pytest.approx(state_of(inner(whole))["mean"], rel=1e-5)
+
+
+def inner(model):
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def test_a_model_loads_in_a_process_that_only_imports_the_module(tmp_path):

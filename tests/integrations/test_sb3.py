@@ -1,4 +1,7 @@
-"""`GradClip` in runs of the algorithms of Stable-Baselines3."""
+"""`GradClip` in runs of the algorithms of Stable-Baselines3.
+
+These have neither mixed precision, nor a GradScaler, nor accumulation, so there are no tests of these.
+"""
 
 import math
 from copy import deepcopy

@@ -1,9 +1,10 @@
 """`GradClip` in runs of skorch's nets.
 
 skorch itself has neither a GradScaler nor accumulation: its documentation shows both in a ``train_step`` of one's own,
-or leaves them to Accelerate by `AccelerateMixin`. Accelerate refuses fp16 on a CPU.
+or leaves them to Accelerate by `AccelerateMixin`.
 """
 
+import contextlib
 import io
 import pickle
 
@@ -28,6 +29,7 @@ from tests.integrations.helpers import (
     assert_same,
     check_log,
     data,
+    enable_fp16,
     net,
     share,
 )
@@ -43,7 +45,7 @@ class Half(torch.nn.Module):
         self.net, self.cast = net(), cast
 
     def forward(self, x):
-        with torch.autocast("cpu", self.cast or torch.bfloat16, enabled=self.cast is not None):
+        with torch.autocast("cpu", self.cast) if self.cast else contextlib.nullcontext():
             return self.net(x).float()
 
 
@@ -140,10 +142,12 @@ class Accelerated(AccelerateMixin, NeuralNetRegressor):
     """Trains by Accelerate, with its accumulation and mixed precision."""
 
 
-def accelerated(callbacks, every=1, mixed_precision="no", **case):
+def accelerated(callbacks, every=1, mixed_precision="no", scale=None, **case):
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=every, mixed_precision=mixed_precision)
+    if scale:
+        enable_fp16(accelerator, scale)
     return make(callbacks, Accelerated, accelerator=accelerator, device=None, **case).fit(X, Y)
 
 
@@ -160,6 +164,15 @@ def test_nets_that_train_by_accelerate(case):
     assert len(rows) == STEPS // case.get("every", 1)
     for row in rows:
         check_log(row)
+
+
+@pytest.mark.parametrize("case", [{}, FUSED], ids=["", "fused"])
+def test_fp16_by_accelerate_where_skorchs_own_clipping_sees_scaled_gradients(case):
+    theirs = make([GradientNormClipping(MAX_NORM)], **FP16, **case).fit(X, Y)
+    ours = accelerated([GradClip(MAX_NORM, eps=1e-6)], scale=Scaled.scale, **case)
+    assert_same(ours.module_, theirs.module_, 1e-5)
+    scaled = accelerated([GradientNormClipping(MAX_NORM)], scale=Scaled.scale, **case)
+    assert_differ(scaled.module_, theirs.module_)
 
 
 def test_a_step_that_the_scaler_skips_is_not_recorded():

@@ -21,6 +21,11 @@ def compiled(tx):
     return jax.jit(step, donate_argnums=(0, 1)).lower(PARAMS, tx.init(PARAMS), PARAMS).compile()
 
 
+def sum_of_squares():
+    """The least that a norm needs: one read. But the compiler of JAX 0.8 stores the squares before it adds them."""
+    return jax.jit(lambda tree: sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree))).lower(PARAMS).compile()
+
+
 def accessed(program):
     return program.cost_analysis()["bytes accessed"] / BYTES
 
@@ -29,7 +34,7 @@ def test_clip_and_adam_read_the_gradients_once_more_than_adam():
     adam = compiled(optax.adam(1e-3))
     clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
     # The analysis counts both ways of a condition: one more read is the rare one's.
-    assert accessed(clip) - accessed(adam) == pytest.approx(2, abs=0.01)
+    assert accessed(clip) - accessed(adam) == pytest.approx(2 * accessed(sum_of_squares()), abs=0.01)
     entry = clip.as_text().split("\nENTRY")[1].split("\n}")[0]
     for leaf in ("g__a__", "grads__a__"):
         uses = [line for line in entry.splitlines() if f"%{leaf}" in line.partition("(")[2] and " tuple(" not in line]
@@ -64,7 +69,9 @@ def test_a_small_leaf_more_is_few_operations_more(platform):
 
 def test_no_copy_of_the_gradients_is_made():
     clip = compiled(optax.chain(ours.clip_by_global_norm(1.0), optax.adam(1e-3)))
-    assert clip.memory_analysis().temp_size_in_bytes < 1 << 16
+    stored = sum_of_squares().memory_analysis().temp_size_in_bytes
+    assert stored < 1 << 12 or stored > BYTES, "nothing, or all squares"
+    assert clip.memory_analysis().temp_size_in_bytes - stored < 1 << 16
     # optax's quotient is kept between the norm and Adam's two moments:
     peer = compiled(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)))
     assert accessed(peer) > accessed(clip)
