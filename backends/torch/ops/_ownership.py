@@ -92,6 +92,8 @@ _mesh, _placements = attrgetter("device_mesh"), attrgetter("placements")
 
 def parts_of(tensors: Sequence[Any]) -> list[Tensor]:
     """Return this rank's part of each tensor, in the same memory; no gradients may be recorded."""
+    if all_distributed(tensors):  # the usual case, in less time
+        return [x.to_local() for x in tensors]
     return [x.to_local() if is_distributed(x) else x for x in tensors]
 
 
