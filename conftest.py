@@ -67,6 +67,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # else the keys of programs depend on the folder's name
 
+# Threads of PyTorch that wait for each other sleep: there are as many workers as cores, and each has as many threads.
+# If they spin instead, a test takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The loops of pydata/sparse run as Python: to compile them takes longer than all that the tests do with them.
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
