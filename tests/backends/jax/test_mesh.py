@@ -1,6 +1,5 @@
 """Sharded gradients: eight virtual devices have to be asked for before JAX starts, so in a process of its own."""
 
-import os
 import sys
 
 import pytest
@@ -12,5 +11,4 @@ from tests.processes import run_one
 def test_on_eight_virtual_devices(adapter):
     script = f"tests/backends/{adapter}/on_eight_devices.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", script]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    run_one(command, 1800, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+    run_one(command, 1800, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
