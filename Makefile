@@ -7,6 +7,12 @@ HERE := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # ARGS may select tests of one run and none of another: then pytest exits with status 5.
 SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
+# XLA compiles in less time with these flags. Stage 1 of make test runs without them: the contract on JAX's adapter, and the
+# tests of what XLA makes of a program, are for the programs that users get. An XLA that does not know a flag ends the
+# process: then there are none.
+XLA := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0
+FAST_XLA = XLA_FLAGS="$$(XLA_FLAGS="$(XLA)" $(BIN)/python -c "import jax; jax.devices()" 2>/dev/null && echo "$(XLA)")"
+AS_USERS_COMPILE := tests/backends/jax/test_norms.py tests/backends/jax/test_program.py
 # The tests of make quick: those of the core and of PyTorch, without the slow ones.
 SLOW := dask_ops dtypes_of_leaves packaging properties types
 SLOW_TORCH := attach_stress compiled_step dtypes examples failures_of_torch properties compiled training_script
@@ -26,13 +32,14 @@ quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the con
 	$(PYTEST) -q $(QUICK) conformance --namespace numpy --namespace torch --cases 4 -k "$(BRIEF)" $(ARGS)
 
 test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (about 30 min on 2 cores; installs 4 GB)
-	@echo "1 of 3: the contract on the adapters for PyTorch and JAX"
-	$(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(SELECTED)
+	@echo "1 of 3: the contract on the adapters for PyTorch and JAX, and what XLA makes of JAX's programs"
+	$(PYTEST) -q -r fE conformance $(AS_USERS_COMPILE) --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(SELECTED)
 	@echo "2 of 3: the contract on NumPy and on PyTorch's adapter without the kernels in C"
 	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --namespace numpy $(SELECTED)
 	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch $(SELECTED)
 	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README, docs and docstrings"
-	$(PYTEST) --doctest-modules --doctest-glob='*.md' README.md README.zh-CN.md docs gradclip tests conformance $(SELECTED)
+	$(FAST_XLA) $(PYTEST) --doctest-modules --doctest-glob='*.md' $(AS_USERS_COMPILE:%=--ignore=%) \
+	  README.md README.zh-CN.md docs gradclip tests conformance $(SELECTED)
 
 integrations:  ## training runs of Keras, Lightning, Transformers, Accelerate, skorch, Ignite, Stable-Baselines3 (3 min on 2 cores; installs 2 GB into .venv-integrations)
 	$(MAKE) VENV=.venv-integrations .venv-integrations/.integrations

@@ -1,5 +1,6 @@
 """What pytest does not collect, the order of the files, the cache of compiled JAX programs, the memory of workers."""
 
+import math
 import os
 import shutil
 import sys
@@ -66,6 +67,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # else the keys of programs depend on the folder's name
 
+# Threads of PyTorch that wait for each other sleep: there are as many workers as cores, and each has as many threads.
+# If they spin instead, a test takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The loops of pydata/sparse run as Python: to compile them takes longer than all that the tests do with them.
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
@@ -136,9 +140,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
+FORGET_PROGRAMS_ABOVE_GB = 1.3
+"""Memory of a process from which on JAX forgets the programs of a file after it."""
+
+
+def _memory_gb() -> float:
+    """Return the memory that this process has now; inf where it cannot be read."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except (OSError, ValueError):
+        return math.inf
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs() -> Iterator[None]:
-    """Let JAX forget the programs of a file after it: they take gigabytes when thousands are kept."""
+    """Let JAX forget programs when they take much memory: they take gigabytes when thousands are kept."""
     yield
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and _memory_gb() > FORGET_PROGRAMS_ABOVE_GB:
         sys.modules["jax"].clear_caches()
