@@ -31,7 +31,7 @@ demo: $(VENV)/.demo  ## watch clipping save a real training run, then look at de
 quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the contract on NumPy and PyTorch in part (about 1 min on 2 cores; installs 4 GB)
 	$(PYTEST) -q $(QUICK) conformance --namespace numpy --namespace torch --cases 4 -k "$(BRIEF)" $(ARGS)
 
-test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (about 30 min on 2 cores; installs 4 GB)
+test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (10 to 30 min on 2 cores; installs 4 GB)
 	@echo "1 of 3: the contract on the adapters for PyTorch and JAX, and what XLA makes of JAX's programs"
 	$(PYTEST) -q -r fE conformance $(AS_USERS_COMPILE) --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(SELECTED)
 	@echo "2 of 3: the contract on NumPy and on PyTorch's adapter without the kernels in C"

@@ -1,7 +1,6 @@
 """``gradclip watch``."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -34,18 +33,19 @@ def test_only_the_last_steps(gradclip, tmp_path):
     assert "200" not in output
 
 
-def heed_ctrl_c():
-    """Undo what a shell does to a test run in the background: its processes ignore Ctrl-C, and what they start, too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# A shell lets what it runs in the background ignore Ctrl-C, and a test run in the background hands that on to what it
+# starts. So the handler, which Python installs only where Ctrl-C is not ignored, is installed first.
+START = """import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("gradclip", run_name="__main__", alter_sys=True)"""
 
 
 def watching(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "gradclip", "watch", *map(str, arguments), "--every", "0.05"]
+    command = [sys.executable, "-c", START, "watch", *map(str, arguments), "--every", "0.05"]
     return subprocess.Popen(
-        command, env={**environment, **options}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=heed_ctrl_c if os.name == "posix" else None,
-    )  # fmt: skip
+        command, env={**environment, **options}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_without_a_terminal_each_change_is_a_line_until_ctrl_c(tmp_path):
@@ -71,9 +71,8 @@ def test_on_a_terminal_it_draws_with_colours_unless_they_are_unwanted(tmp_path, 
         {"NO_COLOR": "1"} if no_color else {}
     )
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "gradclip", "watch", str(path)]
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command, env=environment, preexec_fn=heed_ctrl_c, **streams) as process:
+    command = [sys.executable, "-c", START, "watch", str(path)]
+    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
         while b"median" not in shown:
