@@ -62,9 +62,7 @@ class ArrayOps(OfArrays):
     def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         xp = self.xp
-        if 0 in leaf.shape:  # Dask cannot sum an empty array of several chunks
-            return xp.zeros(tuple(leaf.shape[1:]), dtype=leaf.dtype, device=ns.device(leaf))
-        coefficient = coefficient[(slice(None), *[None] * (leaf.ndim - 1))]
+        coefficient = coefficient.leading(leaf.ndim)
         if ns.is_whole(leaf) or ns.numel(leaf) <= _chunk_numel(leaf) or leaf.shape[0] < 2:
             terms = scaled(xp, leaf, coefficient)
             return xp.astype(ns.as_array(xp.sum(terms, axis=0, dtype=terms.dtype)), leaf.dtype)

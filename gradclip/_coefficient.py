@@ -68,6 +68,10 @@ class Coefficient:
         zeroed = None if self.zeroed is None else self.zeroed[key]
         return Coefficient(self.divisor[key], self.factor[key], self.changed[key], zeroed)
 
+    def leading(self, ndim: int) -> "Coefficient":
+        """Return the coefficients of slices along a leading axis, to broadcast with a leaf of ``ndim`` axes."""
+        return self[(slice(None), *[None] * (ndim - 1))]
+
     def zero_all(self, where: AnyArray) -> "Coefficient":
         """Return the coefficients of a batch, by which all leaves become zero if ``where``, 0-d, is True."""
         zeroed = namespace([where]).zeros_like(self.changed) | where

@@ -57,7 +57,7 @@ class DaskOps(ArrayOps):
     def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``."""
         if 0 in leaf.shape:  # Dask cannot sum an empty array of several chunks
-            return super().scaled_sum(leaf, coefficient)
+            return self.xp.zeros(leaf.shape[1:], dtype=leaf.dtype)
         axes = tuple(range(leaf.ndim))
         args = [arg for y in (coefficient.divisor, coefficient.factor, coefficient.changed) for arg in (y, (0,))]
         wide = self.xp.complex128 if _dtypes.is_complex(leaf.dtype) else self.xp.float64
@@ -190,8 +190,7 @@ def _of_chunks(*arrays: AnyArray, function: Callable[..., AnyArray]) -> AnyArray
 def _scaled_sum(x: AnyArray, *numbers: AnyArray) -> AnyArray:
     """Return the sum of a chunk's examples times their coefficients, before it is rounded; its length is 1."""
     xp = ns.namespace([x])
-    c = Coefficient(*numbers)[(slice(None), *[None] * (x.ndim - 1))]
-    return xp.sum(scaled(xp, x, c), axis=0, keepdims=True)
+    return xp.sum(scaled(xp, x, Coefficient(*numbers).leading(x.ndim)), axis=0, keepdims=True)
 
 
 @_quiet

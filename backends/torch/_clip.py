@@ -160,13 +160,13 @@ def clip_parts_(groups: Sequence[Mapping[str, Any]], rule: Rule, group: Group, r
     with ExitStack() as ranks:
         decided: list[tuple[TorchLeaves, Decision]] = []
         parts = parts_of(groups)
-        for i, part in enumerate(parts, start=1):
+        for number, part in enumerate(parts, start=1):
             params = [p for i in part.groups for p in groups[i]["params"]]
             sharing = ranks.enter_context(sharing_of(params, group, replicated, part=True))
             name = f"param_groups{part.groups}"
             leaves = gradients(params, name, "clip_grad_norm_", sharing)
             limit = part.max_norm if part.own else rule.max_norm
-            leaves = leaves.on_terms(rule, part=f"{i} of {len(parts)}")
+            leaves = leaves.on_terms(rule, part=f"{number} of {len(parts)}")
             decided.append((leaves, decide(leaves, Rule(limit, rule.ord, rule.nonfinite, rule.loss_scale, rule.eps))))
         for leaves, decision in decided:
             leaves.scale_([decision.coefficient] * len(leaves.arrays), "clip_by_global_norm")

@@ -21,7 +21,7 @@ from gradclip._number import as_number
 from gradclip._types import AnyScalar, Nonfinite
 from gradclip.backends.torch._leaves import Parameters, TorchLeaves, leaves_of
 from gradclip.backends.torch._walk import tensors, walk
-from gradclip.backends.torch.ops._exchange import Row
+from gradclip.backends.torch.ops._exchange import ROW_NUMEL
 
 
 def between_graphs(function: Function) -> Function:
@@ -119,7 +119,7 @@ def _on_meshes(found: tuple[list[Tensor], Sequence[Tensor]]) -> tuple[list[Tenso
     spread = [p.detach() for p in holders if hasattr(p, "device_mesh")]
     place = [0, 1, 0]
     if spread or any(hasattr(g, "device_mesh") for g in grads):
-        place = [_rank_with_rules(), _number_of_ranks(), _ROW_NUMEL]
+        place = [_rank_with_rules(), _number_of_ranks(), ROW_NUMEL]
     return grads, spread, place
 
 
@@ -136,7 +136,6 @@ def _world() -> int:
     return torch.distributed.get_world_size()
 
 
-_ROW_NUMEL = len(Row._fields)
 _rank_with_rules: Any = torch.compiler.assume_constant_result(_use_rules)  # called when the graph is made
 _number_of_ranks: Any = torch.compiler.assume_constant_result(_world)
 

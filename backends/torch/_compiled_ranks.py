@@ -18,7 +18,7 @@ from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial
 from gradclip._types import AnyScalar
 from gradclip.backends.torch._leaves import TorchLeaves, leaves_of
-from gradclip.backends.torch.ops._exchange import Pending, Row, merged_rows, row_of
+from gradclip.backends.torch.ops._exchange import ROW_NUMEL, Pending, Row, merged_rows, row_of
 from gradclip.backends.torch.ops._ownership import (
     Ownership,
     inferred,
@@ -88,7 +88,7 @@ def _clip_norm_(
     if ranks is None:
         norm = torch.ops.gradclip.clip_norm_(parts, [], place, max_norm, scale, ord, nonfinite, eps)
         return norm
-    row = torch.ops.gradclip.rank_row(parts, owned, max_norm, scale, ord, nonfinite, eps, len(Row._fields))
+    row = torch.ops.gradclip.rank_row(parts, owned, max_norm, scale, ord, nonfinite, eps, ROW_NUMEL)
     rows, double = ranks.gathered_in_graph(row), any(map(_is_double, parts))
     norm = torch.ops.gradclip.clip_by_rows_(
         parts, rows, list(ranks.members), max_norm, scale, ord, nonfinite, eps, double

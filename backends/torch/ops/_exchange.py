@@ -53,6 +53,10 @@ class Row(NamedTuple):
         return torch.stack([torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in self])
 
 
+ROW_NUMEL = len(Row._fields)
+"""How many numbers a rank sends."""
+
+
 def row_of(local: NormPartial, max_norm: AnyScalar | None, pending: Pending, terms: Terms | None = None) -> Row:
     """Return the row for the partial norm of what this rank owns."""
     limit = _NO_LIMIT if max_norm is None else max_norm
