@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
-from gradclip._host_ops import HostOps, unit_shape
-from gradclip._ops import Ops
 from gradclip._partial import NormPartial
 from gradclip._powers import root
 from gradclip._tree import Leaves
@@ -138,43 +135,19 @@ class UnitRule:
         self.eps = _checks.not_negative(eps, "eps")
         self.axis = axis
 
-    @np.errstate(all="ignore")
     def coefficients(self, leaves: Leaves, weights: Sequence[AnyArray]) -> Sequence[Coefficient]:
         """Return the coefficients of each leaf's units."""
         _check_shapes(leaves, weights)
-        grads, ops = leaves.arrays, leaves.ops
+        grads, along = leaves.arrays, leaves.ops.coefficients_along
         axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, x in enumerate(grads)]
-        if not isinstance(ops, HostOps) or not (isinstance(self.clipping, float) and isinstance(self.eps, float)):
-            return list(map(partial(self._of_units, ops), grads, weights, axes))
-        counts = [min(pair) for pair in zip(ops.rows(grads, axes), ops.rows(weights, axes), strict=True)]
-        others = {i: self._of_units(ops, grads[i], weights[i], axes[i]) for i, count in enumerate(counts) if count < 0}
-        if len(others) == len(grads):
-            return list(others.values())
-        shapes = [unit_shape(x.shape, some) for x, some in zip(grads, axes, strict=True)]
-        return ops.of_rows(self._of_rows(ops, grads, weights, counts), counts, shapes, others)
+        if isinstance(self.clipping, float) and self.clipping == math.inf:
+            return along(_unclipped, [grads], axes)
+        return along(_coefficient, [grads, weights], axes, self.clipping, self.eps)
 
-    def _of_rows(
-        self, ops: HostOps, grads: Sequence[AnyArray], weights: Sequence[AnyArray], counts: Sequence[int]
-    ) -> Coefficient:
-        """Return the coefficients of all units of the leaves that have a count of units, in NumPy arrays."""
-        which = [i for i, count in enumerate(counts) if count >= 0]
-        grads, weights, counts = ([some[i] for i in which] for some in (grads, weights, counts))
-        of_grads = ops.partial_of_rows(grads, 2.0, counts)
-        if self._is_off:
-            return coefficient(of_grads, None)
-        return _coefficient([of_grads, ops.partial_of_rows(weights, 2.0, counts)], self.clipping, self.eps)
 
-    def _of_units(self, ops: Ops, grad: AnyArray, weight: AnyArray, axes: Axes) -> Coefficient:
-        """Return the coefficients of the units of a leaf."""
-        if self._is_off:
-            return coefficient(ops.partial_along(grad, 2.0, axes), None)
-        both = [(grad, axes), (weight, axes)]
-        return ops.coefficient_along(_coefficient, grad.ndim, both, self.clipping, self.eps)
-
-    @property
-    def _is_off(self) -> bool:
-        """Whether no unit is clipped, so that the norms of parameters are not needed."""
-        return isinstance(self.clipping, float) and self.clipping == math.inf
+def _unclipped(one: Sequence[NormPartial]) -> Coefficient:
+    """Return coefficients that clip no unit, for which the norms of weights are not needed."""
+    return coefficient(one[0], None)
 
 
 @np.errstate(all="ignore")

@@ -11,7 +11,6 @@ from gradclip import _namespace as ns
 from gradclip._calls import remedies
 from gradclip._coefficient import Coefficient, coefficient
 from gradclip._containers import Containers
-from gradclip._host_ops import HostOps
 from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip._types import AnyScalar, ArrayT, Scalar, Tree
@@ -182,7 +181,7 @@ def coefficients_of(
     """Return the coefficient of each leaf; nothing is written."""
     if not leaves.arrays:
         return []
-    return decide_each(leaves, threshold, ord, numels)[1].parts(floats=isinstance(leaves.ops, HostOps))
+    return decide_each(leaves, threshold, ord, numels)[1].parts(floats=leaves.ops.readable)
 
 
 @np.errstate(all="ignore")

@@ -7,7 +7,6 @@ from typing import Any
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient, at_least_zero, coefficient
 from gradclip._decision import Decision, Rule, decide_by_floats, unscaled
-from gradclip._host_ops import HostOps
 from gradclip._nonfinite import refuse_nonfinite
 from gradclip._partial import NormPartial, beside, concat, merge_elements, remainder
 from gradclip._powers import root, root_of_float
@@ -56,18 +55,18 @@ def coefficients_of(leaves: Leaves, decision: Decision) -> list[Coefficient]:
     c = decision.coefficient
     if isinstance(c.factor, float) or not c.factor.ndim:
         return [c] * len(leaves.arrays)
-    return c.parts(floats=isinstance(leaves.ops, HostOps))
+    return c.parts(floats=leaves.ops.readable)
 
 
 def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:
     """Return the decision by the norm of all leaves laid end to end."""
     if policy.per_leaf:  # there are no leaves
         return leaves.decide(rule), state
-    ops, numbers = leaves.ops, rule.floats()
-    found = ops.floats(leaves.arrays, rule.ord) if isinstance(ops, HostOps) and numbers is not None else None
-    if numbers is None or found is None or not isinstance(ops, HostOps):
+    numbers = rule.floats()
+    found = None if numbers is None else leaves.ops.read(leaves.arrays, rule.ord)
+    if numbers is None or found is None:
         return decide_partial_by_policy(leaves.partial(rule.ord), policy, state, rule, unscale=unscale)
-    (scale, total, double), (_, eps, loss_scale) = found, numbers
+    (scale, total, as_array), (_, eps, loss_scale) = found, numbers
     norm = scale / loss_scale * root_of_float(total, rule.ord)
     max_norm, state = policy.update(_started(policy, state, 0.0), norm)
     max_norm = at_least_zero(float(max_norm))
@@ -75,7 +74,7 @@ def _decide_all(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unsca
     limit = math.inf if policy.skips else max_norm
     limits = (limit, eps, loss_scale) if unscale else (limit * loss_scale, eps * loss_scale, 1.0)
     _, c = decide_by_floats(scale, total, rule.ord, limits, zero=rule.zero)
-    return Decision(ops.number(norm, double), c, total, max_norm, skipped), state
+    return Decision(as_array(norm), c, total, max_norm, skipped), state
 
 
 def _decide_each(leaves: Leaves, policy: AnyPolicy, state: Any, rule: Rule, unscale: bool) -> tuple[Decision, Any]:

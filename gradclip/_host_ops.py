@@ -6,7 +6,7 @@ there are no kernels.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from gradclip._host_memory import Memory, Runs
 from gradclip._host_rows import RowCoefficients
 from gradclip._host_sums import has_float64, has_order, sum_of, sums_of
 from gradclip._native import Kernels, Table
-from gradclip._ops import OfArrays
+from gradclip._ops import HostPartial, OfArrays, ToCoefficient
 from gradclip._partial import NormPartial
 from gradclip._types import AnyArray as Array
 from gradclip._types import AnyScalar as Scalar
@@ -41,6 +41,7 @@ class HostOps(OfArrays):
         Where these leaves are, if that is known already.
     """
 
+    readable = True
     __slots__ = ("_found", "_kernels", "_leaves", "_memory", "_rest")
 
     def __init__(
@@ -52,21 +53,20 @@ class HostOps(OfArrays):
     def decide(self, leaves: Sequence[Array], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end, and what they are to be multiplied by."""
         numbers = rule.floats() if leaves else _NOTHING
-        found = None if numbers is None else self.floats(leaves, rule.ord)
+        found = None if numbers is None else self._floats(leaves, rule.ord)
         if numbers is None or found is None:
             return decide_by_arrays(self.partial(leaves, rule.ord), rule)
         scale, total, double = found
         norm, c = decide_by_floats(scale, total, rule.ord, numbers, zero=rule.zero)
-        return Decision(self.number(norm, double), c, total)
+        return Decision(self._memory.numbers(norm, double), c, total)
 
-    def floats(self, leaves: Sequence[Array], ord: float) -> tuple[float, float, bool] | None:
-        """Return scale and total of the partial norm of all leaves, and whether it is float64; None if traced."""
-        leaves = self._memory.joined(leaves)
-        return None if self._where(leaves) is None else self._sum(leaves, ord)
-
-    def number(self, value: float, double: bool) -> Array:
-        """Return a norm as a 0-d array, of float64 or float32."""
-        return self._memory.numbers(value, double)
+    def read(self, leaves: Sequence[Array], ord: float) -> HostPartial | None:
+        """Return the partial norm of all leaves laid end to end as floats; None if they are traced."""
+        found = self._floats(leaves, ord)
+        if found is None:
+            return None
+        scale, total, double = found
+        return HostPartial(scale, total, lambda norm: self._memory.numbers(norm, double))
 
     def partial(self, leaves: Sequence[Array], ord: float) -> NormPartial:
         """Return the partial norm of all leaves laid end to end."""
@@ -92,41 +92,33 @@ class HostOps(OfArrays):
 
     def partial_along(self, leaf: Array, ord: float, axes: Axes) -> NormPartial:
         """Return the partial norms of one leaf's slices. The kernels read slices that lie one after the other."""
-        (count,) = self.rows([leaf], [axes]) if has_order(ord, _dtypes.is_complex(leaf.dtype)) else (-1,)
+        (count,) = self._rows([leaf], [axes]) if has_order(ord, _dtypes.is_complex(leaf.dtype)) else (-1,)
         if count < 0:
             return self._rest.partial_along(leaf, ord, axes)
         shape = unit_shape(leaf.shape, axes)
-        partial = self.partial_of_rows([leaf], ord, [count])
+        partial = self._partial_of_rows([leaf], ord, [count])
         scale, total = (self._memory.own(x.reshape(shape)) for x in (partial.scale, partial.total))
         return NormPartial(scale, total, ord, self._memory.dtype(_dtypes.is_double(leaf.dtype)))
 
-    def rows(self, leaves: Sequence[Array], axes: Sequence[Axes]) -> list[int]:
-        """Return how many units each leaf has, if they lie one after the other in memory; else -1."""
-        counts = [-1] * len(leaves)
-        runs = self._runs(leaves) if self._memory.holds(leaves) else None
-        for i in runs.which if runs is not None else ():
-            x, kept = leaves[i], leaves[i].ndim - len(axes[i])
-            if axes[i] == tuple(range(kept, x.ndim)) and self._memory.leads(x, kept):
-                counts[i] = math.prod(x.shape[:kept])
-        return counts
-
-    def partial_of_rows(self, leaves: Sequence[Array], ord: float, counts: Sequence[int]) -> NormPartial:
-        """Return the partial norms of all units of leaves for which `rows` gave these counts, as NumPy arrays."""
-        runs = self._runs(leaves)
-        assert runs is not None
-        table = runs.table.cut(counts)
-        scales, totals = sums_of(self._c, table, ord, self._memory.threads())
-        return NormPartial(scales, totals, ord, np.float64 if has_float64(table) else np.float32)
-
-    def of_rows(
-        self,
-        rows: Coefficient,
-        counts: Sequence[int],
-        shapes: Sequence[tuple[int, ...]],
-        others: Mapping[int, Coefficient],
-    ) -> RowCoefficients:
-        """Return the coefficients of leaves; see `RowCoefficients`."""
-        return RowCoefficients(rows, counts, shapes, others, self._memory.own)
+    def coefficients_along(
+        self, function: ToCoefficient, columns: Sequence[Sequence[Array]], axes: Sequence[Axes], *numbers: Scalar
+    ) -> Sequence[Coefficient]:
+        """Return the coefficients of slices, for each position. Slices that are rows are measured in one call."""
+        counts = [-1] * len(axes)
+        if all(isinstance(y, float) for y in numbers):
+            counts = list(map(min, zip(*(self._rows(arrays, axes) for arrays in columns), strict=True)))
+        rest = [i for i, count in enumerate(counts) if count < 0]
+        of_rest = super().coefficients_along(
+            function, [[arrays[i] for i in rest] for arrays in columns], [axes[i] for i in rest], *numbers
+        )
+        if len(rest) == len(axes):
+            return of_rest
+        which = [i for i, count in enumerate(counts) if count >= 0]
+        some = [counts[i] for i in which]
+        parts = [self._partial_of_rows([arrays[i] for i in which], 2.0, some) for arrays in columns]
+        shapes = [unit_shape(x.shape, along) for x, along in zip(columns[0], axes, strict=True)]
+        others = dict(zip(rest, of_rest, strict=True))
+        return RowCoefficients(function(parts, *numbers), counts, shapes, others, self._memory.own)
 
     def scale(self, leaves: Sequence[Array], coefficients: Sequence[Coefficient]) -> list[Array]:
         """Return each leaf times its coefficient, or the leaf itself if that does not change it."""
@@ -176,6 +168,29 @@ class HostOps(OfArrays):
         """Whether it is known that no two elements of leaves share memory."""
         runs = self._runs(leaves)
         return runs is not None and not runs.others and self._c.apart(runs.table)
+
+    def _rows(self, leaves: Sequence[Array], axes: Sequence[Axes]) -> list[int]:
+        """Return how many slices each leaf has, if they lie one after the other in memory; else -1."""
+        counts = [-1] * len(leaves)
+        runs = self._runs(leaves) if self._memory.holds(leaves) else None
+        for i in runs.which if runs is not None else ():
+            x, kept = leaves[i], leaves[i].ndim - len(axes[i])
+            if axes[i] == tuple(range(kept, x.ndim)) and self._memory.leads(x, kept):
+                counts[i] = math.prod(x.shape[:kept])
+        return counts
+
+    def _partial_of_rows(self, leaves: Sequence[Array], ord: float, counts: Sequence[int]) -> NormPartial:
+        """Return the partial norms of all slices of leaves for which `_rows` gave these counts, as NumPy arrays."""
+        runs = self._runs(leaves)
+        assert runs is not None
+        table = runs.table.cut(counts)
+        scales, totals = sums_of(self._c, table, ord, self._memory.threads())
+        return NormPartial(scales, totals, ord, np.float64 if has_float64(table) else np.float32)
+
+    def _floats(self, leaves: Sequence[Array], ord: float) -> tuple[float, float, bool] | None:
+        """Return scale and total of the partial norm of all leaves, and whether it is float64; None if traced."""
+        leaves = self._memory.joined(leaves)
+        return None if self._where(leaves) is None else self._sum(leaves, ord)
 
     @property
     def _c(self) -> Kernels:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from gradclip._coefficient import Coefficient
 from gradclip._decision import Decision, Rule
@@ -24,10 +24,18 @@ class Ops(Protocol):
     Leaves are distinct floating-point arrays of one namespace (in an adapter: of one framework), of any shape, on any
     device. No method may read a value back from an accelerator. Methods without a trailing ``_`` must not write to a
     leaf.
+
+    ``readable`` says whether the host may read the value of a norm or a coefficient without waiting for a device.
     """
+
+    readable: bool
 
     def decide(self, leaves: Sequence[AnyArray], rule: Rule) -> Decision:
         """Return the norm of all leaves laid end to end and the coefficient; write nothing."""
+        ...
+
+    def read(self, leaves: Sequence[AnyArray], ord: float) -> "HostPartial | None":
+        """Return the partial norm of all leaves laid end to end as floats; None if the host may not read it."""
         ...
 
     def partial(self, leaves: Sequence[AnyArray], ord: float) -> NormPartial:
@@ -61,6 +69,16 @@ class Ops(Protocol):
         """
         ...
 
+    def coefficients_along(
+        self, function: ToCoefficient, columns: Sequence[Sequence[AnyArray]], axes: Sequence[Axes], *numbers: AnyScalar
+    ) -> Sequence[Coefficient]:
+        """Return the coefficients of slices, as `coefficient_along` does, for each position of ``columns``.
+
+        ``columns`` has lists of arrays, of the same shapes, whose slices are compared: such as the leaves, and their
+        parameters. ``axes`` has those over which the arrays at each position are reduced.
+        """
+        ...
+
     def scaled_sum(self, leaf: AnyArray, coefficient: Coefficient) -> AnyArray:
         """Return the sum over the leading axis of ``leaf`` times ``coefficient``, rounded once, at the end.
 
@@ -88,8 +106,30 @@ class Ops(Protocol):
         ...
 
 
+class HostPartial(NamedTuple):
+    """A partial norm whose value the host has read.
+
+    Parameters
+    ----------
+    scale, total : float
+        As in `NormPartial`.
+    as_array : callable
+        Makes the norm, a float, a 0-d array beside the leaves, of the norm's dtype.
+    """
+
+    scale: float
+    total: float
+    as_array: Callable[[float], AnyArray]
+
+
 class OfArrays:
     """Operations that call a function of arrays."""
+
+    readable = False
+
+    def read(self, leaves: Sequence[AnyArray], ord: float) -> HostPartial | None:  # noqa: ARG002
+        """Return no floats."""
+        return None
 
     def coefficient_along(
         self: Ops,
@@ -100,6 +140,19 @@ class OfArrays:
     ) -> Coefficient:
         """Return ``function(partials, *numbers)``, of the partial norms of slices."""
         return function([self.partial_along(x, 2.0, axes) for x, axes in slices], *numbers)
+
+    def coefficients_along(
+        self: Ops,
+        function: ToCoefficient,
+        columns: Sequence[Sequence[AnyArray]],
+        axes: Sequence[Axes],
+        *numbers: AnyScalar,
+    ) -> Sequence[Coefficient]:
+        """Return the coefficients of slices, for each position."""
+        return [
+            self.coefficient_along(function, arrays[0].ndim, [(x, some) for x in arrays], *numbers)
+            for *arrays, some in zip(*columns, axes, strict=True)
+        ]
 
     def elementwise(self, function: Callable[..., AnyArray], leaf: AnyArray, *others: AnyScalar) -> AnyArray:
         """Return ``function(leaf, *others)``."""
