@@ -16,8 +16,7 @@ if [ ! -e "$env/ready" ] || [ pyproject.toml -nt "$env/ready" ] || [ tests/oldes
   touch "$env/ready"
 fi
 "$env/bin/python" -m pip list 2>/dev/null | grep -iE '^(numpy|array.api.compat|optree|torch|jax|jaxlib|optax) '
-# The Flax that works beside the lowest JAX reads two names that JAX has deprecated.
-pytest=("$env/bin/python" -m pytest -q -r fE -n auto --dist loadfile --no-loadscope-reorder -W "ignore:jax.array_ref is" -W "ignore:jax.ArrayRef is")
+pytest=("$env/bin/python" -m pytest -q -r fE -n auto --dist loadfile --no-loadscope-reorder)
 failed=0
 "${pytest[@]}" conformance --namespace numpy --namespace torch --namespace jax.numpy "$@" || failed=1
 "${pytest[@]}" conformance --adapter gradclip.backends.torch --adapter gradclip.backends.jax "$@" || failed=1

@@ -125,8 +125,4 @@ def vary(x: AnyArray, axes: frozenset[str]) -> AnyArray:
     In ``shard_map`` these axes are a part of an array's type. A value that a loop carries must keep its type.
     """
     more = tuple(sorted(axes - varying(x)))
-    if not more:
-        return x
-    if hasattr(lax, "pcast"):
-        return lax.pcast(x, more, to="varying")
-    return lax.pvary(x, more)  # type: ignore[attr-defined]  # what it was called before JAX 0.9
+    return lax.pcast(x, more, to="varying") if more else x
