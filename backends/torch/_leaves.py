@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from gradclip import _checks
 from gradclip._coefficient import Coefficient, is_shared
@@ -18,7 +17,7 @@ from gradclip._partial import NormPartial
 from gradclip._tree import Leaves
 from gradclip.backends.torch._gpu import kernels_for
 from gradclip.backends.torch._sharing import Sharing
-from gradclip.backends.torch._walk import Found, walk
+from gradclip.backends.torch._walk import Found, parameters_in, walk
 from gradclip.backends.torch.ops._device import DEVICE, has_memory
 from gradclip.backends.torch.ops._devices import SeveralDevices
 from gradclip.backends.torch.ops._host import host_ops, on_host, plain_host_ops
@@ -134,12 +133,13 @@ def gradients(
     TypeError
         If something else is passed instead of a parameter: gradients, for example, which would not be clipped.
     """
-    if type(parameters) in (list, tuple, GeneratorType):
+    if type(parameters) is GeneratorType:
         parameters = list(parameters)
-        if _are_parameters(parameters):  # the usual case
-            found = [g for p in parameters if (g := p.grad) is not None]
-            return _leaves(found, lambda: paths_of([p.grad for p in parameters], name), parameters, sharing)
-    return leaves_found(walk(parameters, name, caller), sharing)
+    usual = parameters_in(parameters, name)
+    if usual is None:
+        return leaves_found(walk(parameters, name, caller), sharing)
+    found = [g for p in usual if (g := p.grad) is not None]
+    return _leaves(found, lambda: walk(parameters, name, caller).paths, usual, sharing)
 
 
 def leaves_found(found: Found, sharing: Sharing | None = None) -> TorchLeaves:
@@ -164,19 +164,6 @@ def _leaves(
         parts = [part[id(g)] for g in grads]
     leaves = leaves_of(parts, paths)
     return replace(leaves, ops=RankOps(leaves.ops, spread, sharing.exchange), wholes=distinct)
-
-
-def _are_parameters(tensors: list[Any]) -> bool:
-    """Whether all are parameters: plain ones, whose type says it, or DTensors."""
-    kinds = set(map(type, tensors))
-    if kinds == {Parameter}:
-        return True
-    return all(kind is Parameter or issubclass(kind, Tensor) for kind in kinds) and all(map(_is_parameter, tensors))
-
-
-def _is_parameter(x: Tensor) -> bool:
-    """Whether a tensor is a Parameter by its type or, as DTensors are, by a mark; ``isinstance`` takes longer."""
-    return type(x) is Parameter or getattr(x, "_is_param", False)
 
 
 def _first_paths(grads: list[Tensor], paths: Callable[[], list[str]]) -> list[str]:
@@ -219,11 +206,6 @@ def ops_of(arrays: Sequence[Tensor]) -> Ops:
         return SeveralDevices({at: (ops_of([arrays[i] for i in which]), which) for at, which in places.items()})
     kernels = kernels_for(arrays[0].device)
     return kernels.TritonOps() if kernels else DEVICE
-
-
-def paths_of(found: Sequence[Tensor | None], name: str) -> list[str]:
-    """Return a path for each gradient that is not None."""
-    return [f"{name}[{i}].grad" for i, g in enumerate(found) if g is not None]
 
 
 def _dense(g: Tensor, after: list[Callable[[], object]]) -> Tensor:

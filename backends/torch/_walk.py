@@ -1,6 +1,6 @@
 """Search of any container of parameters for gradients and their paths."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -60,6 +60,42 @@ def walk(source: Any, name: str, caller: str = "") -> Found:
     pairs = [(f"{path}.grad", p.grad) for (path, p), skipped in zip(found, bare, strict=True) if not skipped]
     kept = [(path, g) for path, g in pairs if g is not None]
     return Found([g for _, g in kept], [path for path, _ in kept], [p for _, p in found])
+
+
+def parameters_in(source: Any, name: str) -> Sequence[Tensor] | None:
+    """Return all parameters in a usual container, in the order in which `walk` finds them, without their names.
+
+    None if it is another container, or holds anything but parameters.
+    """
+    found: Sequence[Any] = ()
+    if type(source) in (list, tuple):
+        found = [p for _, p in source] if _are_named(source) else source
+    elif isinstance(source, Module):
+        found = list(source.parameters())
+    elif isinstance(source, Optimizer):
+        groups = enumerate(source.param_groups)
+        found = [p for i, group in groups if is_clipped(group, f"{name}.param_groups[{i}]") for p in group["params"]]
+    return found if found and _are_parameters(found) else None
+
+
+def _are_named(items: Sequence[Any]) -> bool:
+    """Whether all items are (name, parameter)."""
+    return (
+        set(map(type, items)) == {tuple} and set(map(len, items)) == {2} and all(type(name) is str for name, _ in items)
+    )
+
+
+def _are_parameters(tensors: Sequence[Any]) -> bool:
+    """Whether all are parameters: plain ones, whose type says it, or DTensors."""
+    kinds = set(map(type, tensors))
+    if kinds == {Parameter}:
+        return True
+    return all(kind is Parameter or issubclass(kind, Tensor) for kind in kinds) and all(map(_is_parameter, tensors))
+
+
+def _is_parameter(x: Tensor) -> bool:
+    """Whether a tensor is a Parameter by its type or, as DTensors are, by a mark; ``isinstance`` takes longer."""
+    return type(x) is Parameter or getattr(x, "_is_param", False)
 
 
 def tensors(source: Any, name: str, caller: str = "") -> Found:

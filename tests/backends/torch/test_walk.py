@@ -19,6 +19,8 @@ from gradclip.backends.torch import (
     get_total_norm,
     grad_norms,
 )
+from gradclip.backends.torch._leaves import gradients
+from gradclip.backends.torch._walk import parameters_in, walk
 
 CLIPS = {
     "clip_grad_norm_": lambda p: clip_grad_norm_(p, 0.1),
@@ -146,6 +148,35 @@ def test_a_total_norm_of_modules_and_optimizers_is_that_of_the_gradients():
     want = float(get_total_norm([p.grad for p in model.parameters()]))
     for source in (model, [model], {"net": model}, model.named_children(), optimizer, [optimizer]):
         assert float(get_total_norm(source)) == pytest.approx(want)
+
+
+def test_usual_containers_are_read_without_names_and_give_the_same():
+    model = torch.nn.Sequential(Linear(2, 3), Linear(3, 2), Linear(2, 2, bias=False))
+    model[2].weight = model[0].weight = Parameter(torch.ones(2, 2))  # tied
+    optimizer = torch.optim.SGD(
+        [
+            {"params": list(model[0].parameters())},
+            {"params": [model[1].bias], "clip": False},
+            {"params": [model[1].weight]},
+        ]
+    )
+    for i, p in enumerate(model.parameters()):
+        p.grad = None if i == 1 else torch.ones_like(p)
+    params = list(model.parameters())
+    for source in (params, tuple(params), model, optimizer, list(model.named_parameters())):
+        quick, found = parameters_in(source, "parameters"), walk(source, "parameters")
+        assert list(map(id, quick)) == list(map(id, found.holders))
+        leaves = gradients(source)
+        assert [id(g) for g in leaves.arrays] == [id(g) for g in found.grads]
+        assert leaves.paths() == found.paths
+
+
+@pytest.mark.parametrize(
+    "other",
+    [[], {"w": Parameter(torch.ones(1))}, [torch.ones(1)], [(0, Parameter(torch.ones(1)))], [("w", 1)], [[]], None],
+)
+def test_other_containers_are_walked(other):
+    assert parameters_in(other, "parameters") is None
 
 
 def test_gradients_beside_parameters_in_a_dict():
