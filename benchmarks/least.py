@@ -6,6 +6,7 @@ what our functions handle: other containers, layouts, tied or overlapping arrays
 
 import ctypes
 import math
+import sys
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmarks.sets import NDArray
 from gradclip import _native
-from gradclip._native import Table
+from gradclip._native import Table, Threads
 
 NAME = "the least Python that is safe"
 
@@ -43,11 +44,11 @@ def clip_tensors_(params: list[Any], most: float) -> Any:
         raise TypeError("expected contiguous tensors in the host's memory")
     if len(set(found[0].addresses)) < len(grads):
         raise ValueError("expected tensors that are not tied")
-    norm = _clip_(found[0], most, torch.get_num_threads(), lambda: _written(grads))
+    norm = _clip_(found[0], most, _native.Threads(torch.get_num_threads(), _team()), lambda: _written(grads))
     return torch.scalar_tensor(norm)
 
 
-def _clip_(table: Table, most: float, threads: int, written: Any = None) -> float:
+def _clip_(table: Table, most: float, threads: Threads, written: Any = None) -> float:
     kernels = _kernels()
     norm = math.sqrt(kernels.sum(table, 2.0, threads))
     if not norm <= most:
@@ -85,3 +86,7 @@ def _find() -> int:
     if found is None:
         raise RuntimeError("this PyTorch has no DLPack exchange API")
     return found
+
+
+def _team() -> int:
+    return _native.team_in(sys.modules["torch._C"].__file__)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from gradclip import _dtypes, _native
 from gradclip._memory import NDArray
-from gradclip._native import Table
+from gradclip._native import Table, Threads
 from gradclip._types import AnyArray as Array
 
 
@@ -60,8 +60,8 @@ class Memory(Protocol):
         """Return arrays that have the elements of the leaves and are read in less time, or the leaves themselves."""
         ...
 
-    def threads(self) -> int:
-        """Return the largest number of threads that a call may use."""
+    def threads(self) -> Threads:
+        """Return which threads a call may use."""
         ...
 
     def numbers(self, values: Any, double: bool) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from gradclip import _native
 from gradclip._dtypes import TRUSTED_SUM
 from gradclip._memory import NDArray
-from gradclip._native import Kernels, Table
+from gradclip._native import Kernels, Table, Threads
 from gradclip._powers import root_of_float
 
 _LARGEST_EXPONENT = 1021
@@ -26,7 +26,7 @@ def has_order(ord: float, is_complex: bool) -> bool:
     return ord == 2 or (ord in _native.ORDERS and not is_complex)
 
 
-def sum_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[float, float]:
+def sum_of(kernels: Kernels, table: Table, ord: float, threads: Threads) -> tuple[float, float]:
     """Return the scale and the total of the partial norm of all arrays.
 
     The arrays are read once; three times if float64 cannot hold the powers of float64 elements.
@@ -43,7 +43,7 @@ def sum_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[fl
     return scale, kernels.sum(table, ord, threads, 1.0 / scale)
 
 
-def sums_of(kernels: Kernels, table: Table, ord: float, threads: int) -> tuple[NDArray, NDArray]:
+def sums_of(kernels: Kernels, table: Table, ord: float, threads: Threads) -> tuple[NDArray, NDArray]:
     """Return the scales and the totals of the partial norms of each array."""
     totals = np.frombuffer(kernels.sums(table, ord, threads))
     if not has_float64(table):

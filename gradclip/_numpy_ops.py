@@ -38,8 +38,8 @@ class NumpyMemory:
             return leaves
         return [np.concatenate(leaves, axis=None)]
 
-    def threads(self) -> int:
-        """Return how many threads may work."""
+    def threads(self) -> _native.Threads:
+        """Return which threads may work."""
         return _native.threads()
 
     def numbers(self, values: Any, double: bool) -> NDArray:

@@ -3,6 +3,7 @@
 PyTorch's functions are taken from the namespace of the tensors, as array_api_compat returns it.
 """
 
+import sys
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -39,6 +40,7 @@ class TensorMemory:
         self.torch = torch
         self.types = {torch.Tensor, torch.nn.Parameter}
         self._find = finder(torch.Tensor)
+        self._team = _native.team_in(sys.modules["torch._C"].__file__)
         self.rest = ArrayOps(torch)
         self._is_contiguous, self._data_ptr = torch.Tensor.is_contiguous, torch.Tensor.data_ptr
         self._is_inference: Callable[[Array], bool] = torch.Tensor.is_inference
@@ -78,10 +80,9 @@ class TensorMemory:
         """Return the tensors: to find the address of one takes no longer than to copy it."""
         return leaves
 
-    def threads(self) -> int:
-        """Return how many threads may work."""
-        count: int = self.torch.get_num_threads()
-        return count
+    def threads(self) -> _native.Threads:
+        """Return which threads may work: PyTorch's own."""
+        return _native.Threads(self.torch.get_num_threads(), self._team)
 
     def numbers(self, values: Any, double: bool) -> Array:
         """Return a number, or numbers, as a tensor of float64 or float32."""

@@ -48,4 +48,4 @@ def test_the_kernels_read_what_the_table_says():
     arrays = [np.asarray([3.0, -4.0], np.float32), np.asarray([12.0])]
     found = [(x.ctypes.data, x.nbytes, code_of(x.dtype.name)) for x in arrays]
     runs = runs_of([found[0], None, found[1]])
-    assert _native.kernels().sum(runs.table, 2.0, 1) == 169.0
+    assert _native.kernels().sum(runs.table, 2.0, _native.Threads(1)) == 169.0

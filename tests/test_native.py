@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from gradclip import _native
-from gradclip._native import CODES, Kernels, Table
+from gradclip._native import CODES, Kernels, Table, Threads
 from tests import exact
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 LENGTHS = [0, 1, 3, 4, 5, 31, 32, 33, 1023, 1024, 1025, 2047, 2048, 2049, 5000, 33_000]
+
+ONE, TWO = Threads(1), Threads(2)
 
 ADDED_IN_FLOAT32 = {"float16", "bfloat16"}
 """Of these, eight squares are added up in float32 first: five roundings follow one another at most."""
@@ -30,6 +32,15 @@ pytestmark = pytest.mark.skipif(_native.kernels() is None, reason=f"no kernels: 
 @pytest.fixture(params=[0, 1], ids=["plain", "fastest"])
 def kernels(request):
     return Kernels(_native.PATH, request.param)
+
+
+@pytest.fixture(params=["started", "PyTorch's"])
+def team(request):
+    """Threads that are started for each call, and those of PyTorch."""
+    if request.param == "started":
+        return 0
+    torch = pytest.importorskip("torch")
+    return _native.team_in(torch._C.__file__) or pytest.skip("this PyTorch has no OpenMP runtime that lends threads")
 
 
 def table(*arrays):
@@ -59,12 +70,12 @@ def exact_sum(x, ord):
 def test_sums(kernels, dtype, ord):
     width = np.dtype(DTYPES[dtype]).itemsize
     arrays = [normal(n, DTYPES[dtype], n, offset=i * width) for i, n in enumerate(LENGTHS)]
-    each = kernels.sums(table(*arrays), ord, 1)
+    each = kernels.sums(table(*arrays), ord, ONE)
     for x, got in zip(arrays, each, strict=True):
         narrow = ord == 2 and dtype in ADDED_IN_FLOAT32
         assert got == pytest.approx(float(exact_sum(x, ord)), rel=5 * 2.0**-24 if narrow else 1e-15)
     whole = max(each) if ord == math.inf else math.fsum(each)
-    assert kernels.sum(table(*arrays), ord, 1) == pytest.approx(whole, rel=1e-15)
+    assert kernels.sum(table(*arrays), ord, ONE) == pytest.approx(whole, rel=1e-15)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -74,7 +85,7 @@ def test_sums_of_equal_numbers(kernels, dtype, value):
     x = np.full(1 << 17, value, DTYPES[dtype])
     want = Fraction(float(x[0])) ** 2 * len(x)
     bound = 5 * 2.0**-24 if dtype in ADDED_IN_FLOAT32 else 1e-14
-    assert abs(Fraction(kernels.sum(table(x), 2.0, 1)) - want) <= want * Fraction(bound)
+    assert abs(Fraction(kernels.sum(table(x), 2.0, ONE)) - want) <= want * Fraction(bound)
 
 
 @pytest.mark.parametrize("large", [1.0, 1e-5, 1e-18, 1e-30, 1e19, 1e30, 3e38])
@@ -83,7 +94,7 @@ def test_squares_of_bfloat16_that_float32_does_not_hold(kernels, large, small):
     x = np.full(10_000, small, ml_dtypes.bfloat16)
     x[::3] = large
     want = exact_sum(x, 2.0)
-    assert kernels.sum(table(x), 2.0, 1) == pytest.approx(float(want), rel=5 * 2.0**-24)
+    assert kernels.sum(table(x), 2.0, ONE) == pytest.approx(float(want), rel=5 * 2.0**-24)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -94,9 +105,9 @@ def test_addresses_that_are_no_multiple_of_the_width(kernels, dtype):
     there = ctypes.addressof(memory) + 1
     ctypes.memmove(there, x.ctypes.data, x.nbytes)
     odd = Table([there], [x.nbytes], bytes([CODES[dtype]]))
-    assert kernels.sum(odd, 2.0, 1) == kernels.sum(table(x), 2.0, 1)
-    kernels.scale(odd, (0.3,), (1.0,), 1, odd)
-    kernels.scale(table(x), (0.3,), (1.0,), 1, table(x))
+    assert kernels.sum(odd, 2.0, ONE) == kernels.sum(table(x), 2.0, ONE)
+    kernels.scale(odd, (0.3,), (1.0,), ONE, odd)
+    kernels.scale(table(x), (0.3,), (1.0,), ONE, table(x))
     assert ctypes.string_at(there, x.nbytes) == x.tobytes()
 
 
@@ -107,14 +118,14 @@ def test_every_number_of_16_bits(kernels, dtype):
     x = np.arange(1 << 16, dtype=np.uint16).view(DTYPES[dtype])
     for factor in (1.0, 0.3, 2.0**-14, 1e-30, 1e30, 0.0):
         out = np.empty_like(x)
-        kernels.scale(table(x), (factor,), (1.0,), 1, table(out))
+        kernels.scale(table(x), (factor,), (1.0,), ONE, table(out))
         with np.errstate(all="ignore"):
             want = (x.astype(np.float32) * np.float32(factor)).astype(x.dtype)
             known, got = ~np.isnan(want.astype(np.float32)), ~np.isnan(out.astype(np.float32))
         np.testing.assert_array_equal(got, known)
         np.testing.assert_array_equal(out[known].view(np.uint16), want[known].view(np.uint16))
     finite = x[np.isfinite(x.astype(np.float32))]
-    squares = kernels.sums(table(*(finite[i : i + 1] for i in range(0, len(finite), 7))), 2.0, 1)
+    squares = kernels.sums(table(*(finite[i : i + 1] for i in range(0, len(finite), 7))), 2.0, ONE)
     np.testing.assert_array_equal(squares, finite[::7].astype(np.float64) ** 2)
 
 
@@ -123,8 +134,8 @@ def test_every_number_of_16_bits(kernels, dtype):
 def test_the_ends_of_the_range(kernels, dtype, place):
     kind = ml_dtypes.finfo(DTYPES[dtype])
     x = np.full(1000, kind.max if place == "largest" else kind.smallest_subnormal, DTYPES[dtype])
-    assert kernels.sum(table(x), 2.0, 1) == pytest.approx(1000 * float(x[0]) ** 2, rel=1e-14)
-    kernels.scale(table(x), (1.0,), (1.0,), 1, table(x))
+    assert kernels.sum(table(x), 2.0, ONE) == pytest.approx(1000 * float(x[0]) ** 2, rel=1e-14)
+    kernels.scale(table(x), (1.0,), (1.0,), ONE, table(x))
     assert float(x[0]) == float(kind.max if place == "largest" else kind.smallest_subnormal)
 
 
@@ -135,7 +146,7 @@ def test_products_with_numbers_within_float32_and_beyond(kernels, dtype, factor)
     x = normal(5000, DTYPES[dtype])
     x[:3] = math.inf, math.nan, -math.inf
     out = np.empty_like(x)
-    kernels.scale(table(x), (factor,), (1.0,), 1, table(out))
+    kernels.scale(table(x), (factor,), (1.0,), ONE, table(out))
     kind = np.float32 if 2.0**-126 <= factor < 2.0**127 and dtype != "float32" else np.float64
     with np.errstate(all="ignore"):
         want = (x.astype(kind) * kind(factor)).astype(np.float32).astype(x.dtype)
@@ -151,7 +162,7 @@ def test_products_are_rounded_once_without_an_optimiser_that_fuses_them(tmp_path
     subprocess.run(["cc", *flags, source, "-lm"], check=True, env=environment)
     x = normal(5000, np.float32)
     out = np.empty_like(x)
-    Kernels(library).scale(table(x), (0.3,), (1.0,), 1, table(out))
+    Kernels(library).scale(table(x), (0.3,), (1.0,), ONE, table(out))
     np.testing.assert_array_equal(out, (x.astype(np.float64) * 0.3).astype(np.float32))
 
 
@@ -162,7 +173,7 @@ def test_products_are_rounded_once_without_an_optimiser_that_fuses_them(tmp_path
 def test_nan_and_inf_show_in_the_sum(kernels, dtype, bad, ord, place):
     x = normal(37 if place < 37 else 9001 + place, DTYPES[dtype])
     x[place] = bad
-    got = kernels.sum(table(x), ord, 1)
+    got = kernels.sum(table(x), ord, ONE)
     assert math.isnan(got) if math.isnan(bad) else got == math.inf
 
 
@@ -171,34 +182,34 @@ def test_products_and_bounds_of_each_array(kernels, dtype):
     arrays = [normal(n, DTYPES[dtype], n) for n in LENGTHS]
     first, second = [1 / (i + 2) for i in range(len(arrays))], [0.5] * len(arrays)
     out = [np.empty_like(x) for x in arrays]
-    kernels.scale(table(*arrays), first, second, 1, table(*out))
+    kernels.scale(table(*arrays), first, second, ONE, table(*out))
     for x, a, b, got in zip(arrays, first, second, out, strict=True):
         want = x.astype(np.float64) * a * b
         want = want if dtype == "float64" else want.astype(np.float32)
         np.testing.assert_array_equal(got, want.astype(x.dtype))
-    kernels.clamp(table(*arrays), [-0.5] * len(arrays), [0.25] * len(arrays), 1, table(*out))
+    kernels.clamp(table(*arrays), [-0.5] * len(arrays), [0.25] * len(arrays), ONE, table(*out))
     for x, got in zip(arrays, out, strict=True):
         np.testing.assert_array_equal(got, np.clip(x, x.dtype.type(-0.5), x.dtype.type(0.25)))
-    kernels.clear_(table(*out), 1)
+    kernels.clear_(table(*out), ONE)
     assert not any(x.any() for x in out)
 
 
 def test_bounds_keep_nan_and_take_in_infinities(kernels):
     x = np.array([math.nan, math.inf, -math.inf, -0.0, 1.0], np.float32)
-    kernels.clamp(table(x), (-2.0,), (3.0,), 1, table(x))
+    kernels.clamp(table(x), (-2.0,), (3.0,), ONE, table(x))
     np.testing.assert_array_equal(x, np.float32([math.nan, 3, -2, -0.0, 1]))
     assert np.signbit(x[3])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_same_bits_with_any_number_of_threads(kernels, dtype):
+def test_the_same_bits_with_any_number_of_threads(kernels, team, dtype):
     arrays = [normal(n, DTYPES[dtype], n) for n in (3_000_001, 5, 40_000, 1_234_567)]
     for order in (1.0, 2.0, math.inf):
-        assert len({kernels.sum(table(*arrays), order, n) for n in (1, 2, 3, 7, 64, 1000, 0, -1)}) == 1
+        assert len({kernels.sum(table(*arrays), order, Threads(n, team)) for n in (1, 2, 3, 7, 64, 1000, 0, -1)}) == 1
     wanted = None
     for n in (1, 2, 7):
         out = [np.full_like(x, 9) for x in arrays]
-        kernels.scale(table(*arrays), (0.1,), (1.0,), n, table(*out))
+        kernels.scale(table(*arrays), (0.1,), (1.0,), Threads(n, team), table(*out))
         got = [x.tobytes() for x in out]
         assert wanted in (None, got)
         wanted = got
@@ -210,7 +221,7 @@ def test_parts_of_arrays_are_measured_and_multiplied_by_numbers_of_their_own(ker
     whole = table(*arrays)
     rows = whole.cut(parts)
     assert len(rows.codes) == 12
-    sums = kernels.sums(rows, 2.0, 2)
+    sums = kernels.sums(rows, 2.0, TWO)
     pieces = [piece for x, n in zip(arrays, parts, strict=True) if n for piece in x.reshape(n, -1)]
     for piece, got in zip(pieces, sums, strict=True):
         assert got == pytest.approx(float(exact_sum(piece, 2.0)), rel=1e-15)
@@ -219,12 +230,12 @@ def test_parts_of_arrays_are_measured_and_multiplied_by_numbers_of_their_own(ker
     want = [x.copy() for x in pieces]
     for i, factor in zip(np.flatnonzero(changed), factors, strict=True):
         want[i] = (want[i].astype(np.float64) * factor).astype(np.float32)
-    kernels.scale(rows.rows(changed), factors, np.ones(8), 2, rows.rows(changed))
+    kernels.scale(rows.rows(changed), factors, np.ones(8), TWO, rows.rows(changed))
     for piece, right in zip(pieces, want, strict=True):
         np.testing.assert_array_equal(piece, right)
 
 
-def test_many_small_arrays_among_large_ones_with_any_number_of_threads(kernels):
+def test_many_small_arrays_among_large_ones_with_any_number_of_threads(kernels, team):
     """Small ones are written together and upwards, large ones downwards: each element once, by whichever thread."""
     lengths = [1000] * 900 + [1_000_000] + [0, 40_000, 3] * 50 + [2048] * 700
     x = np.ones(sum(lengths), np.float32)
@@ -232,7 +243,7 @@ def test_many_small_arrays_among_large_ones_with_any_number_of_threads(kernels):
     some = table(*(x[end - n : end] for n, end in zip(lengths, ends, strict=True)))
     for threads in (1, 2, 3, 7):
         x[...] = 1
-        kernels.scale(some, np.arange(len(lengths)) + 2.0, np.ones(len(lengths)), threads, some)
+        kernels.scale(some, np.arange(len(lengths)) + 2.0, np.ones(len(lengths)), Threads(threads, team), some)
         np.testing.assert_array_equal(x, np.repeat(np.arange(len(lengths)) + 2.0, lengths).astype(np.float32))
 
 
@@ -246,8 +257,8 @@ def more_than_32_bits_count():
 
 def test_more_elements_than_32_bits_count(kernels, more_than_32_bits_count):
     x = more_than_32_bits_count
-    assert kernels.sum(table(x), 2.0, 2) == 49
-    assert kernels.sum(table(x), math.inf, 2) == 6
+    assert kernels.sum(table(x), 2.0, TWO) == 49
+    assert kernels.sum(table(x), math.inf, TWO) == 6
 
 
 def test_whether_arrays_are_apart(kernels):
@@ -258,14 +269,14 @@ def test_whether_arrays_are_apart(kernels):
     assert kernels.apart(table())
 
 
-def test_two_threads_at_once(kernels):
+def test_two_threads_at_once(kernels, team):
     x, y = normal(2_000_000, np.float32, 1), normal(2_000_000, np.float32, 2)
-    right = kernels.sum(table(x), 2.0, 1), kernels.sum(table(y), 2.0, 1)
+    right = kernels.sum(table(x), 2.0, ONE), kernels.sum(table(y), 2.0, ONE)
     found = [set(), set()]
 
     def work(i, array):
         for _ in range(20):
-            found[i].add(kernels.sum(table(array), 2.0, 2))
+            found[i].add(kernels.sum(table(array), 2.0, Threads(2, team)))
 
     workers = [threading.Thread(target=work, args=pair) for pair in enumerate((x, y))]
     for worker in workers:
@@ -275,17 +286,22 @@ def test_two_threads_at_once(kernels):
     assert found == [{right[0]}, {right[1]}]
 
 
-def _sum_of(x, pipe):
-    pipe.send(_native.kernels().sum(table(x), 2.0, 2))
+def _sum_of(x, threads, pipe):
+    pipe.send(_native.kernels().sum(table(x), 2.0, threads))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
-def test_a_child_process_after_a_call_with_threads():
-    x = normal(2_000_000, np.float32)
-    right = _native.kernels().sum(table(x), 2.0, 2)
+def test_a_child_process_after_a_call_with_threads(team):
+    x, threads = normal(2_000_000, np.float32), Threads(2, team)
+    right = _native.kernels().sum(table(x), 2.0, threads)
     here, there = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=_sum_of, args=(x, there))
+    child = multiprocessing.get_context("fork").Process(target=_sum_of, args=(x, threads, there))
     child.start()
     assert here.recv() == right
     child.join()
+
+
+def test_a_team_is_in_a_library_or_in_those_that_it_needs(tmp_path):
+    assert _native.team_in(str(tmp_path / "missing.so")) == _native.team_in(None) == 0
+    assert _native.team_in(str(_native.PATH)) == 0

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -36,10 +36,25 @@ ORDERS = {2.0: 2, 1.0: 1, math.inf: 0}
 
 _SCALE, _CLAMP, _CLEAR = 1, 2, 3
 _SOME_COMPLEX = 2
-_VERSION = 2
+_VERSION = 3
 """The version that the library must have: it says which functions there are."""
 
 _from_buffer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
+
+
+class Threads(NamedTuple):
+    """Which threads may work on a call.
+
+    Parameters
+    ----------
+    most : int
+        The largest number of threads.
+    team : int
+        What `team_in` found, if a framework lends its threads; 0: threads are started for each call.
+    """
+
+    most: int
+    team: int = 0
 
 
 class Table:
@@ -120,38 +135,38 @@ class Kernels:
         number, real, place, size = ctypes.c_int, ctypes.c_double, ctypes.c_void_p, ctypes.c_size_t
         table: list[Any] = [place, place, ctypes.c_char_p, size]
         self._sum, self._replace, self._apart = library.gradclip_sum, library.gradclip_replace, library.gradclip_apart
-        self._sum.restype, self._sum.argtypes = real, [*table, number, number, real, number, place]
+        self._sum.restype, self._sum.argtypes = real, [*table, number, number, real, number, place, place]
         self._replace.restype, self._replace.argtypes = (
             None,
-            [*table, place, *[number] * 2, place, place, *[number] * 2],
+            [*table, place, *[number] * 2, place, place, *[number] * 2, place],
         )
         self._apart.restype, self._apart.argtypes = number, [place, place, size]
         self._locate = ctypes.PyDLL(str(path)).gradclip_locate  # it calls Python's functions, and keeps the lock
         self._locate.restype, self._locate.argtypes = number, [place, place, size, place, place, place]
 
-    def sum(self, table: Table, ord: float, threads: int, multiplier: float = 1.0) -> float:
+    def sum(self, table: Table, ord: float, threads: Threads, multiplier: float = 1.0) -> float:
         """Return the sum of ``|x * multiplier| ** ord`` over all elements; for ``ord=inf``, the largest of them."""
-        total: float = self._sum(*table.arguments, self._level, ORDERS[ord], multiplier, threads, None)
+        total: float = self._sum(*table.arguments, self._level, ORDERS[ord], multiplier, *threads, None)
         return total
 
-    def sums(self, table: Table, ord: float, threads: int) -> "array[float]":
+    def sums(self, table: Table, ord: float, threads: Threads) -> "array[float]":
         """Return the sum of ``|x| ** ord`` of each array, its largest ``|x|`` for ``ord=inf``."""
         each = array("d", bytes(8 * len(table.codes)))
-        self._sum(*table.arguments, self._level, ORDERS[ord], 1.0, threads, each.buffer_info()[0])
+        self._sum(*table.arguments, self._level, ORDERS[ord], 1.0, *threads, each.buffer_info()[0])
         return each
 
-    def scale(self, table: Table, first: Numbers, second: Numbers, threads: int, out: Table) -> None:
+    def scale(self, table: Table, first: Numbers, second: Numbers, threads: Threads, out: Table) -> None:
         """Multiply all elements by two numbers, one after the other, in float64; write them to ``out``, rounded once.
 
         There is one number for all arrays in each of ``first`` and ``second``, or one for each.
         """
         self._write(_SCALE, table, first, second, threads, out)
 
-    def clamp(self, table: Table, low: Numbers, high: Numbers, threads: int, out: Table) -> None:
+    def clamp(self, table: Table, low: Numbers, high: Numbers, threads: Threads, out: Table) -> None:
         """Write all elements to ``out``, moved into bounds; NaN stays NaN."""
         self._write(_CLAMP, table, low, high, threads, out)
 
-    def clear_(self, table: Table, threads: int) -> None:
+    def clear_(self, table: Table, threads: Threads) -> None:
         """Make all elements zero."""
         self._write(_CLEAR, table, (0.0,), (0.0,), threads, table)
 
@@ -177,11 +192,11 @@ class Kernels:
         kind = self._locate(find, where, count, pointer, pointer + 8 * count, codes.buffer_info()[0])
         return (Table.over(places, codes.tobytes()), kind == _SOME_COMPLEX) if kind > 0 else None
 
-    def _write(self, work: int, table: Table, one: Numbers, other: Numbers, threads: int, out: Table) -> None:
+    def _write(self, work: int, table: Table, one: Numbers, other: Numbers, threads: Threads, out: Table) -> None:
         numbers = _as_array("d", np.stack([one, other])) if isinstance(one, np.ndarray) else array("d", [*one, *other])
         place, each = numbers.buffer_info()[0], len(one) > 1
         places = place, place + 8 * len(one)
-        self._replace(*table.arguments, out.pointer, self._level, work, *places, each, threads)
+        self._replace(*table.arguments, out.pointer, self._level, work, *places, each, *threads)
 
 
 def _as_array(kind: str, values: NDArray) -> "array[Any]":
@@ -216,8 +231,24 @@ def _found() -> Kernels | str:
 
 
 @cache
-def threads() -> int:
-    """Return how many threads may work: as many as this process has processors, or ``OMP_NUM_THREADS`` says."""
+def threads() -> Threads:
+    """Return which threads may work: as many as this process has processors, or ``OMP_NUM_THREADS`` says."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(1, min(found, int(wanted) if wanted.isdecimal() else found, MOST_THREADS))
+    return Threads(max(1, min(found, int(wanted) if wanted.isdecimal() else found, MOST_THREADS)))
+
+
+@cache
+def team_in(path: str | None) -> int:
+    """Return the address of ``GOMP_parallel``, by which an OpenMP runtime runs a function in its threads.
+
+    It is searched in a library and those that it needs; 0 if it is not there. GNU's, LLVM's and Intel's runtimes have
+    it. Between two calls, their threads wait in a loop for a while. A thread that is started beside them gets half of
+    a processor.
+    """
+    if not path:
+        return 0
+    try:
+        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0

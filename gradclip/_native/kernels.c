@@ -1,7 +1,8 @@
 /* Sums over, and multiplication of, many arrays in the host's memory, in the dtypes of gradients.
  *
  * No Python and no framework here: arrays come as addresses, counts of bytes and dtypes. Nothing is kept between
- * calls, so that any number of threads may call at once, and a process may fork after any call.
+ * calls, so that any number of threads may call at once, and a process may fork after any call. A caller may lend the
+ * threads of a framework.
  *
  * Each array is cut into blocks of BLOCK elements. The sums of the blocks are added in their order, whichever thread
  * summed them: the same bits with any number of threads.
@@ -12,6 +13,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -30,6 +32,7 @@
 #define STREAMS 4                        /* places of a block that are read at once */
 #define RUN ((size_t)1 << 9)             /* elements of a stream in one set of running sums: 64 are added to each */
 #define MAX_THREADS 64
+#define SHARE_PARTS 16                   /* the most parts in which a thread's share is taken */
 #define NBYTES_A_THREAD ((size_t)1 << 21) /* fewer are read sooner than another thread starts, which takes 40 us */
 
 enum dtype { F64, F32, F16, BF16 };
@@ -245,33 +248,80 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
     }
 }
 
+/* The blocks low..high, of which some have been taken: from the first on for sums, from the last on for writes. */
 struct share {
-    const struct job *job;
-    size_t low, high;
+    size_t low, high, taken;
 };
 
-static void *work_on_share(void *given)
+/* The threads that work on a job. Each has a share, which it works on first: when gradients are multiplied, it has read
+ * the same ones before. Then it takes what others have left of theirs, because they came late, or not at all. */
+struct crew {
+    const struct job *job;
+    pthread_t caller; /* the thread that has the first share */
+    size_t others;    /* how many other threads have come */
+    size_t threads, at_once;
+    struct share shares[MAX_THREADS];
+};
+
+static void work_on_share(const struct crew *crew, struct share *share)
 {
-    const struct share *share = given;
-    work_on_blocks(share->job, share->low, share->high);
+    const size_t blocks = share->high - share->low;
+    size_t first;
+    while ((first = __atomic_fetch_add(&share->taken, crew->at_once, __ATOMIC_RELAXED)) < blocks) {
+        const size_t last = blocks - first < crew->at_once ? blocks : first + crew->at_once;
+        if (crew->job->work == SUM)
+            work_on_blocks(crew->job, share->low + first, share->low + last);
+        else
+            work_on_blocks(crew->job, share->high - last, share->high - first);
+    }
+}
+
+/* What each thread does. */
+static void join(void *given)
+{
+    struct crew *crew = given;
+    const int is_caller = pthread_equal(pthread_self(), crew->caller);
+    const size_t mine = is_caller ? 0 : 1 + __atomic_fetch_add(&crew->others, 1, __ATOMIC_RELAXED);
+    for (size_t t = 0; t < crew->threads; t++) work_on_share(crew, &crew->shares[(mine + t) % crew->threads]);
+}
+
+static void *join_thread(void *given)
+{
+    join(given);
     return NULL;
 }
 
-/* Share the blocks out among threads, this one among them; where no thread can be started, this one does its part. */
-static void run(const struct job *job, size_t blocks, size_t threads)
+/* How a framework calls a function in each of its own threads: GOMP_parallel of its OpenMP runtime. NULL: there is no
+ * such function. Its threads wait for work in a loop, and would take time from threads beside them. */
+typedef void (*team)(void (*function)(void *), void *argument, unsigned threads, unsigned flags);
+
+/* The process that loaded this library. A child that it forks has none of the team's threads. */
+static pid_t process;
+
+__attribute__((constructor)) static void remember_process(void) { process = getpid(); }
+
+/* Work on all blocks, in this thread and others: those of the team, or threads that are started and end here. */
+static void run(const struct job *job, size_t blocks, size_t threads, team team)
 {
-    pthread_t ids[MAX_THREADS];
-    struct share shares[MAX_THREADS];
-    int started[MAX_THREADS];
-    for (size_t t = 0; t < threads; t++) {
-        shares[t] = (struct share){job, blocks / threads * t + blocks % threads * t / threads,
-                                   blocks / threads * (t + 1) + blocks % threads * (t + 1) / threads};
-        started[t] = t && pthread_create(&ids[t], NULL, work_on_share, &shares[t]) == 0;
+    if (threads < 2) {
+        work_on_blocks(job, 0, blocks);
+        return;
     }
-    for (size_t t = 0; t < threads; t++)
-        if (!started[t]) work_on_share(&shares[t]);
-    for (size_t t = 0; t < threads; t++)
-        if (started[t]) pthread_join(ids[t], NULL);
+    struct crew crew = {.job = job, .caller = pthread_self(), .threads = threads};
+    crew.at_once = blocks / threads / SHARE_PARTS + 1;
+    for (size_t t = 0; t < threads; t++) {
+        crew.shares[t].low = blocks / threads * t + blocks % threads * t / threads;
+        crew.shares[t].high = blocks / threads * (t + 1) + blocks % threads * (t + 1) / threads;
+    }
+    if (team && getpid() == process) {
+        team(join, &crew, (unsigned)threads, 0);
+        return;
+    }
+    pthread_t ids[MAX_THREADS];
+    size_t started = 0;
+    while (started < threads - 1 && pthread_create(&ids[started], NULL, join_thread, &crew) == 0) started++;
+    join(&crew);
+    while (started > 0) pthread_join(ids[--started], NULL);
 }
 
 /* Return how many blocks a job has, and of how many threads each has enough to do. */
@@ -293,7 +343,7 @@ static size_t size_of(const struct job *job, int most_threads, size_t *threads)
 /* ---- what Python calls --------------------------------------------------------------------------------- */
 
 /* Which of these functions there are, for a library that is older or newer than its Python. */
-API int gradclip_version(void) { return 2; }
+API int gradclip_version(void) { return 3; }
 
 /* DLPack's description of a tensor, which does not own it (DLTensor of dlpack.h, version 1). */
 struct dl_tensor {
@@ -358,14 +408,14 @@ API int gradclip_locate(int (*find)(void *, struct dl_tensor *), void *const *te
 /* Return the sum of |x * multiplier|^order over all elements of all arrays, for an order of 1 or 2, or the largest
  * |x * multiplier| for an order of 0; and that of each array in each, if it is not NULL. */
 API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes, size_t count,
-                        int level, int order, double multiplier, int most_threads, double *each)
+                        int level, int order, double multiplier, int most_threads, team team, double *each)
 {
     struct job job = {.work = SUM, .arrays = {addresses, nbytes, dtypes, count}, .loops = loops_for(level),
                       .order = order, .multiplier = multiplier};
     size_t threads, b = 0;
     const size_t blocks = size_of(&job, most_threads, &threads);
     if (threads > 1) job.sums = malloc(blocks * sizeof *job.sums);
-    if (job.sums) run(&job, blocks, threads);
+    if (job.sums) run(&job, blocks, threads, team);
     struct sum total = {0, 0};
     for (size_t i = 0; i < count; i++) {
         const enum dtype dtype = (enum dtype)dtypes[i];
@@ -389,13 +439,13 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const
  * each. */
 API void gradclip_replace(const uint64_t *addresses, const uint64_t *nbytes, const unsigned char *dtypes,
                           size_t count, const uint64_t *targets, int level, int work, const double *one,
-                          const double *other, int each, int most_threads)
+                          const double *other, int each, int most_threads, team team)
 {
     const struct job job = {.work = (enum work)work, .arrays = {addresses, nbytes, dtypes, count},
                             .loops = loops_for(level), .targets = targets, .numbers = {one, other, each ? 1 : 0}};
     size_t threads;
     const size_t blocks = size_of(&job, most_threads, &threads);
-    run(&job, blocks, threads);
+    run(&job, blocks, threads, team);
 }
 
 struct span {
