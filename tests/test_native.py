@@ -116,7 +116,7 @@ def test_addresses_that_are_no_multiple_of_the_width(kernels, dtype):
 def test_every_number_of_16_bits(kernels, dtype):
     """Subnormal ones, infinities and NaN too: the product in float32, rounded to 16 bits, and the square."""
     x = np.arange(1 << 16, dtype=np.uint16).view(DTYPES[dtype])
-    for factor in (1.0, 0.3, 2.0**-14, 1e-30, 1e30, 0.0):
+    for factor in (1.0, 0.3, 2.0**-14, 1e-30, 1e30, 0.0, math.inf, math.nan, *np.array([-1, 2**63 - 1]).view(float)):
         out = np.empty_like(x)
         kernels.scale(table(x), (factor,), (1.0,), ONE, table(out))
         with np.errstate(all="ignore"):

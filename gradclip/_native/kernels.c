@@ -28,7 +28,7 @@
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
-#define BLOCK ((size_t)1 << 15)          /* elements that one thread takes at a time */
+#define BLOCK ((size_t)1 << 17)          /* elements that one thread takes at a time */
 #define STREAMS 4                        /* places of a block that are read at once */
 #define RUN ((size_t)1 << 9)             /* elements of a stream in one set of running sums: 64 are added to each */
 #define MAX_THREADS 64

@@ -69,11 +69,14 @@ INLINE void FN(store_f16)(unsigned char *x, float8 v)
 #endif
 }
 
-/* Return the bits of numbers, whose upper halves are those of bfloat16: to nearest, ties to even; NaN stays NaN. */
+/* Return the bits of numbers, whose upper halves are those of bfloat16: to nearest, ties to even.
+ *
+ * NaN stays NaN if its lower half is zero, so that the addition does not reach its upper half. It is, because NaN comes
+ * from a bfloat16, or is the processor's own (see scale). */
 INLINE uint8 FN(round_to_bf16)(float8 v)
 {
-    const uint8 bits = (uint8)v, is_nan = (uint8)(v != v);
-    return (bits + 0x7fff + ((bits >> 16) & 1)) | (is_nan & 0x7fc00000);
+    const uint8 bits = (uint8)v;
+    return bits + 0x7fff + ((bits >> 16) & 1);
 }
 
 /* ---- sixteen elements of a dtype, as float32 or float64, and back -------------------------------------- */
@@ -355,6 +358,7 @@ INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const 
  * and what was cut off. */
 INLINE void FN(scale)(enum dtype dtype, const unsigned char *x, unsigned char *out, size_t n, double one, double other)
 {
+    if (one != one || other != other) one = (double)NAN, other = 1; /* the lower half of this NaN is zero */
     const double high = truncated_to_float(one), low = dtype == F32 ? (float)(one - high) : 0;
     if (dtype == F64 || other != 1 || !is_normal_float(one) || (low != 0 && !HAS_FMA))
         FN(replace)(dtype, SCALE, 0, x, out, n, one, other);
