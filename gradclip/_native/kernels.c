@@ -33,7 +33,8 @@
 #define RUN ((size_t)1 << 9)             /* elements of a stream in one set of running sums: 64 are added to each */
 #define MAX_THREADS 64
 #define SHARE_PARTS 16                   /* the most parts in which a thread's share is taken */
-#define NBYTES_A_THREAD ((size_t)1 << 21) /* fewer are read sooner than another thread starts, which takes 40 us */
+#define NBYTES_A_STARTED_THREAD ((size_t)1 << 21) /* fewer are read before another thread starts, which takes 40 us */
+#define NBYTES_A_TEAM_THREAD ((size_t)1 << 20)    /* a team's threads are there already */
 
 enum dtype { F64, F32, F16, BF16 };
 enum work { SUM, SCALE, CLAMP, CLEAR };
@@ -325,14 +326,14 @@ static void run(const struct job *job, size_t blocks, size_t threads, team team)
 }
 
 /* Return how many blocks a job has, and of how many threads each has enough to do. */
-static size_t size_of(const struct job *job, int most_threads, size_t *threads)
+static size_t size_of(const struct job *job, int most_threads, team team, size_t *threads)
 {
     size_t blocks = 0, nbytes = 0;
     for (size_t i = 0; i < job->arrays.count; i++) {
         blocks += blocks_of(job, i);
         nbytes += job->arrays.nbytes[i];
     }
-    *threads = nbytes / NBYTES_A_THREAD;
+    *threads = nbytes / (team ? NBYTES_A_TEAM_THREAD : NBYTES_A_STARTED_THREAD);
     if (*threads > blocks) *threads = blocks;
     if (*threads > MAX_THREADS) *threads = MAX_THREADS;
     if (most_threads < 1 || *threads < 1) *threads = 1;
@@ -413,7 +414,7 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const
     struct job job = {.work = SUM, .arrays = {addresses, nbytes, dtypes, count}, .loops = loops_for(level),
                       .order = order, .multiplier = multiplier};
     size_t threads, b = 0;
-    const size_t blocks = size_of(&job, most_threads, &threads);
+    const size_t blocks = size_of(&job, most_threads, team, &threads);
     if (threads > 1) job.sums = malloc(blocks * sizeof *job.sums);
     if (job.sums) run(&job, blocks, threads, team);
     struct sum total = {0, 0};
@@ -444,7 +445,7 @@ API void gradclip_replace(const uint64_t *addresses, const uint64_t *nbytes, con
     const struct job job = {.work = (enum work)work, .arrays = {addresses, nbytes, dtypes, count},
                             .loops = loops_for(level), .targets = targets, .numbers = {one, other, each ? 1 : 0}};
     size_t threads;
-    const size_t blocks = size_of(&job, most_threads, &threads);
+    const size_t blocks = size_of(&job, most_threads, team, &threads);
     run(&job, blocks, threads, team);
 }
 
