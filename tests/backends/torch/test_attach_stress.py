@@ -170,8 +170,10 @@ class Pair:
             self.scaled(unscale="unscaled" in name, overflow="overflow" in name, enabled=name != "disabled")
 
     def check(self):
+        # Muon computes its update, times 0.1, in bfloat16: the last bit of a gradient may change it by 2^-8 of that.
+        atol = 1e-3 if isinstance(self.optimizer, optim.Muon) else 2e-5
         for p, q in zip(self.mine, self.other, strict=True):
-            torch.testing.assert_close(p, q, rtol=2e-4, atol=2e-5)
+            torch.testing.assert_close(p, q, rtol=2e-4, atol=atol)
         assert vars(self.optimizer).keys() == vars(self.plain).keys()
         mine, other = self.optimizer.state_dict(), self.plain.state_dict()
         torch.testing.assert_close(mine["state"], other["state"], rtol=2e-3, atol=2e-5)
