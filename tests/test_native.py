@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -302,6 +303,33 @@ def test_a_child_process_after_a_call_with_threads(team):
     child.join()
 
 
-def test_a_team_is_in_a_library_or_in_those_that_it_needs(tmp_path):
-    assert _native.team_in(str(tmp_path / "missing.so")) == _native.team_in(None) == 0
-    assert _native.team_in(str(_native.PATH)) == 0
+def test_there_is_no_team_without_a_framework():
+    assert _native.team_in(None) == 0
+
+
+_FORKS = """
+import importlib, os, signal, sys
+import torch
+if sys.argv[1]:
+    importlib.import_module(sys.argv[1])
+torch.ones(4_000_000).exp()  # starts PyTorch's threads
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(60)  # PyTorch's threads are not here: to wait for them would take for ever
+import gradclip
+grads = [torch.ones(1000, 10) for _ in range(100)]
+print(float(gradclip.clip_by_global_norm(grads, 1.0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("imported", ["gradclip", "gradclip.backends.torch", ""])
+def test_a_child_process_after_operations_of_pytorch(imported):
+    """Whatever its parent imported of gradclip, and though nobody called it before the fork."""
+    pytest.importorskip("torch")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKS, imported], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "1000.0\n"), done.stderr

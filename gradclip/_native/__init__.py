@@ -10,6 +10,7 @@ import os
 import sys
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -36,6 +37,7 @@ ORDERS = {2.0: 2, 1.0: 1, math.inf: 0}
 
 _SCALE, _CLAMP, _CLEAR = 1, 2, 3
 _SOME_COMPLEX = 2
+_FORKED_NOT_EXECUTED = 0x40  # PF_FORKNOEXEC of Linux
 _VERSION = 3
 """The version that the library must have: it says which functions there are."""
 
@@ -242,13 +244,22 @@ def threads() -> Threads:
 def team_in(path: str | None) -> int:
     """Return the address of ``GOMP_parallel``, by which an OpenMP runtime runs a function in its threads.
 
-    It is searched in a library and those that it needs; 0 if it is not there. GNU's, LLVM's and Intel's runtimes have
-    it. Between two calls, their threads wait in a loop for a while. A thread that is started beside them gets half of
-    a processor.
+    It is searched among what all libraries see (a runtime that was preloaded), then in a library and those that it
+    needs. GNU's, LLVM's and Intel's runtimes have it. Between two calls, their threads wait in a loop for a while. A
+    thread that is started beside them gets half of a processor. 0 if it is not there, or if this process was forked
+    from another one, in which the runtime may have had threads.
     """
-    if not path:
+    if not path or kernels() is None or _is_forked():  # the kernels, once loaded, find out about later forks
         return 0
-    try:
-        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value or 0
-    except (OSError, AttributeError):
-        return 0
+    for place in (None, path):
+        with suppress(OSError, AttributeError, TypeError):
+            return ctypes.cast(ctypes.CDLL(place).GOMP_parallel, ctypes.c_void_p).value or 0
+    return 0
+
+
+def _is_forked() -> bool:
+    """Whether this process was forked and runs the program of its parent still, as Linux knows."""
+    with suppress(OSError):
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return bool(int(fields[6]) & _FORKED_NOT_EXECUTED)
+    return False

@@ -13,7 +13,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -219,11 +218,16 @@ static void work_on_block(const struct job *job, size_t i, size_t k, size_t b)
                                                            job->numbers.other[which]);
 }
 
-/* Work on the blocks low..high. They are summed from the first to the last, and written from the last to the first:
- * what was read last is in the cache still. */
-static void work_on_blocks(const struct job *job, size_t low, size_t high)
+/* An array, and its first block. */
+struct place {
+    size_t array, block;
+};
+
+/* Work on the blocks low..high, of which none is before a place. They are summed from the first to the last, and
+ * written from the last to the first: what was read last is in the cache still. */
+static void work_on_blocks(const struct job *job, struct place from, size_t low, size_t high)
 {
-    size_t i = 0, begin = 0, end; /* array i has the blocks begin..end */
+    size_t i = from.array, begin = from.block, end; /* array i has the blocks begin..end */
     if (job->work == SUM) {
         for (; i < job->arrays.count && begin < high; i++, begin = end) {
             end = begin + blocks_of(job, i);
@@ -231,7 +235,7 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
         }
         return;
     }
-    for (end = 0; i < job->arrays.count && end < high; i++) end += blocks_of(job, i);
+    for (end = begin; i < job->arrays.count && end < high; i++) end += blocks_of(job, i);
     while (i > 0 && end > low) {
         const size_t last = i--;
         begin = end - blocks_of(job, i);
@@ -251,6 +255,7 @@ static void work_on_blocks(const struct job *job, size_t low, size_t high)
 
 /* The blocks low..high, of which some have been taken: from the first on for sums, from the last on for writes. */
 struct share {
+    struct place from; /* where the first block is */
     size_t low, high, taken;
 };
 
@@ -271,9 +276,9 @@ static void work_on_share(const struct crew *crew, struct share *share)
     while ((first = __atomic_fetch_add(&share->taken, crew->at_once, __ATOMIC_RELAXED)) < blocks) {
         const size_t last = blocks - first < crew->at_once ? blocks : first + crew->at_once;
         if (crew->job->work == SUM)
-            work_on_blocks(crew->job, share->low + first, share->low + last);
+            work_on_blocks(crew->job, share->from, share->low + first, share->low + last);
         else
-            work_on_blocks(crew->job, share->high - last, share->high - first);
+            work_on_blocks(crew->job, share->from, share->high - last, share->high - first);
     }
 }
 
@@ -296,16 +301,21 @@ static void *join_thread(void *given)
  * such function. Its threads wait for work in a loop, and would take time from threads beside them. */
 typedef void (*team)(void (*function)(void *), void *argument, unsigned threads, unsigned flags);
 
-/* The process that loaded this library. A child that it forks has none of the team's threads. */
-static pid_t process;
+/* A child process has none of the team's threads, though GNU's runtime waits for them there. */
+static int is_child;
 
-__attribute__((constructor)) static void remember_process(void) { process = getpid(); }
+#ifndef _WIN32
+static void after_fork(void) { is_child = 1; }
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
+#endif
 
 /* Work on all blocks, in this thread and others: those of the team, or threads that are started and end here. */
 static void run(const struct job *job, size_t blocks, size_t threads, team team)
 {
+    struct place at = {0, 0};
     if (threads < 2) {
-        work_on_blocks(job, 0, blocks);
+        work_on_blocks(job, at, 0, blocks);
         return;
     }
     struct crew crew = {.job = job, .caller = pthread_self(), .threads = threads};
@@ -313,9 +323,11 @@ static void run(const struct job *job, size_t blocks, size_t threads, team team)
     for (size_t t = 0; t < threads; t++) {
         crew.shares[t].low = blocks / threads * t + blocks % threads * t / threads;
         crew.shares[t].high = blocks / threads * (t + 1) + blocks % threads * (t + 1) / threads;
+        while (at.block + blocks_of(job, at.array) <= crew.shares[t].low) at.block += blocks_of(job, at.array++);
+        crew.shares[t].from = at;
     }
-    if (team && getpid() == process) {
-        team(join, &crew, (unsigned)threads, 0);
+    if (team) { /* all of its threads: of fewer, GNU's runtime ends the others, and starts them again later */
+        team(join, &crew, 0, 0);
         return;
     }
     pthread_t ids[MAX_THREADS];
@@ -413,6 +425,7 @@ API double gradclip_sum(const uint64_t *addresses, const uint64_t *nbytes, const
 {
     struct job job = {.work = SUM, .arrays = {addresses, nbytes, dtypes, count}, .loops = loops_for(level),
                       .order = order, .multiplier = multiplier};
+    team = is_child ? NULL : team;
     size_t threads, b = 0;
     const size_t blocks = size_of(&job, most_threads, team, &threads);
     if (threads > 1) job.sums = malloc(blocks * sizeof *job.sums);
@@ -444,6 +457,7 @@ API void gradclip_replace(const uint64_t *addresses, const uint64_t *nbytes, con
 {
     const struct job job = {.work = (enum work)work, .arrays = {addresses, nbytes, dtypes, count},
                             .loops = loops_for(level), .targets = targets, .numbers = {one, other, each ? 1 : 0}};
+    team = is_child ? NULL : team;
     size_t threads;
     const size_t blocks = size_of(&job, most_threads, team, &threads);
     run(&job, blocks, threads, team);
