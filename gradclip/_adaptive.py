@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import optree
 
 from gradclip import _checks, _dtypes
@@ -138,7 +137,7 @@ class UnitRule:
     def coefficients(self, leaves: Leaves, weights: Sequence[AnyArray]) -> Sequence[Coefficient]:
         """Return the coefficients of each leaf's units."""
         _check_shapes(leaves, weights)
-        grads, along = leaves.arrays, leaves.ops.coefficients_along
+        grads, along = leaves.arrays, leaves.coefficients_along
         axes = [unit_axes(tuple(x.shape), self.axis, leaves.array_paths, i) for i, x in enumerate(grads)]
         if isinstance(self.clipping, float) and self.clipping == math.inf:
             return along(_unclipped, [grads], axes)
@@ -150,7 +149,6 @@ def _unclipped(one: Sequence[NormPartial]) -> Coefficient:
     return coefficient(one[0], None)
 
 
-@np.errstate(all="ignore")
 def _coefficient(both: Sequence[NormPartial], clipping: AnyScalar, eps: AnyScalar) -> Coefficient:
     """Return the coefficients of units from the partial norms of their gradients, and those of their weights."""
     of_grad, of_weight, multiplier = _comparable(*both)

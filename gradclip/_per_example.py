@@ -86,7 +86,6 @@ def _rows(x: AnyArray) -> AnyArray:
     return x if x.ndim > 1 else x[:, None]
 
 
-@np.errstate(all="ignore")
 def _of_examples(parts: Sequence[NormPartial], threshold: AnyScalar | None = None) -> Coefficient:
     """Return the coefficients of the examples, of shape (batch,), from the partial norms of theirs in each leaf."""
     return coefficient(reduce(NormPartial.merge, map(_flat, parts)), threshold)

@@ -24,10 +24,10 @@ from gradclip._dlpack_ops import dlpack_ops
 from gradclip._memory import identities
 from gradclip._mlx_ops import MlxOps
 from gradclip._numpy_ops import numpy_ops
-from gradclip._ops import Ops
+from gradclip._ops import Ops, ToCoefficient
 from gradclip._partial import NormPartial
 from gradclip._tensor_memory import tensor_ops
-from gradclip._types import AnyArray, AnyScalar
+from gradclip._types import AnyArray, AnyScalar, Axes
 from gradclip._weights import refuse_weights
 
 _dtype = attrgetter("dtype")
@@ -82,6 +82,13 @@ class Leaves:
     def partials(self, ord: float) -> NormPartial:
         """Return one partial norm for each of ``arrays``."""
         return self.ops.partials(self.arrays, ord)
+
+    @_quiet
+    def coefficients_along(
+        self, function: ToCoefficient, columns: Sequence[Sequence[AnyArray]], axes: Sequence[Axes], *numbers: AnyScalar
+    ) -> Sequence[Coefficient]:
+        """Return the coefficients of slices, as `Ops.coefficients_along` does."""
+        return self.ops.coefficients_along(function, columns, axes, *numbers)
 
     def own_partial(self, ord: float) -> NormPartial:
         """Return the partial norm of what this process holds; an adapter whose leaves are spread overrides it."""

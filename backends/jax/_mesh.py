@@ -55,7 +55,8 @@ def merge_units_over(partial: NormPartial, axes: tuple[str, ...]) -> NormPartial
 
     `merge_over` would send the numbers of each unit as often as there are devices.
     """
-    scale = lax.pmax(lax.stop_gradient(partial.scale), axes)
+    scale = vary(partial.scale, varying(partial.total))  # the maximum over all axes needs a value that varies over all
+    scale = lax.pmax(lax.stop_gradient(scale), axes)
     total = lax.psum(rescale(jnp, partial.total, partial.scale / scale, partial.ord), axes)
     return NormPartial(scale, total, partial.ord, partial.dtype)
 

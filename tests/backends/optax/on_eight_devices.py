@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from gradclip.backends import optax as ours
+from gradclip.backends.jax._mesh import vary
 from gradclip.policies import AdaGC, AutoClip, EmaClip, Schedule, SkipStep, ZClip
 
 if jax.device_count() < 8:
@@ -69,7 +70,8 @@ SPECS = {
 
 def everywhere(tree):
     """Return what may differ from device to device as one value, so that it can leave shard_map."""
-    return jax.tree.map(lambda x: lax.pmax(x.astype("int32") if x.dtype == bool else x, BOTH), tree)
+    numbers = jax.tree.map(lambda x: x.astype("int32") if x.dtype == bool else x, tree)
+    return jax.tree.map(lambda x: lax.pmax(vary(x, frozenset(BOTH)), BOTH), numbers)
 
 
 @pytest.mark.parametrize(
