@@ -134,11 +134,16 @@ def pytorch_finds_out_again_how_each_result_is_spread() -> None:
 
 @check
 def gradients_that_were_moved_to_the_host() -> None:
+    """PyTorch's norm is a DTensor in the host's memory, whose parts are added where they are: gloo can, NCCL raises."""
     model = fully_shard(net(), offload_policy=CPUOffloadPolicy(pin_memory=False))
     alone = net()
     backward(model)
     backward(alone)
     assert {p.grad.device.type for p in model.parameters()} == {"cpu"}
+    theirs_norm = theirs.clip_grad_norm_(model.parameters(), 1e9)
+    assert isinstance(theirs_norm, DTensor)
+    assert theirs_norm.to_local().device.type == "cpu"
+    torch.testing.assert_close(theirs_norm.full_tensor(), theirs.clip_grad_norm_(alone.parameters(), 1e9))
     torch.testing.assert_close(clip_grad_norm_(model, 1.0), clip_grad_norm_(alone, 1.0), rtol=1e-6, atol=0)
 
 
