@@ -44,7 +44,7 @@ def clip_tensors_(params: list[Any], most: float) -> Any:
         raise TypeError("expected contiguous tensors in the host's memory")
     if len(set(found[0].addresses)) < len(grads):
         raise ValueError("expected tensors that are not tied")
-    norm = _clip_(found[0], most, _native.Threads(torch.get_num_threads(), _team()), lambda: _written(grads))
+    norm = _clip_(found[0], most, Threads(torch.get_num_threads(), _team()), lambda: _written(grads))
     return torch.scalar_tensor(norm)
 
 

@@ -127,8 +127,12 @@ class OfArrays:
 
     readable = False
 
-    def read(self, leaves: Sequence[AnyArray], ord: float) -> HostPartial | None:  # noqa: ARG002
-        """Return no floats."""
+    def read(
+        self,
+        leaves: Sequence[AnyArray],  # noqa: ARG002  # only arrays in the host's memory are read
+        ord: float,  # noqa: ARG002  # the same
+    ) -> HostPartial | None:
+        """Return None: the value may be on a device, or not be computed yet."""
         return None
 
     def coefficient_along(

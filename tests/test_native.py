@@ -20,7 +20,7 @@ from gradclip._native import CODES, Kernels, Table, Threads
 from tests import exact
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-LENGTHS = [0, 1, 3, 4, 5, 31, 32, 33, 1023, 1024, 1025, 2047, 2048, 2049, 5000, 33_000]
+LENGTHS = [0, 1, 3, 4, 5, 31, 32, 33, 1023, 1024, 1025, 2047, 2048, 2049, 5000, 33_000, 132_000]
 
 ONE, TWO = Threads(1), Threads(2)
 

@@ -170,8 +170,10 @@ class Pair:
             self.scaled(unscale="unscaled" in name, overflow="overflow" in name, enabled=name != "disabled")
 
     def check(self):
-        # Muon computes its update, times 0.1, in bfloat16: the last bit of a gradient may change it by 2^-8 of that.
-        atol = 1e-3 if isinstance(self.optimizer, optim.Muon) else 2e-5
+        # Muon's update is 0.1 times a bfloat16. With PyTorch 2.10, an element of some of the 16 has another last bit,
+        # and each adds up to 0.1 * 2^-9.
+        is_rounded = isinstance(self.optimizer, optim.Muon) and torch.__version__.startswith("2.10.")
+        atol = 1e-3 if is_rounded else 2e-5
         for p, q in zip(self.mine, self.other, strict=True):
             torch.testing.assert_close(p, q, rtol=2e-4, atol=atol)
         assert vars(self.optimizer).keys() == vars(self.plain).keys()
