@@ -33,7 +33,7 @@
 #define MAX_THREADS 64
 #define SHARE_PARTS 16                   /* the most parts in which a thread's share is taken */
 #define NBYTES_A_STARTED_THREAD ((size_t)1 << 21) /* fewer are read before another thread starts, which takes 40 us */
-#define NBYTES_A_TEAM_THREAD ((size_t)1 << 20)    /* a team's threads are there already */
+#define NBYTES_A_TEAM_THREAD ((size_t)1 << 18)    /* a team's threads are there already */
 
 enum dtype { F64, F32, F16, BF16 };
 enum work { SUM, SCALE, CLAMP, CLEAR };

@@ -333,10 +333,26 @@ INLINE void FN(put)(enum dtype dtype, enum work work, int in_float32, const unsi
     }
 }
 
+/* Write what becomes of fewer than SIXTEEN elements. */
+INLINE void FN(put_few)(enum dtype dtype, enum work work, int in_float32, const unsigned char *x, unsigned char *out,
+                        size_t n, double one, double other)
+{
+    unsigned char few[SIXTEEN * 8] = {0};
+    memcpy(few, x, n * width_of(dtype));
+    FN(put)(dtype, work, in_float32, few, few, one, other);
+    memcpy(out, few, n * width_of(dtype));
+}
+
 INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const unsigned char *x, unsigned char *out,
                         size_t n, double one, double other)
 {
-    const size_t width = width_of(dtype), stream = n < STREAMS * RUN ? 0 : n / STREAMS / SIXTEEN * SIXTEEN;
+    const size_t width = width_of(dtype);
+    if (n >= STREAMS * RUN) { /* a store to two cache lines takes twice the time: NumPy's arrays begin anywhere */
+        const size_t before = (-(uintptr_t)out & (sizeof(float8) - 1)) / width;
+        FN(put_few)(dtype, work, in_float32, x, out, before, one, other);
+        x += before * width, out += before * width, n -= before;
+    }
+    const size_t stream = n < STREAMS * RUN ? 0 : n / STREAMS / SIXTEEN * SIXTEEN;
     for (size_t j = 0; j < stream; j += SIXTEEN)
         UNROLL for (int s = 0; s < STREAMS; s++) {
             const size_t at = (s * stream + j) * width;
@@ -345,12 +361,7 @@ INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const 
     size_t j = STREAMS * stream;
     for (; j + SIXTEEN <= n; j += SIXTEEN)
         FN(put)(dtype, work, in_float32, x + j * width, out + j * width, one, other);
-    if (j < n) {
-        unsigned char last[SIXTEEN * 8] = {0};
-        memcpy(last, x + j * width, (n - j) * width);
-        FN(put)(dtype, work, in_float32, last, last, one, other);
-        memcpy(out + j * width, last, (n - j) * width);
-    }
+    if (j < n) FN(put_few)(dtype, work, in_float32, x + j * width, out + j * width, n - j, one, other);
 }
 
 /* Write the products with two numbers: in float32 if the second is 1 and float32 holds the first to its full
