@@ -1,12 +1,13 @@
 """What pytest does not collect, the order of the files, the cache of compiled JAX programs, the memory of workers."""
 
+import ctypes
+import gc
 import math
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,21 +142,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 FORGET_PROGRAMS_ABOVE_GB = 1.3
-"""Memory of a process from which on JAX forgets the programs of a file after it."""
+"""Memory of a process from which on JAX and PyTorch forget compiled programs."""
+
+GROWTH_GB = 0.3
+"""How much it grows at least before they forget again, so that a test seldom compiles what the one before it did."""
+
+RETURN_MEMORY = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", lambda _: None)
+"""glibc's function that returns freed memory to the system. glibc keeps what lies between things that are in use."""
+
+_kept_gb = 0.0
+"""What this process had after it forgot programs."""
 
 
 def _memory_gb() -> float:
-    """Return the memory that this process has now; inf where it cannot be read."""
+    """Return the memory that this process has now; NaN where it cannot be read."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
     except (OSError, ValueError):
-        return math.inf
+        return math.nan
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_programs() -> Iterator[None]:
-    """Let JAX forget programs when they take much memory: they take gigabytes when thousands are kept."""
-    yield
-    if "jax" in sys.modules and _memory_gb() > FORGET_PROGRAMS_ABOVE_GB:
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forget compiled programs when they take much memory: they take gigabytes when thousands are kept."""
+    global _kept_gb
+    ends_file = nextitem is None or nextitem.path != item.path
+    memory = _memory_gb()
+    if memory < FORGET_PROGRAMS_ABOVE_GB or not (ends_file or memory >= _kept_gb + GROWTH_GB):
+        return
+    if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+    gc.collect()
+    RETURN_MEMORY(0)
+    _kept_gb = _memory_gb()

@@ -176,8 +176,10 @@ def lengths(leaves: Sequence[AnyArray], paths: Callable[[], list[str]], remedy: 
     ValueError
         If one is not: in Dask, it may depend on values. ``remedy`` is added to the message.
     """
+    if not ns.may_lack_lengths(leaves):
+        return
     for i, x in enumerate(leaves):
-        if not ns.has_lengths(x):
+        if any(n != n for n in x.shape):
             raise ValueError(
                 f"{paths()[i]} has shape {tuple(x.shape)}, expected axes of known lengths: this way of clipping "
                 f"needs them; call compute_chunk_sizes() on it first{remedy}"
@@ -217,7 +219,7 @@ def writable(
     ValueError
         If a leaf overlaps itself or another one, or has axes of unknown lengths.
     """
-    if ns.are_writable(leaves) and (owns_all(leaves) or apart(leaves)):
+    if ns.are_writable(leaves) and (apart(leaves) or owns_all(leaves)):
         return
     lengths(leaves, paths, f", or use gradclip.{pure}(), which returns new arrays")
     for i, x in enumerate(leaves):

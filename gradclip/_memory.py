@@ -22,9 +22,11 @@ _NDARRAY = {np.ndarray}
 _base = attrgetter("base")
 
 
-def identities(leaves: Sequence[AnyArray]) -> list[Hashable]:
-    """Return a key for each leaf: equal for the same array, and for NumPy views of exactly the same elements."""
-    kinds = set(map(type, leaves))
+def identities(leaves: Sequence[AnyArray], kinds: set[Any]) -> list[Hashable]:
+    """Return a key for each leaf: equal for the same array, and for NumPy views of exactly the same elements.
+
+    ``kinds`` has the types of the leaves.
+    """
     if not any(map(_is_numpy, kinds)) or (kinds == _NDARRAY and _own(leaves)):
         return list(map(id, leaves))
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]

@@ -149,9 +149,9 @@ def numel(x: AnyArray) -> int:
     return compat.size(x) or 0
 
 
-def has_lengths(x: AnyArray) -> bool:
-    """Whether the length of each axis is known. In Dask it is NaN if it depends on values, as in ``x[x > 0]``."""
-    return isinstance(x, np.ndarray) or all(n == n for n in x.shape)
+def may_lack_lengths(leaves: Sequence[AnyArray]) -> bool:
+    """Whether lengths of axes may be NaN: those of Dask's arrays are if they depend on values, as in ``x[x > 0]``."""
+    return any(map(compat.is_dask_array, _one_of_each_type(leaves)))
 
 
 def has_device(x: AnyArray) -> bool:

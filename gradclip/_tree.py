@@ -175,12 +175,13 @@ def flatten(container: object, name: str = "grads", *, distinct: bool = True, we
     def paths() -> list[str]:
         return _paths(container, name)
 
+    kinds: set[Any] = set(map(type, found))
     if not weights:
-        refuse_weights(container, name, found, paths)
-    _check(found, paths)
-    slots = slots_of(identities(found)) if distinct else range(len(found))
+        refuse_weights(container, name, found, kinds, paths)
+    _check(found, kinds, paths)
+    slots = slots_of(identities(found, kinds)) if distinct else range(len(found))
     arrays = found if isinstance(slots, range) else firsts(found, slots)
-    return Leaves(arrays, ops_for(arrays), slots, rebuild, paths)
+    return Leaves(arrays, ops_for(arrays, found[:1] if len(kinds) == 1 else found), slots, rebuild, paths)
 
 
 def slots_of(keys: Sequence[Hashable]) -> Sequence[int]:
@@ -199,9 +200,9 @@ def firsts(values: Sequence[Any], slots: Sequence[int]) -> list[Any]:
     return list(found.values())
 
 
-def ops_for(arrays: Sequence[AnyArray]) -> Ops:
-    """Return the operations for leaves of one namespace."""
-    if not arrays or ns.is_numpy(xp := ns.namespace(arrays)):
+def ops_for(arrays: Sequence[AnyArray], some: Sequence[AnyArray] = ()) -> Ops:
+    """Return the operations for leaves of one namespace; ``some`` of them, if given, have all of their types."""
+    if not arrays or ns.is_numpy(xp := ns.namespace(some or arrays)):
         return numpy_ops()
     if ns.is_mlx(xp):
         return MlxOps(xp, arrays)
@@ -211,12 +212,12 @@ def ops_for(arrays: Sequence[AnyArray]) -> Ops:
     return ops or ArrayOps(xp)
 
 
-def _check(found: Sequence[AnyArray], paths: Callable[[], list[str]]) -> None:
+def _check(found: Sequence[AnyArray], kinds: set[Any], paths: Callable[[], list[str]]) -> None:
     """Check one leaf of each type and dtype, in the order of the leaves."""
     if not found:
         return
     _checks.leaf(found[0], paths, 0)
-    if len(set(map(type, found))) == 1 and all(map(_dtypes.is_floating, set(map(_dtype, found)))):  # as nearly always
+    if len(kinds) == 1 and all(map(_dtypes.is_floating, set(map(_dtype, found)))):  # as nearly always
         return
     seen = [(type(x), getattr(x, "dtype", None)) for x in found]
     for i in sorted(map(seen.index, set(seen))):

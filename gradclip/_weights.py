@@ -18,7 +18,12 @@ _REMEDY = (
 
 
 def refuse_weights(
-    container: object, name: str, leaves: Sequence[AnyArray], paths: Callable[[], list[str]], remedy: str = _REMEDY
+    container: object,
+    name: str,
+    leaves: Sequence[AnyArray],
+    kinds: set[Any],
+    paths: Callable[[], list[str]],
+    remedy: str = _REMEDY,
 ) -> None:
     """Check that no leaf is a parameter of PyTorch, and that no state_dict is among the containers.
 
@@ -28,8 +33,8 @@ def refuse_weights(
         The container of the leaves.
     name : str
         The name of the container in error messages.
-    leaves, paths
-        The leaves, and a function that returns a name for each.
+    leaves, kinds, paths
+        The leaves, their types, and a function that returns a name for each leaf.
     remedy : str
         What to do instead.
 
@@ -38,7 +43,6 @@ def refuse_weights(
     TypeError
         If there is one; the message has its path.
     """
-    kinds: set[Any] = set(map(type, leaves))
     if kinds == _NUMPYS or not any(map(_is_tensor, kinds)):
         return
     if any(map(_may_be_weight, kinds)):

@@ -112,6 +112,28 @@ def test_addresses_that_are_no_multiple_of_the_width(kernels, dtype):
     assert ctypes.string_at(there, x.nbytes) == x.tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("numel", [2047, 2048, 2063, 2064, 5000])
+def test_wherever_an_array_begins_each_element_is_written_once(kernels, dtype, numel):
+    """Long arrays are written from an aligned address on, what is before it apart. No byte beside is written."""
+    x = normal(numel, DTYPES[dtype])
+    want = np.empty_like(x)
+    kernels.scale(table(x), (0.3,), (1.0,), ONE, table(want))
+    code, nbytes = bytes([CODES[dtype]]), x.nbytes
+    for start in range(66):
+        memory = np.full(nbytes + 192, 7, np.uint8)
+        there = memory[-memory.ctypes.data % 64 + start :][:nbytes]
+        there[:] = x.view(np.uint8)
+        run = Table([there.ctypes.data], [nbytes], code)
+        kernels.scale(run, (0.3,), (1.0,), ONE, run)
+        assert there.tobytes() == want.tobytes()
+        there[:] = 7
+        kernels.scale(table(x), (0.3,), (1.0,), ONE, run)
+        assert there.tobytes() == want.tobytes()
+        there[:] = 7
+        assert np.all(memory == 7)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of signalling NaNs, as NumPy converts them
 def test_every_number_of_16_bits(kernels, dtype):

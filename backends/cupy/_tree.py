@@ -140,7 +140,7 @@ def leaves_of(
     fixed, expanded = None, None
     if not all(type(x) is source.kind for x in found):
         if source.attribute == "grad" and not weights:
-            refuse_weights(container, name, found, lambda: _paths(container, name))
+            refuse_weights(container, name, found, set(map(type, found)), lambda: _paths(container, name))
         fixed = next((type(x).__name__ for x in found if _is_fixed(x)), None)
         expanded = [_expanded(source, x, container, name, i) for i, x in enumerate(found)]
         found, rebuild = _joined([(arrays, make) for arrays, make, _ in expanded], rebuild)

@@ -14,7 +14,7 @@ from gradclip._words import kind
 from gradclip.backends.torch._arguments import listed
 from gradclip.backends.torch._compiled import between_graphs
 from gradclip.backends.torch._leaves import Parameters, leaves_of
-from gradclip.backends.torch._walk import named_tensors, walk
+from gradclip.backends.torch._walk import named_tensors, refuse_gradients
 from gradclip.backends.torch.ops._ownership import is_distributed, refuse_shards
 
 Names: TypeAlias = str | Iterable[str]
@@ -72,7 +72,7 @@ def adaptive_grad_clip_(
     """
     rule = UnitRule(clipping, eps, unit_axes)
     named = named_tensors(listed(parameters), "parameters", _CALLER)
-    walk(named, "parameters", _CALLER)  # raises an error if gradients are passed instead of parameters
+    refuse_gradients(named, _CALLER)
     names = parameters.named_parameters(remove_duplicate=False) if isinstance(parameters, Module) else named
     excluded = _excluded(list(names), exclude)
     units = [(name, p, p.grad) for name, p in named if id(p) not in excluded and p.grad is not None]

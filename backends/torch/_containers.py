@@ -116,7 +116,7 @@ def _refuse(x: object, paths: Callable[[], list[str]], position: int) -> None:
 
 
 def _refuse_weights(container: object, found: list[Tensor], paths: Callable[[], list[str]]) -> None:
-    refuse_weights(container, "grads", found, paths, _WHAT_TAKES_PARAMETERS)
+    refuse_weights(container, "grads", found, set(map(type, found)), paths, _WHAT_TAKES_PARAMETERS)
 
 
 def _check_plain(found: list[Tensor], paths: Callable[[], list[str]]) -> None:

@@ -202,6 +202,13 @@ def _is_gradient(x: Tensor) -> bool:
     return not x.requires_grad and not torch.is_tensor(x.grad)
 
 
+def refuse_gradients(named: list[tuple[str, Tensor]], caller: str) -> None:
+    """Raise TypeError if named tensors are gradients, not parameters."""
+    bare = [_is_gradient(p) for _, p in named]
+    if any(bare):
+        _check_bare(named, named, bare, caller)
+
+
 def _check_bare(source: Any, found: list[tuple[str, Tensor]], bare: list[bool], caller: str) -> None:
     """Raise TypeError for tensors without .grad if all tensors are such, or if a dict has parameters, too."""
     first = next(path for (path, _), is_bare in zip(found, bare, strict=True) if is_bare)
