@@ -141,11 +141,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
-FORGET_PROGRAMS_ABOVE_GB = 1.3
+FORGET_PROGRAMS_ABOVE_GB = {"at the end of a file": 1.3, "within a file": 1.7}
 """Memory of a process from which on JAX and PyTorch forget compiled programs."""
 
-GROWTH_GB = 0.3
-"""How much it grows at least before they forget again, so that a test seldom compiles what the one before it did."""
+GROWTH_GB = 0.2
+"""How much it grows at least before they forget again within a file: tests should not compile all programs anew."""
 
 RETURN_MEMORY = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", lambda _: None)
 """glibc's function that returns freed memory to the system. glibc keeps what lies between things that are in use."""
@@ -167,9 +167,9 @@ def _memory_gb() -> float:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Forget compiled programs when they take much memory: they take gigabytes when thousands are kept."""
     global _kept_gb
-    ends_file = nextitem is None or nextitem.path != item.path
-    memory = _memory_gb()
-    if memory < FORGET_PROGRAMS_ABOVE_GB or not (ends_file or memory >= _kept_gb + GROWTH_GB):
+    memory, at_the_end = _memory_gb(), nextitem is None or nextitem.path != item.path
+    limit = FORGET_PROGRAMS_ABOVE_GB["at the end of a file" if at_the_end else "within a file"]
+    if memory < limit or not (at_the_end or memory >= _kept_gb + GROWTH_GB):
         return
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
