@@ -141,7 +141,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
-FORGET_PROGRAMS_ABOVE_GB = {"at the end of a file": 1.3, "within a file": 1.7}
+FORGET_AFTER_A_FILE_GB, FORGET_WITHIN_A_FILE_GB = 1.3, 1.7
 """Memory of a process from which on JAX and PyTorch forget compiled programs."""
 
 GROWTH_GB = 0.2
@@ -167,9 +167,9 @@ def _memory_gb() -> float:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Forget compiled programs when they take much memory: they take gigabytes when thousands are kept."""
     global _kept_gb
-    memory, at_the_end = _memory_gb(), nextitem is None or nextitem.path != item.path
-    limit = FORGET_PROGRAMS_ABOVE_GB["at the end of a file" if at_the_end else "within a file"]
-    if memory < limit or not (at_the_end or memory >= _kept_gb + GROWTH_GB):
+    memory, ends_file = _memory_gb(), nextitem is None or nextitem.path != item.path
+    limit = FORGET_AFTER_A_FILE_GB if ends_file else max(FORGET_WITHIN_A_FILE_GB, _kept_gb + GROWTH_GB)
+    if memory < limit or (math.isnan(memory) and not ends_file):
         return
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

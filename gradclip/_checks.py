@@ -219,7 +219,7 @@ def writable(
     ValueError
         If a leaf overlaps itself or another one, or has axes of unknown lengths.
     """
-    if ns.are_writable(leaves) and (apart(leaves) or owns_all(leaves)):
+    if ns.are_writable(leaves) and (owns_all(leaves) or apart(leaves)):
         return
     lengths(leaves, paths, f", or use gradclip.{pure}(), which returns new arrays")
     for i, x in enumerate(leaves):

@@ -62,6 +62,13 @@ def walk(source: Any, name: str, caller: str = "") -> Found:
     return Found([g for _, g in kept], [path for path, _ in kept], [p for _, p in found])
 
 
+def refuse_gradients(named: list[tuple[str, Tensor]], caller: str) -> None:
+    """Raise TypeError, as `walk` does, if all of these tensors are gradients in the place of parameters."""
+    bare = [_is_gradient(p) for _, p in named]
+    if any(bare):
+        _check_bare(named, named, bare, caller)
+
+
 def parameters_in(source: Any, name: str) -> Sequence[Tensor] | None:
     """Return all parameters in a usual container, in the order in which `walk` finds them, without their names.
 
@@ -200,13 +207,6 @@ def _is_gradient(x: Tensor) -> bool:
         return not x.retains_grad
     # In a graph of PyTorch 2.10, the .grad of a tensor that is computed there is not None, and no tensor either.
     return not x.requires_grad and not torch.is_tensor(x.grad)
-
-
-def refuse_gradients(named: list[tuple[str, Tensor]], caller: str) -> None:
-    """Raise TypeError if named tensors are gradients, not parameters."""
-    bare = [_is_gradient(p) for _, p in named]
-    if any(bare):
-        _check_bare(named, named, bare, caller)
 
 
 def _check_bare(source: Any, found: list[tuple[str, Tensor]], bare: list[bool], caller: str) -> None:

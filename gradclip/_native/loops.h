@@ -347,12 +347,13 @@ INLINE void FN(replace)(enum dtype dtype, enum work work, int in_float32, const 
                         size_t n, double one, double other)
 {
     const size_t width = width_of(dtype);
+    size_t stream = 0;
     if (n >= STREAMS * RUN) { /* a store to two cache lines takes twice the time: NumPy's arrays begin anywhere */
         const size_t before = (-(uintptr_t)out & (sizeof(float8) - 1)) / width;
         FN(put_few)(dtype, work, in_float32, x, out, before, one, other);
         x += before * width, out += before * width, n -= before;
+        stream = n / STREAMS / SIXTEEN * SIXTEEN;
     }
-    const size_t stream = n < STREAMS * RUN ? 0 : n / STREAMS / SIXTEEN * SIXTEEN;
     for (size_t j = 0; j < stream; j += SIXTEEN)
         UNROLL for (int s = 0; s < STREAMS; s++) {
             const size_t at = (s * stream + j) * width;
