@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._calls import remedies
@@ -184,7 +182,6 @@ def coefficients_of(
     return decide_each(leaves, threshold, ord, numels)[1].parts(floats=leaves.ops.readable)
 
 
-@np.errstate(all="ignore")
 def decide_each(
     leaves: Leaves, threshold: AnyScalar | None, ord: float, numels: Sequence[int] | None
 ) -> tuple[NormPartial, Coefficient]:

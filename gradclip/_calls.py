@@ -1,11 +1,16 @@
-"""Conversion of bound methods to public functions, and errors for calls with wrong arguments."""
+"""What all public functions have in common: errors for wrong arguments, and no floating-point warnings."""
 
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, cleandoc, signature
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+quiet = np.errstate(all="ignore")
+"""Decorator: suppresses NumPy's floating-point warnings, because gradients may overflow, underflow or be NaN."""
 
 
 def as_function(method: Function) -> Function:
@@ -55,6 +60,7 @@ def _explaining(function: Function) -> Function:
     """Return a function that calls another one; wrong arguments raise a TypeError that says how to call it."""
 
     @wraps(function)
+    @quiet
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from gradclip._by_policy import coefficients_of, decide_by_policy
+from gradclip._calls import quiet
 from gradclip._containers import Containers
 from gradclip._decision import Decision, Rule
 from gradclip._tree import Leaves
@@ -100,6 +99,7 @@ class Clipper:
         self._structure: object = None
         self.observers: list[Callable[[Clipper], object]] = []
 
+    @quiet
     def __call__(self, grads: Tree, *, scale: Scalar = 1.0) -> tuple[Tree, Array]:
         """Return clipped gradients, and the norm that they had.
 
@@ -134,6 +134,7 @@ class Clipper:
         clipped: Tree = leaves.scale(coefficients_of(leaves, decision))
         return clipped, self._keep(decision, state)
 
+    @quiet
     def clip_(self, grads: Any, *, scale: Scalar = 1.0) -> Array:
         """Clip gradients in place, and return the norm that they had.
 
@@ -237,7 +238,6 @@ class Clipper:
         # A copy is not watched: a monitor may hold open files.
         return {**self.__dict__, "observers": [], "_structure": None}
 
-    @np.errstate(all="ignore")
     def _decide(self, leaves: Leaves, scale: Scalar) -> tuple[Decision, Any]:
         """Return the decision for leaves, and the policy's next state."""
         if not self._asked and self._decision is not None:

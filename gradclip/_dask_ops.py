@@ -13,14 +13,13 @@ import numpy as np
 from gradclip import _dtypes
 from gradclip import _namespace as ns
 from gradclip._array_ops import ArrayOps, scaled
+from gradclip._calls import quiet
 from gradclip._coefficient import Coefficient
 from gradclip._limits import MERGE_AT_ONCE
 from gradclip._numpy_ops import numpy_ops
 from gradclip._ops import Ops, Slices, ToCoefficient
 from gradclip._partial import NormPartial, merge_elements, stack
 from gradclip._types import AnyArray, AnyScalar, Axes
-
-_quiet = np.errstate(all="ignore")
 
 
 class DaskOps(ArrayOps):
@@ -123,7 +122,7 @@ class DaskOps(ArrayOps):
         return self.xp.blockwise(function, axes, x, axes, *args, dtype=dtype, meta=x._meta)
 
 
-@_quiet
+@quiet
 def _partial(
     x: AnyArray, axis: Axes, ord: float, whole: bool, computing_meta: bool = False, **_: object
 ) -> AnyArray | NormPartial:
@@ -134,19 +133,19 @@ def _partial(
     return ops.partial([x], ord) if whole else ops.partial_along(x, ord, axis)
 
 
-@_quiet
+@quiet
 def _merge(parts: Any, **_: object) -> NormPartial:
     """Return the partial norm of some chunks, from theirs in lists within lists, in order."""
     return reduce(NormPartial.merge, _flat(parts))
 
 
-@_quiet
+@quiet
 def _merged_pair(*parts: NormPartial) -> AnyArray:
     """Return scale and total of leaves together: shape (2,)."""
     return _pair(merge_elements(stack(parts)))
 
 
-@_quiet
+@quiet
 def _pairs(*parts: NormPartial) -> AnyArray:
     """Return scale and total of each leaf: shape (number of leaves, 2)."""
     return _pair(stack(parts))
@@ -164,7 +163,7 @@ def _total_of(part: NormPartial) -> AnyArray:
     return part.total
 
 
-@_quiet
+@quiet
 def _coefficient(*parts: Any, function: ToCoefficient, count: int) -> Coefficient:
     """Return the coefficients of a chunk of slices, from that many partial norms, and from numbers."""
     return function(list(_flat(parts[:count])), *map(ns.as_array, parts[count:]))
@@ -186,21 +185,21 @@ def _of_chunks(*arrays: AnyArray, function: Callable[..., AnyArray]) -> AnyArray
     return function(*map(ns.as_array, arrays))
 
 
-@_quiet
+@quiet
 def _scaled_sum(x: AnyArray, *numbers: AnyArray) -> AnyArray:
     """Return the sum of a chunk's examples times their coefficients, before it is rounded; its length is 1."""
     xp = ns.namespace([x])
     return xp.sum(scaled(xp, x, Coefficient(*numbers).leading(x.ndim)), axis=0, keepdims=True)
 
 
-@_quiet
+@quiet
 def _scaled(x: AnyArray, *numbers: Any) -> AnyArray:
     """Return a chunk times its coefficient, of which ``numbers`` are the fields."""
     x, ops = _chunk(x)
     return ops.scale([x], [Coefficient(*map(ns.as_array, numbers))])[0]
 
 
-@_quiet
+@quiet
 def _clamped(x: AnyArray, low: AnyScalar, high: AnyScalar) -> AnyArray:
     """Return a chunk with its elements moved into the bounds."""
     x, ops = _chunk(x)

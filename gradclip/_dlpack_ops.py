@@ -156,7 +156,6 @@ def _floats(coefficients: Sequence[Coefficient]) -> list[Coefficient] | None:
     return numbers if len(numbers) == len(coefficients) else None
 
 
-@np.errstate(all="ignore")
 def _narrowed(partial: NormPartial) -> tuple[NDArray, NDArray]:
     """Return scale and total in float32's range: the scale is a power of two near the norm."""
     power = 1.0 if partial.ord == math.inf else partial.ord

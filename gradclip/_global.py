@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._calls import remedies
@@ -247,7 +245,6 @@ def clip_leaves_with_(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScala
     leaves.scale_(_known_coefficients(leaves, max_norm, norm), "clip_with_norm")
 
 
-@np.errstate(all="ignore")
 def _known_coefficients(leaves: Leaves, max_norm: AnyScalar | None, norm: AnyScalar | NormPartial) -> list[Coefficient]:
     """Return the coefficient for a norm that is passed, once for each leaf."""
     if not leaves.arrays:

@@ -250,7 +250,6 @@ class HostOps(OfArrays):
             self._c.scale(runs.table, one, other, self._memory.threads(), target)
         return runs.others
 
-    @np.errstate(all="ignore")
     def _multiply_rows(self, leaves: Sequence[Array], coefficients: RowCoefficients) -> None:
         """Multiply the rows that change by their coefficients in place."""
         which = coefficients.changing()

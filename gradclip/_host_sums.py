@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from gradclip import _native
+from gradclip._calls import quiet
 from gradclip._dtypes import TRUSTED_SUM
 from gradclip._memory import NDArray
 from gradclip._native import Kernels, Table, Threads
@@ -43,17 +44,17 @@ def sum_of(kernels: Kernels, table: Table, ord: float, threads: Threads) -> tupl
     return scale, kernels.sum(table, ord, threads, 1.0 / scale)
 
 
+@quiet
 def sums_of(kernels: Kernels, table: Table, ord: float, threads: Threads) -> tuple[NDArray, NDArray]:
     """Return the scales and the totals of the partial norms of each array."""
     totals = np.frombuffer(kernels.sums(table, ord, threads))
     if not has_float64(table):
         return np.ones_like(totals), totals
     numels = np.asarray(table.nbytes) / 8
-    with np.errstate(all="ignore"):
-        trusted = (ord == math.inf) | np.isfinite(totals)
-        if ord == 2:
-            trusted &= numels * TRUSTED_SUM[True] <= totals
-        scales, balanced = _all_balanced(totals, ord)
+    trusted = (ord == math.inf) | np.isfinite(totals)
+    if ord == 2:
+        trusted &= numels * TRUSTED_SUM[True] <= totals
+    scales, balanced = _all_balanced(totals, ord)
     for i in np.flatnonzero(~trusted).tolist():
         scales[i], balanced[i] = sum_of(kernels, table.rows([i]), ord, threads)
     return scales, balanced

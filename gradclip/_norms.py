@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._containers import Containers
@@ -140,7 +138,6 @@ def norms_of(leaves: Leaves, ord: float) -> Any:
     return leaves.restore(norms)
 
 
-@np.errstate(all="ignore")
 def _norms_of_batch(batch: NormPartial, leaves: Sequence[AnyArray]) -> list[AnyArray]:
     """Return the norm of each leaf, on the leaf's device and in the dtype of its norm."""
     xp = ns.namespace([batch.total])

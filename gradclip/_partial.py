@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from gradclip import _namespace as ns
+from gradclip._calls import quiet
 from gradclip._dtypes import SMALLEST_NORMAL, is_double
 from gradclip._namespace import as_array, device, is_host, is_numpy, namespace, to_device
 from gradclip._powers import rescale, root, safe_scale
@@ -56,7 +55,7 @@ class NormPartial:
     ord: float
     dtype: AnyArray
 
-    @np.errstate(all="ignore")
+    @quiet
     def merge(self, other: "NormPartial") -> "NormPartial":
         """Return the partial norm of both parts together, element by element, on this partial's device.
 
@@ -92,7 +91,7 @@ class NormPartial:
         total = t1 + t2 if one.ord != math.inf else xp.where((t1 >= t2) | (t1 != t1), t1, t2)
         return NormPartial(scale, total, one.ord, one.dtype if is_double(one.dtype) else two.dtype)
 
-    @np.errstate(all="ignore")
+    @quiet
     def norm(self) -> AnyArray:
         """Return the norm as a real array of ``dtype`` and of this partial's shape; inf where it is not representable.
 
@@ -132,7 +131,7 @@ class NormPartial:
         return xp.stack([self.scale, xp.astype(self.total, self.scale.dtype), *rest])
 
     @classmethod
-    @np.errstate(all="ignore")
+    @quiet
     def from_array(cls, array: AnyArray, ord: float = 2.0) -> "NormPartial":
         """Return the partial norm of the numbers that `to_array` returned, or of several such rows merged in order.
 

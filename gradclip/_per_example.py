@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-import numpy as np
-
 from gradclip import _checks
 from gradclip import _namespace as ns
 from gradclip._coefficient import Coefficient, coefficient
@@ -70,7 +68,6 @@ def clip_examples(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, Any
     return _sums(leaves, threshold)
 
 
-@np.errstate(all="ignore")
 def _sums(leaves: Leaves, threshold: AnyScalar | None) -> tuple[Any, AnyArray]:
     ops = leaves.ops
     examples = [(x, tuple(range(1, x.ndim))) for x in map(_rows, leaves.arrays)]

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gradclip import _checks, _dtypes
 from gradclip import _namespace as ns
 from gradclip._adaptive import matching
@@ -103,7 +101,6 @@ class Spikes(Containers[ArrayT]):
         return matching(leaves, grads, second_moments, lambda kept: self.params(kept, leaves), "second_moments")
 
 
-@np.errstate(all="ignore")
 def clip_spikes_of(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnyScalar) -> Any:
     """Return the container of leaves without spikes; ``moments`` has the second moment of each of ``leaves.arrays``."""
     _check(leaves, moments)
@@ -111,7 +108,6 @@ def clip_spikes_of(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnySc
     return leaves.restore([leaves.ops.elementwise(_values, x, v, threshold) for x, v in pairs])
 
 
-@np.errstate(all="ignore")
 def clip_spikes_of_(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnyScalar) -> None:
     """Clip the spikes of leaves in place. Adapters call it with their own leaves."""
     _check(leaves, moments)
@@ -126,7 +122,6 @@ def clip_spikes_of_(leaves: Leaves, moments: Sequence[AnyArray], threshold: AnyS
     leaves.finish()
 
 
-@np.errstate(all="ignore")
 def _values(x: AnyArray, moment: AnyArray, threshold: AnyScalar) -> AnyArray:
     """Return an array without spikes."""
     return ns.as_array(_clipped(x, moment, threshold)[0])

@@ -11,7 +11,6 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import optree
 
 from gradclip import _checks, _dtypes
@@ -34,9 +33,6 @@ _dtype = attrgetter("dtype")
 
 _PLAIN = {list, tuple}
 """Containers that optree need not walk if all their items are arrays."""
-
-_quiet = np.errstate(all="ignore")
-"""Suppresses NumPy's floating-point warnings, because gradients may overflow, underflow or be NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +64,18 @@ class Leaves:
         """Whether other processes hold leaves of the same model, or parts of these; the core's leaves are all here."""
         return False
 
-    @_quiet
     def decide(self, rule: Rule) -> Decision:
         """Return the norm of all of ``arrays`` and the coefficient; nothing is written."""
         return self.ops.decide(self.arrays, rule)
 
-    @_quiet
     def partial(self, ord: float) -> NormPartial:
         """Return the partial norm of all of ``arrays``."""
         return self.ops.partial(self.arrays, ord)
 
-    @_quiet
     def partials(self, ord: float) -> NormPartial:
         """Return one partial norm for each of ``arrays``."""
         return self.ops.partials(self.arrays, ord)
 
-    @_quiet
     def coefficients_along(
         self, function: ToCoefficient, columns: Sequence[Sequence[AnyArray]], axes: Sequence[Axes], *numbers: AnyScalar
     ) -> Sequence[Coefficient]:
@@ -94,30 +86,25 @@ class Leaves:
         """Return the partial norm of what this process holds; an adapter whose leaves are spread overrides it."""
         return self.partial(ord)
 
-    @_quiet
     def nonfinite(self) -> list[tuple[str, str]]:
         """Return the path of each of ``arrays`` that has NaN or inf, and where it is, if not in this process."""
         totals = self.ops.partials(self.arrays, 2.0).total
         finite = ns.namespace([totals]).isfinite(totals)
         return [(path, "") for i, path in enumerate(self.array_paths()) if not bool(finite[i, ...])]
 
-    @_quiet
     def scale(self, coefficients: Sequence[Coefficient]) -> Any:
         """Return the container with each of ``arrays`` times its coefficient."""
         return self.restore(self.ops.scale(self.arrays, coefficients))
 
-    @_quiet
     def scale_(self, coefficients: Sequence[Coefficient], pure: str) -> None:
         """Multiply each of ``arrays`` by its coefficient in place. Errors name the ``pure`` function."""
         self.ops.scale_(self.targets(pure), coefficients)
         self.finish()
 
-    @_quiet
     def clamp(self, low: AnyScalar, high: AnyScalar) -> Any:
         """Return the container with the elements of ``arrays`` limited to the bounds."""
         return self.restore(self.ops.clamp(self.arrays, low, high))
 
-    @_quiet
     def clamp_(self, low: AnyScalar, high: AnyScalar) -> None:
         """Limit the elements of ``arrays`` to the bounds in place."""
         self.ops.clamp_(self.targets("clip_by_value"), low, high)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradclip import _native
+from gradclip._calls import quiet
 from gradclip._host_memory import Runs
 from gradclip._host_ops import HostOps
 from gradclip._host_sums import sums_of
@@ -36,14 +37,14 @@ def plain_host_ops(leaves: Sequence[Tensor]) -> HostOps | None:
     return HostOps(DEVICE, _MEMORY, leaves, runs)
 
 
+@quiet
 def host_norms(tensors: Sequence[Tensor | None]) -> NDArray | None:
     """Return the Euclidean norm of each, float64; None unless all are plain, contiguous CPU tensors."""
     kernels, runs = _native.kernels(), _runs(tensors)
     if kernels is None or runs is None:
         return None
     scales, totals = sums_of(kernels, runs.table, 2.0, _MEMORY.threads())
-    with np.errstate(over="ignore"):
-        norms: NDArray = np.sqrt(totals) * scales
+    norms: NDArray = np.sqrt(totals) * scales
     return norms
 
 
