@@ -58,7 +58,7 @@ class TorchFunctions(Functions[Tensor]):
     def leaves_(self, grads: Any, caller: str) -> TorchLeaves:
         """Return the gradients of parameters, or those in a dict, for functions that write in place."""
         sharing = None if "value" in caller else sharing_of(grads)
-        return gradients(listed(grads, depth=5), "grads", caller, sharing)
+        return gradients(listed(grads, depth=6), "grads", caller, sharing)
 
     def measured(self, grads: Any, *, weights: bool) -> TorchLeaves:
         """Return the leaves for functions that compute norms; of a Module or an Optimizer, the gradients."""
