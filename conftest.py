@@ -1,4 +1,4 @@
-"""What pytest does not collect, the order of the files, the cache of compiled JAX programs, the memory of workers."""
+"""What pytest does not collect, the order of the files, JAX's compiled programs, the memory of workers, garbage."""
 
 import ctypes
 import gc
@@ -128,6 +128,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the peak memory of the workers."""
     if peaks := config.stash.get(PEAKS, []):
         terminalreporter.write_line(f"peak memory of the workers: {', '.join(f'{peak:.2f} GB' for peak in peaks)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Let Python not search for garbage while tests are collected: there is little, and 50,000 objects to look at."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let Python search for garbage again, but not among what was imported and collected, which stays to the end."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
