@@ -13,6 +13,8 @@ SELECTED := $(ARGS)$(if $(ARGS), || [ $$? -eq 5 ])
 XLA := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0
 FAST_XLA = XLA_FLAGS="$$(XLA_FLAGS="$(XLA)" $(BIN)/python -c "import jax; jax.devices()" 2>/dev/null && echo "$(XLA)")"
 AS_USERS_COMPILE := tests/backends/jax/test_norms.py tests/backends/jax/test_program.py
+# Tests of what is done otherwise where the kernels are not built.
+WITHOUT_KERNELS := tests/test_global.py tests/test_tensor_memory.py $(patsubst %,tests/backends/torch/test_%.py,leaves named_norms)
 # The tests of make quick: those of the core and of PyTorch, without the slow ones.
 SLOW := dask_ops dtypes_of_leaves packaging properties types
 SLOW_TORCH := attach_stress compiled_step dtypes examples failures_of_torch properties compiled training_script
@@ -34,8 +36,8 @@ quick: $(VENV)/.test  ## the fast unit tests of the core and of PyTorch, the con
 test: $(VENV)/.test  ## all tests, and the contract on every namespace and adapter (10 to 30 min on 2 cores; installs 4 GB)
 	@echo "1 of 3: the contract on the adapters for PyTorch and JAX, and what XLA makes of JAX's programs"
 	$(PYTEST) -q -r fE conformance $(AS_USERS_COMPILE) --adapter gradclip.backends.torch --adapter gradclip.backends.jax $(SELECTED)
-	@echo "2 of 3: the contract on NumPy and on PyTorch's adapter without the kernels in C"
-	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --namespace numpy $(SELECTED)
+	@echo "2 of 3: the contract on NumPy and on PyTorch's adapter, and some unit tests, without the kernels in C"
+	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance $(WITHOUT_KERNELS) --namespace numpy $(SELECTED)
 	GRADCLIP_NATIVE=0 $(PYTEST) -q -r fE conformance --adapter gradclip.backends.torch $(SELECTED)
 	@echo "3 of 3: the unit tests, the contract on every namespace, the examples of README, docs and docstrings"
 	$(FAST_XLA) $(PYTEST) --doctest-modules --doctest-glob='*.md' $(AS_USERS_COMPILE:%=--ignore=%) \

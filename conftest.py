@@ -102,7 +102,8 @@ def pytest_configure() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Keep what JAX compiled."""
+    """Keep what JAX compiled; let Python see everything again, because some libraries report what it does not free."""
+    gc.unfreeze()
     _share(_COMPILED, KEPT)
     shutil.rmtree(_COMPILED, ignore_errors=True)
 

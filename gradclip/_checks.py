@@ -218,10 +218,13 @@ def writable(
         If a leaf is read-only or immutable; the message names the pure function.
     ValueError
         If a leaf overlaps itself or another one, or has axes of unknown lengths.
+    RuntimeError
+        As for `not_frozen`.
     """
     if ns.are_writable(leaves) and (owns_all(leaves) or apart(leaves)):
         return
     lengths(leaves, paths, f", or use gradclip.{pure}(), which returns new arrays")
+    not_frozen(leaves, paths, pure)
     for i, x in enumerate(leaves):
         if not ns.is_writable(x):
             raise TypeError(
@@ -239,3 +242,21 @@ def writable(
             f"{paths()[pair[0]]} and {paths()[pair[1]]} overlap in memory, expected leaves that share no element: it "
             f"would be scaled twice; pass the array that both are views of, or use gradclip.{pure}()"
         )
+
+
+def not_frozen(leaves: Sequence[AnyArray], paths: Callable[[], list[str]], pure: str) -> None:
+    """Check that PyTorch lets every leaf be written in place.
+
+    Raises
+    ------
+    RuntimeError
+        If a leaf is a tensor of inference mode, and this is outside of it: PyTorch raises the same error, but only after
+        it has written to the tensor.
+    """
+    for i, x in enumerate(leaves):
+        if ns.is_frozen(x):
+            raise RuntimeError(
+                f"Inplace update to inference tensor outside InferenceMode is not allowed: {paths()[i]} was made in "
+                "torch.inference_mode(), expected a tensor that was not; call the function in that mode, pass a clone "
+                f"that was made outside of it, or use gradclip.{pure}(), which returns new arrays"
+            )

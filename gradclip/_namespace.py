@@ -134,6 +134,13 @@ def is_recorded(x: AnyArray) -> bool:
     return bool(compat.array_namespace(x).is_grad_enabled())
 
 
+def is_frozen(x: AnyArray) -> bool:
+    """Whether ``x`` is a tensor of PyTorch's inference mode, which must not be written outside of it."""
+    if not compat.is_torch_array(x) or not x.is_inference():
+        return False
+    return not compat.array_namespace(x).is_inference_mode_enabled()
+
+
 def is_whole(x: AnyArray) -> bool:
     """Whether ``x`` must not be cut into chunks: it is lazy or recorded, so each chunk would add nodes to a graph."""
     return is_lazy(x) or is_recorded(x)

@@ -118,14 +118,17 @@ def test_forward_derivatives_pass():
     torch.testing.assert_close(tangent, torch.tensor([0.128, -0.096]))
 
 
-def test_tensors_of_inference_mode_are_refused_elsewhere_before_any_write():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e5m2])  # float8 is for operations without kernels
+def test_tensors_of_inference_mode_are_refused_elsewhere_before_any_write(dtype):
     with torch.inference_mode():
-        inference = three_and_four()
-    free = three_and_four()
-    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
-        gradclip.clip_by_global_norm_([free, inference], 1.0)
-    assert torch.equal(free, three_and_four())
-    assert torch.equal(inference, three_and_four())
+        inference = three_and_four().to(dtype)
+    free = three_and_four().to(dtype)
+    for clip in (gradclip.clip_by_global_norm_, gradclip.clip_by_norm_, gradclip.clip_by_value_):
+        with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+            clip([free, inference], 1.0)
+    assert torch.equal(free.float(), three_and_four())
+    assert torch.equal(inference.float(), three_and_four())
+    inference = inference.float()
     with torch.inference_mode():
         gradclip.clip_by_global_norm_(inference, 1.0)
     torch.testing.assert_close(inference, torch.tensor([0.6, 0.8]))

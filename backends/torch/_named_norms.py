@@ -39,8 +39,7 @@ class NamedNorms:
     def __call__(self) -> tuple[tuple[str, ...], Tensor | NDArray] | dict[str, Tensor]:
         """Return the names of parameters that have a gradient, and the Euclidean norms of these, shape ``(names,)``.
 
-        On a host, they are a NumPy array. Where a norm takes several ranks or devices, or parameters share a gradient
-        of another device, a dict of 0-d norms is returned.
+        On a host, they are a NumPy array. Where a norm takes several ranks or devices, a dict of 0-d norms is returned.
         """
         norms = host_norms(list(map(_grad, self._params)))
         return self._by_walking() if norms is None else (self._names, norms)
@@ -48,13 +47,10 @@ class NamedNorms:
     def _by_walking(self) -> tuple[tuple[str, ...], Tensor] | dict[str, Tensor]:
         """Return the same for parameters of which some have no gradient, or that are on devices or ranks."""
         names, leaves = self._names, gradients(self._params)
-        if len(leaves.arrays) < len(names):
-            kept = [(name, p) for name, p in zip(names, self._params, strict=True) if p.grad is not None]
-            if len(leaves.arrays) < len(kept):  # a shared gradient is one leaf
-                return grad_norms(kept)
-            names = tuple(name for name, _ in kept)
+        if len(leaves.slots) < len(names):
+            names = tuple(name for name, p in zip(names, self._params, strict=True) if p.grad is not None)
         if isinstance(leaves.ops, RankOps | SeveralDevices):
             return grad_norms(zip(names, (p for p in self._params if p.grad is not None), strict=True))
         partials = leaves.partials(2.0)
         norms: Tensor = partials.total.sqrt_().mul_(partials.scale)  # nobody else has these partial norms
-        return names, norms
+        return names, norms if isinstance(leaves.slots, range) else norms[list(leaves.slots)]  # a shared one is one leaf

@@ -1,5 +1,7 @@
 """Distinct gradients of a container: tied, sparse and expanded ones, and the operations for their device."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,6 +54,24 @@ def test_gradients_that_overlap_are_refused_before_any_is_written():
     with pytest.raises(ValueError, match=r"g\[1\] and g\[2\] overlap in memory"):
         leaves(other, base[:4], base[3:]).scale_([HALF] * 3, "clip_by_norm")
     assert (base.tolist(), other.tolist()) == ([1] * 6, [1] * 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e5m2])
+@pytest.mark.parametrize("ops", [None, DEVICE])
+def test_tensors_of_inference_mode_are_refused_elsewhere_before_any_is_written(dtype, ops):
+    with torch.inference_mode():
+        inference = torch.tensor([3.0, 4.0]).to(dtype)
+    other = torch.ones(2).to(dtype)
+    found = leaves(other, inference)
+    found = found if ops is None else replace(found, ops=ops)
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
+        found.scale_([HALF] * 2, "clip_by_norm")
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
+        found.clamp_(-0.5, 0.5)
+    assert (other.tolist(), inference.tolist()) == ([1, 1], [3, 4])
+    with torch.inference_mode():
+        found.scale_([HALF] * 2, "clip_by_norm")
+    assert inference.tolist() == [1.5, 2]
 
 
 def test_overlaps_do_not_matter_if_nothing_is_written():
