@@ -250,8 +250,8 @@ def not_frozen(leaves: Sequence[AnyArray], paths: Callable[[], list[str]], pure:
     Raises
     ------
     RuntimeError
-        If a leaf is a tensor of inference mode, and this is outside of it: PyTorch raises the same error, but only after
-        it has written to the tensor.
+        If a leaf is a tensor of inference mode, and this is outside of it. PyTorch raises the same error, but only
+        after it has written to the tensor.
     """
     for i, x in enumerate(leaves):
         if ns.is_frozen(x):

@@ -53,4 +53,6 @@ class NamedNorms:
             return grad_norms(zip(names, (p for p in self._params if p.grad is not None), strict=True))
         partials = leaves.partials(2.0)
         norms: Tensor = partials.total.sqrt_().mul_(partials.scale)  # nobody else has these partial norms
-        return names, norms if isinstance(leaves.slots, range) else norms[list(leaves.slots)]  # a shared one is one leaf
+        if not isinstance(leaves.slots, range):  # a gradient that parameters share is one leaf
+            norms = norms[list(leaves.slots)]
+        return names, norms
