@@ -206,7 +206,7 @@ def _may_change(xp: Namespace, x: AnyArray, changed: AnyArray) -> bool:
 
 def _chunk_numel(x: AnyArray) -> int:
     numel = HOST_CHUNK_NUMEL if ns.is_host(x) else DEVICE_CHUNK_NUMEL
-    return numel // 2 if _dtypes.is_complex(x.dtype) else numel
+    return max(1, numel // 2) if _dtypes.is_complex(x.dtype) else numel
 
 
 def _keys(x: AnyArray) -> Sequence[object]:

@@ -5,7 +5,7 @@ All checks run before the first write.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -221,7 +221,8 @@ def writable(
     RuntimeError
         As for `not_frozen`.
     """
-    if ns.are_writable(leaves) and (owns_all(leaves) or apart(leaves)):
+    kinds: set[Any] = set(map(type, leaves))
+    if ns.are_writable(leaves, kinds) and (owns_all(leaves, kinds) or apart(leaves)):
         return
     lengths(leaves, paths, f", or use gradclip.{pure}(), which returns new arrays")
     not_frozen(leaves, paths, pure)

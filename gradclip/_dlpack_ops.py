@@ -81,7 +81,7 @@ class DLPackOps(OfArrays):
     def scale_(self, leaves: Sequence[AnyArray], coefficients: Sequence[Coefficient]) -> None:
         """Multiply each leaf by its coefficient in place. Leaves that do not change are not written."""
         numbers, views = _floats(coefficients), self._seen(leaves)
-        if numbers is None or not ns.are_writable(views):
+        if numbers is None or not ns.are_writable(views, set(map(type, views))):
             self._rest.scale_(leaves, coefficients)
         else:
             self._numpy.scale_(views, numbers)
@@ -100,7 +100,7 @@ class DLPackOps(OfArrays):
     def clamp_(self, leaves: Sequence[AnyArray], low: AnyScalar, high: AnyScalar) -> None:
         """Limit each leaf's elements to the bounds in place."""
         views = self._seen(leaves)
-        if isinstance(low, float) and isinstance(high, float) and ns.are_writable(views):
+        if isinstance(low, float) and isinstance(high, float) and ns.are_writable(views, set(map(type, views))):
             self._numpy.clamp_(views, low, high)
         else:
             self._rest.clamp_(leaves, low, high)

@@ -32,9 +32,9 @@ def identities(leaves: Sequence[AnyArray], kinds: set[Any]) -> list[Hashable]:
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
-def owns_all(leaves: Sequence[AnyArray]) -> bool:
-    """Whether every leaf is a NumPy array that is no view, so that it overlaps no other leaf."""
-    return set(map(type, leaves)) <= _NDARRAY and _own(leaves)
+def owns_all(leaves: Sequence[AnyArray], kinds: set[Any]) -> bool:
+    """Whether every leaf, of which these are the types, is a NumPy array that is no view: it overlaps no other leaf."""
+    return kinds <= _NDARRAY and _own(leaves)
 
 
 def _own(leaves: Sequence[NDArray]) -> bool:
@@ -87,7 +87,7 @@ def overlapping_pair(leaves: Sequence[AnyArray]) -> tuple[int, int] | None:
 
     Leaves whose address is not known (see ``view_of``) count as not overlapping.
     """
-    if owns_all(leaves):
+    if owns_all(leaves, set(map(type, leaves))):
         return None
     spans = [(*np.lib.array_utils.byte_bounds(v), i, v) for i, v in enumerate(map(view_of, leaves)) if v is not None]
     spans = sorted((span for span in spans if span[3].size), key=lambda span: span[:3])

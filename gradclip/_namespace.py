@@ -18,21 +18,25 @@ from gradclip._mlx import MlxNamespace, is_mlx_array, mlx_namespace
 from gradclip._types import AnyArray, Axes, Namespace
 
 _is_writeable = attrgetter("flags.writeable")
+_NDARRAY = {np.ndarray}
+
+
+_WITHOUT_NAMESPACE = {("torch", "Tensor"), ("dask", "Array"), ("cupy", "ndarray")}
+"""Packages and classes of arrays that do not follow the standard by themselves, but with array_api_compat."""
+
+
+def is_array(x: object) -> bool:
+    """Whether ``x`` is an array for which array_api_compat has a namespace."""
+    kind: Any = type(x)  # any type is hashable
+    return _is_array_type(kind)
 
 
 @lru_cache(maxsize=256)
 def _is_array_type(kind: Any) -> bool:
     if issubclass(kind, np.ndarray | np.generic):
         return not issubclass(kind, np.ma.MaskedArray | np.matrix)
-    if hasattr(kind, "__array_namespace__"):
-        return True
-    return any(base.__module__.partition(".")[0] in {"torch", "dask", "cupy"} for base in kind.__mro__)
-
-
-def is_array(x: object) -> bool:
-    """Whether ``x`` is an array for which array_api_compat has a namespace."""
-    kind: Any = type(x)  # any type is hashable
-    return _is_array_type(kind) and (kind.__module__ == "numpy" or compat.is_array_api_obj(x))
+    bases = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    return hasattr(kind, "__array_namespace__") or not bases.isdisjoint(_WITHOUT_NAMESPACE)
 
 
 def namespace(leaves: Sequence[AnyArray]) -> Namespace:
@@ -119,12 +123,12 @@ def assign(x: AnyArray, value: AnyArray) -> None:
         x[...] = value
 
 
-def are_writable(leaves: Sequence[AnyArray]) -> bool:
-    """Whether all arrays can be written in place. Except for NumPy's arrays, the type says it."""
-    some = _one_of_each_type(leaves)
-    if len(some) == 1 and type(some[0]) is np.ndarray:
+def are_writable(leaves: Sequence[AnyArray], kinds: set[Any]) -> bool:
+    """Whether all arrays, which have these types, can be written in place. Except for NumPy's, the type says it."""
+    if kinds == _NDARRAY:
         return all(map(_is_writeable, leaves))
-    return all(map(is_writable, leaves if any(isinstance(x, np.ndarray) for x in some) else some))
+    of_numpy = any(issubclass(kind, np.ndarray) for kind in kinds)
+    return all(map(is_writable, leaves if of_numpy or len(kinds) > 1 else leaves[:1]))
 
 
 def is_recorded(x: AnyArray) -> bool:

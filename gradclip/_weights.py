@@ -91,14 +91,14 @@ def _states(container: object, name: str) -> Iterator[tuple[str, str]]:
 def _inner(container: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield each container directly within a container, with its path."""
     items: Iterable[tuple[str, Any]] = ()
-    if isinstance(container, Mapping):
-        if not _holds_containers(container.values()):
-            return
-        items = ((f"{name}[{key!r}]", value) for key, value in container.items())
-    elif isinstance(container, list | tuple | deque):
+    if isinstance(container, list | tuple | deque):
         if not _holds_containers(container):
             return
         items = ((f"{name}[{i}]", value) for i, value in enumerate(container))
+    elif isinstance(container, Mapping):
+        if not _holds_containers(container.values()):
+            return
+        items = ((f"{name}[{key!r}]", value) for key, value in container.items())
     elif dataclasses.is_dataclass(container) and not isinstance(container, type):
         items = ((f"{name}.{f.name}", getattr(container, f.name)) for f in dataclasses.fields(container))
     for path, x in items:
