@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,18 +132,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"peak memory of the workers: {', '.join(f'{peak:.2f} GB' for peak in peaks)}")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection() -> None:
-    """Let Python not search for garbage while tests are collected: there is little, and 50,000 objects to look at."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let Python not search for garbage while tests are collected, nor later among what was imported and collected.
+
+    There is little garbage among 50,000 objects that stay to the end.
+    """
     gc.disable()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """Let Python search for garbage again, but not among what was imported and collected, which stays to the end."""
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

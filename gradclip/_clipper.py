@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from gradclip._by_policy import coefficients_of, decide_by_policy
 from gradclip._calls import quiet
+from gradclip._coefficient import Coefficient
 from gradclip._containers import Containers
 from gradclip._decision import Decision, Rule
 from gradclip._tree import Leaves
@@ -99,7 +100,6 @@ class Clipper:
         self._structure: object = None
         self.observers: list[Callable[[Clipper], object]] = []
 
-    @quiet
     def __call__(self, grads: Tree, *, scale: Scalar = 1.0) -> tuple[Tree, Array]:
         """Return clipped gradients, and the norm that they had.
 
@@ -130,11 +130,9 @@ class Clipper:
             If the policy skips steps, and `skipped` was not read after the first.
         """
         leaves = self._containers.leaves(grads)
-        decision, state = self._decide(leaves, scale)
-        clipped: Tree = leaves.scale(coefficients_of(leaves, decision))
+        clipped, decision, state = self._clip(leaves, scale, leaves.scale)
         return clipped, self._keep(decision, state)
 
-    @quiet
     def clip_(self, grads: Any, *, scale: Scalar = 1.0) -> Array:
         """Clip gradients in place, and return the norm that they had.
 
@@ -160,8 +158,7 @@ class Clipper:
             As for a call.
         """
         leaves = self._containers.leaves_(grads, "clip_")
-        decision, state = self._decide(leaves, scale)
-        leaves.scale_(coefficients_of(leaves, decision), "Clipper")
+        _, decision, state = self._clip(leaves, scale, lambda coefficients: leaves.scale_(coefficients, "Clipper"))
         return self._keep(decision, state)
 
     @property
@@ -237,6 +234,14 @@ class Clipper:
     def __getstate__(self) -> dict[str, Any]:
         # A copy is not watched: a monitor may hold open files.
         return {**self.__dict__, "observers": [], "_structure": None}
+
+    @quiet
+    def _clip(
+        self, leaves: Leaves, scale: Scalar, multiply: Callable[[list[Coefficient]], Any]
+    ) -> tuple[Any, Decision, Any]:
+        """Return what ``multiply`` makes of the coefficients, the decision, and the policy's next state."""
+        decision, state = self._decide(leaves, scale)
+        return multiply(coefficients_of(leaves, decision)), decision, state
 
     def _decide(self, leaves: Leaves, scale: Scalar) -> tuple[Decision, Any]:
         """Return the decision for leaves, and the policy's next state."""

@@ -59,7 +59,7 @@ class TritonOps(TorchOps):
         c = _joined(coefficients).to(table.device)
         divisor, factor = (part.to(torch.float64) for part in (c.divisor, c.factor))
         _launch.scale_(table, divisor, factor, c.changed, c.zeroed)
-        written(leaves)
+        torch.autograd.graph.increment_version(leaves)  # as PyTorch's own operations in place do
 
     def clamp_(self, leaves: Sequence[Tensor], low: AnyScalar, high: AnyScalar) -> None:
         """Move each leaf's elements into the bounds in place, in one launch per dtype."""
@@ -68,7 +68,7 @@ class TritonOps(TorchOps):
             super().clamp_(leaves, low, high)
             return
         _launch.clamp_(table, low, high)
-        written(leaves)
+        torch.autograd.graph.increment_version(leaves)  # as PyTorch's own operations in place do
 
     def apart(self, leaves: Sequence[Tensor]) -> bool:
         """Whether it is known that no two elements of leaves share memory."""
@@ -80,11 +80,6 @@ class TritonOps(TorchOps):
         if leaves is not self._known:
             self._known, self._found = leaves, table_of(leaves, fits=_launch.suits)
         return self._found
-
-
-def written(tensors: Sequence[Tensor]) -> None:
-    """Tell autograd that tensors were written to, as PyTorch's own operations in place do."""
-    torch.autograd.graph.increment_version([x for x in tensors if not x.is_inference()])
 
 
 def _joined(coefficients: Sequence[Coefficient]) -> Coefficient:
