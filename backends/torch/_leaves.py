@@ -79,8 +79,8 @@ class TorchLeaves(Leaves):
 
     def targets(self, pure: str) -> list[Tensor]:
         """Return the tensors to write to: broadcast gradients without their repeated elements; raise if two overlap."""
-        checks = self.ops.readable or torch.compiler.is_compiling()  # the kernels in C check it themselves
-        if not checks and any(map(Tensor.is_inference, self.arrays)):
+        checked = self.ops.readable or torch.compiler.is_compiling()  # on a host, the operations check it
+        if not checked and any(map(Tensor.is_inference, self.arrays)):
             _checks.not_frozen(self.arrays, self.array_paths, f"backends.torch.{pure}")
         if self.ops.apart(self.arrays):
             return self.arrays
