@@ -71,8 +71,9 @@ def norm_dtype(dtypes: Iterable[str]) -> str:
 
 def components(values: Values) -> NDArray[np.float64]:
     """Return the real numbers that a leaf consists of, in order; real parts first."""
-    parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
-    return np.concatenate([np.ravel(part) for part in parts])
+    if values.dtype.kind != "c":
+        return np.ravel(values)
+    return np.concatenate([np.ravel(values.real), np.ravel(values.imag)])
 
 
 def exact(x: float | Fraction) -> Real:

@@ -23,9 +23,9 @@ def representable(values: Any, dtype: str) -> Values:
     """Return the nearest values of a dtype (subnormal numbers excepted for bfloat16), as float64 or complex128."""
     values = np.asarray(values)
     if is_complex(dtype):
-        values = values.astype(np.complex128)
+        values = values.astype(np.complex128, copy=False)
         return np.asarray(_rounded(values.real, component(dtype)) + 1j * _rounded(values.imag, component(dtype)))
-    return np.asarray(_rounded(values.astype(np.float64), dtype))
+    return np.asarray(_rounded(values.astype(np.float64, copy=False), dtype))
 
 
 def _rounded(values: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
@@ -44,7 +44,8 @@ def normal(shape: tuple[int, ...] | int, dtype: str, seed: int = 0, size: float 
     values = rng.standard_normal(shape)
     if is_complex(dtype):
         values = values + 1j * rng.standard_normal(shape)
-    return representable(np.asarray(values) * size, dtype)
+    values *= size  # in place: there may be millions
+    return representable(values, dtype)
 
 
 def spread(shape: tuple[int, ...] | int, dtype: str, seed: int = 0) -> Values:
