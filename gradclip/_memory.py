@@ -18,7 +18,6 @@ NDArray: TypeAlias = np.ndarray[Any, Any]
 UNSUPPORTED = AttributeError, TypeError, ValueError, RuntimeError, BufferError
 """What namespaces raise for arrays of which they cannot give a view."""
 
-_NDARRAY = {np.ndarray}
 _base = attrgetter("base")
 
 
@@ -27,14 +26,14 @@ def identities(leaves: Sequence[AnyArray], kinds: set[Any]) -> list[Hashable]:
 
     ``kinds`` has the types of the leaves.
     """
-    if not any(map(_is_numpy, kinds)) or (kinds == _NDARRAY and _own(leaves)):
+    if not any(map(_is_numpy, kinds)) or (kinds == ns.NUMPYS and _own(leaves)):
         return list(map(id, leaves))
     return [_place(x) if isinstance(x, np.ndarray) else id(x) for x in leaves]
 
 
 def owns_all(leaves: Sequence[AnyArray], kinds: set[Any]) -> bool:
     """Whether every leaf, of which these are the types, is a NumPy array that is no view: it overlaps no other leaf."""
-    return kinds <= _NDARRAY and _own(leaves)
+    return kinds <= ns.NUMPYS and _own(leaves)
 
 
 def _own(leaves: Sequence[NDArray]) -> bool:

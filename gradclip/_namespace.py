@@ -18,8 +18,9 @@ from gradclip._mlx import MlxNamespace, is_mlx_array, mlx_namespace
 from gradclip._types import AnyArray, Axes, Namespace
 
 _is_writeable = attrgetter("flags.writeable")
-_NDARRAY = {np.ndarray}
 
+NUMPYS = {np.ndarray}
+"""The types of leaves that are all NumPy's own arrays, of no subclass."""
 
 _WITHOUT_NAMESPACE = {("torch", "Tensor"), ("dask", "Array"), ("cupy", "ndarray")}
 """Packages and classes of arrays that do not follow the standard by themselves, but with array_api_compat."""
@@ -125,7 +126,7 @@ def assign(x: AnyArray, value: AnyArray) -> None:
 
 def are_writable(leaves: Sequence[AnyArray], kinds: set[Any]) -> bool:
     """Whether all arrays, which have these types, can be written in place. Except for NumPy's, the type says it."""
-    if kinds == _NDARRAY:
+    if kinds == NUMPYS:
         return all(map(_is_writeable, leaves))
     of_numpy = any(issubclass(kind, np.ndarray) for kind in kinds)
     return all(map(is_writable, leaves if of_numpy or len(kinds) > 1 else leaves[:1]))

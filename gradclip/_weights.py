@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from gradclip._namespace import NUMPYS
 from gradclip._types import AnyArray
 
-_NUMPYS = {np.ndarray}
 _REMEDY = (
     "pass [p.grad for p in parameters], or use gradclip.backends.torch, whose functions take parameters and clip their "
     ".grad"
@@ -43,7 +41,7 @@ def refuse_weights(
     TypeError
         If there is one; the message has its path.
     """
-    if kinds == _NUMPYS or not any(map(_is_tensor, kinds)):
+    if kinds == NUMPYS or not any(map(_is_tensor, kinds)):
         return
     if any(map(_may_be_weight, kinds)):
         for i, x in enumerate(leaves):
